@@ -1,0 +1,110 @@
+"""--help, --usage and --version, made from the option table.  Imported only when asked for.
+
+``-V`` of a Slurm command names the release whose command line we speak, in the exact shape that
+clients parse (``slurm 22.05.8``); ``roadstead --version`` names ours.
+"""
+
+from __future__ import annotations
+
+from roadstead import __version__
+from roadstead.cli.getopt_long import NO_ARG, OPTIONAL
+from roadstead.cli.options import COMMANDS, OPTIONS, Option
+
+SLURM_VERSION = "22.05.8"
+
+_WIDTH = 80
+_COLUMN = 32
+_OPERANDS = {
+    "srun": "command [argument...]",
+    "sbatch": "[script [argument...]]",
+    "salloc": "[command [argument...]]",
+    "squeue": "",
+    "scancel": "[job[.step]...]",
+    "sinfo": "",
+    "scontrol": "[keyword [argument...]]",
+}
+_PURPOSES = {
+    "srun": "Run a job step, in a new allocation unless there is one, and exit as it does.",
+    "sbatch": "Submit a batch script; it runs when there is room for it.",
+    "salloc": "Get an allocation, and hold it while a command runs.",
+    "squeue": "Show jobs that wait or run, or their steps.",
+    "scancel": "End jobs or steps, or send them a signal.",
+    "sinfo": "Show partitions and nodes.",
+    "scontrol": "Show jobs, steps, nodes and partitions in full, and change them.",
+}
+
+
+def help_text(command: str) -> str:
+    """What ``--help`` prints."""
+    rows = _rows(command)
+    shown = sorted((row for row in rows if row.help), key=lambda row: row.name.lower())
+    lines = [_synopsis(command), "", _PURPOSES[command], "", "Options:"]
+    lines += [line for row in shown for line in _entry(row)]
+    for heading, treatment in (
+        ("Accepted, without effect on the local engine:", "no-op"),
+        ("Refused by the local engine:", "refused"),
+    ):
+        names = sorted(
+            f"--{row.name}" for row in rows if row.treatment.partition(":")[0] == treatment
+        )
+        if names:
+            lines += ["", heading, *_fill(names, "  ", "  ")]
+    return "\n".join(lines) + "\n"
+
+
+def usage_text(command: str) -> str:
+    """What ``--usage`` prints: the honoured options, without their meaning."""
+    words = [f"[{_spelling(row)}]" for row in _rows(command) if row.help]
+    if _OPERANDS[command]:
+        words += _OPERANDS[command].split()
+    head = f"Usage: {command} "
+    return "\n".join(_fill(words, head, " " * len(head))) + "\n"
+
+
+def version_text(command: str) -> str:
+    """What ``-V`` prints; any name that is not a Slurm command's is ours."""
+    return f"slurm {SLURM_VERSION}\n" if command in COMMANDS else f"roadstead {__version__}\n"
+
+
+def _rows(command: str) -> list[Option]:
+    return [row for row in OPTIONS if row.commands & COMMANDS[command]]
+
+
+def _synopsis(command: str) -> str:
+    return f"Usage: {command} [option...] {_OPERANDS[command]}".rstrip()
+
+
+def _value(row: Option) -> str:
+    if row.arg == NO_ARG:
+        return ""
+    return f"[={row.metavar}]" if row.arg == OPTIONAL else f"={row.metavar}"
+
+
+def _spelling(row: Option) -> str:
+    """The shortest way to write it: ``-n number``, ``-I[seconds]``, ``--mem=size``."""
+    if not row.short:
+        return f"--{row.name}{_value(row)}"
+    value = _value(row).replace("=", "")
+    return f"-{row.short}{'' if row.arg == OPTIONAL or not value else ' '}{value}"
+
+
+def _entry(row: Option) -> list[str]:
+    letter = f"-{row.short}," if row.short else "   "
+    left = f"  {letter} --{row.name}{_value(row)}"
+    if len(left) < _COLUMN:
+        return _fill(row.help.split(), left.ljust(_COLUMN), " " * _COLUMN)
+    return [left, *_fill(row.help.split(), " " * _COLUMN, " " * _COLUMN)]
+
+
+def _fill(words: list[str], first: str, following: str) -> list[str]:
+    """Lines of whole words, at most _WIDTH wide where the words allow it."""
+    lines: list[str] = []
+    line = first
+    empty = True
+    for word in words:
+        if not empty and len(line) + 1 + len(word) > _WIDTH:
+            lines.append(line)
+            line, empty = following, True
+        line += word if empty else f" {word}"
+        empty = False
+    return [*lines, line]
