@@ -1,0 +1,289 @@
+"""The five types that a job passes through: JobSpec → Allocation → StepSpec → TaskSpec → ExitRecord
+
+Each is frozen, and each is JSON: it crosses a socket or lies in the journal as what ``to_json``
+gives.  A JobSpec is what the user asked for, an Allocation what the scheduler gave, a StepSpec what
+one supervisor needs to know (all of it: a supervisor asks nobody), a TaskSpec one process of it, an
+ExitRecord how it ended.  Nothing here decides anything; see lifecycle.py and reactor.py.
+
+Environments stay out of ``repr``: they hold secrets, and reprs end up in logs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeVar
+
+# Slurm's numbers for the steps that have no number (slurm.h: SLURM_BATCH_SCRIPT …).
+BATCH_STEP: Final = 0xFFFFFFFB
+INTERACTIVE_STEP: Final = 0xFFFFFFFA
+EXTERN_STEP: Final = 0xFFFFFFFC
+
+JobKind = Literal["run", "batch", "alloc"]
+EnvPolicy = Literal["merge", "clean", "image", "host"]
+Writable = Literal["bundle", "private"]
+HookPolicy = Literal["drop", "run", "refuse"]
+Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "launch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRequest:
+    """The container a user asked for.
+
+    ``bundle`` is absolute.  ``workdir`` is an explicit ``--chdir``: a path inside; without one the
+    bundle's own working directory counts.
+    """
+
+    bundle: str
+    id: str = ""
+    writable: Writable = "bundle"
+    readonly: bool = False
+    env_policy: EnvPolicy = "merge"
+    hooks: HookPolicy = "drop"
+    workdir: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stdio:
+    """Where a step's bytes go.  Empty: the user's own fds (run) or the default file (batch).
+
+    The three names are Slurm filename patterns, "none", or (srun only) a task number.
+    """
+
+    input: str = ""
+    output: str = ""
+    error: str = ""
+    append: bool = False
+    label: bool = False
+    unbuffered: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminal:
+    """The user's terminal, for ``--pty``: its size in character cells."""
+
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What was asked for, after validation and defaults.  Times are seconds, memory is MiB.
+
+    ``asked`` names the options of which the job's environment tells only when they were given;
+    ``submit_dir`` is where the command was typed, ``cwd`` where the job runs; ``memory`` 0 is
+    "as much as there is", and reserves nothing.
+    """
+
+    kind: JobKind
+    name: str
+    user: str
+    uid: int
+    gid: int
+    cwd: str
+    group: str = ""
+    submit_dir: str = ""
+    argv: tuple[str, ...] = ()
+    script: str = field(default="", repr=False)
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    umask: int = 0o022
+    ntasks: int = 1
+    cpus_per_task: int = 1
+    nodes: int = 1
+    memory: int = 0
+    time_limit: int | None = None
+    partition: str = ""
+    container: ContainerRequest | None = None
+    stdio: Stdio = Stdio()
+    terminal: Terminal | None = None
+    hold: bool = False
+    exclusive: bool = False
+    overcommit: bool = False
+    immediate: float | None = None
+    kill_on_bad_exit: bool = False
+    wait: float | None = None
+    comment: str = ""
+    asked: tuple[str, ...] = ()
+    oci_conf: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRequest:
+    """A step inside an allocation that exists (``srun`` in a batch script or under salloc).
+
+    ``exact`` takes only the CPUs that its tasks need, otherwise a step has all of the job's;
+    ``overlap`` shares them with other steps; ``parent_step`` is the step that srun was typed in.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    cwd: str
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    umask: int = 0o022
+    ntasks: int = 1
+    cpus_per_task: int = 1
+    memory: int = 0
+    exact: bool = False
+    overlap: bool = False
+    overcommit: bool = False
+    immediate: float | None = None
+    parent_step: int | None = None
+    time_limit: int | None = None
+    container: ContainerRequest | None = None
+    stdio: Stdio = Stdio()
+    terminal: Terminal | None = None
+    interactive: bool = False
+    kill_on_bad_exit: bool = False
+    wait: float | None = None
+    asked: tuple[str, ...] = ()
+    oci_conf: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """What the scheduler gave a job.  ``cpus`` are the kernel's CPU numbers."""
+
+    job_id: int
+    node: str
+    cpus: tuple[int, ...]
+    memory: int
+    started_at: float
+    ends_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSpec:
+    """All that one supervisor needs to run one step on one node.
+
+    ``deadline`` is wall-clock seconds since the epoch.  ``directory`` is the step's own, 0700, made
+    by the supervisor; the exit record goes there.  ``oci_conf`` is the path of the oci.conf in
+    force, or "" for the built-in patterns.
+    """
+
+    job_id: int
+    step_id: int
+    kind: JobKind
+    name: str
+    user: str
+    uid: int
+    gid: int
+    node: str
+    cwd: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    script: str = field(default="", repr=False)
+    umask: int = 0o022
+    ntasks: int = 1
+    cpus_per_task: int = 1
+    cpus: tuple[int, ...] = ()
+    memory: int = 0
+    deadline: float | None = None
+    kill_wait: float = 30.0
+    container: ContainerRequest | None = None
+    oci_conf: str = ""
+    stdio: Stdio = Stdio()
+    terminal: Terminal | None = None
+    kill_on_bad_exit: bool = False
+    wait: float | None = None
+    directory: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """One task of a step: what differs from its siblings."""
+
+    procid: int
+    localid: int
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(repr=False)
+    cpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskExit:
+    """How one task ended.  ``signal`` 0: by exit; else ``code`` is 128 + signal.
+
+    ``reason`` says whose end it was: the program's own, the runtime's failure, ours, the time
+    limit's or a cancel's.  ``message`` is the sentence for the user, if there is one.
+    """
+
+    procid: int
+    code: int
+    signal: int = 0
+    reason: Reason = "program"
+    message: str = ""
+    hint: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitRecord:
+    """How a step ended; written to a file by its supervisor before anyone is told."""
+
+    job_id: int
+    step_id: int
+    tasks: tuple[TaskExit, ...]
+    started_at: float
+    ended_at: float
+    user_seconds: float = 0.0
+    system_seconds: float = 0.0
+    max_rss_kib: int = 0
+
+    @property
+    def worst(self) -> TaskExit:
+        """The task whose code is the step's: the highest, as srun reports it."""
+        return max(self.tasks, key=lambda task: task.code)
+
+
+T = TypeVar("T")
+
+
+def to_json(value: object) -> Any:
+    """The JSON form of a model value: dataclasses become objects, tuples arrays."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    return value
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def from_json(cls: type[T], data: Any) -> T:
+    """The model value that ``to_json`` made ``data`` from.
+
+    Fields that ``data`` lacks take their defaults and fields that we do not know are dropped, so
+    that a record of a neighbouring version still loads.  Raises TypeError for a wrong shape.
+    """
+    if not isinstance(data, dict):
+        raise TypeError(f"{cls.__name__} wants an object, not {type(data).__name__}")
+    hints = _HINTS.get(cls)
+    if hints is None:
+        hints = _HINTS[cls] = typing.get_type_hints(cls)
+    return cls(**{name: _load(hints[name], item) for name, item in data.items() if name in hints})
+
+
+def _load(hint: Any, item: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is types.UnionType or origin is typing.Union:
+        choices = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        return None if item is None else _load(choices[0], item)
+    if dataclasses.is_dataclass(hint):
+        return from_json(typing.cast("type[Any]", hint), item)
+    if origin is tuple:
+        inner = typing.get_args(hint)[0]
+        return tuple(_load(inner, element) for element in item)
+    if isinstance(hint, enum.EnumType):
+        return hint(item)
+    if hint is float and isinstance(item, int) and not isinstance(item, bool):
+        return float(item)
+    if hint in (int, float, str, bool) and type(item) is not hint:
+        raise TypeError(f"expected {hint.__name__}, got {type(item).__name__}")
+    return item

@@ -1,0 +1,1 @@
+"""Contact with the machine: the only modules that talk to the kernel."""

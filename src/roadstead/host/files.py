@@ -1,0 +1,63 @@
+"""Files that appear whole or not at all, and directories that go away entirely."""
+
+from __future__ import annotations
+
+import os
+
+
+def write_atomically(path: str, text: str, *, sync: bool = False) -> None:
+    """Replace ``path`` by a file of mode 0600 that holds ``text``.
+
+    A reader, or a crash at any instant, finds the old file or the new one.  With ``sync`` the new
+    one also survives a power cut from the moment this returns.
+    """
+    temporary = f"{path}.{os.getpid()}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    if sync:
+        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory of ours with all that is in it; links are removed, never followed.
+
+    A container's root may have made subdirectories that nobody can write to: their mode is mended
+    first.  A path that is not there is fine.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _empty(fd)
+    finally:
+        os.close(fd)
+    os.rmdir(path)
+
+
+def _empty(directory: int) -> None:
+    for entry in os.listdir(directory):
+        try:
+            os.unlink(entry, dir_fd=directory)
+        except IsADirectoryError:
+            os.chmod(entry, 0o700, dir_fd=directory)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            below = os.open(entry, flags, dir_fd=directory)
+            try:
+                _empty(below)
+            finally:
+                os.close(below)
+            os.rmdir(entry, dir_fd=directory)

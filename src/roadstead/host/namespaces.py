@@ -1,0 +1,196 @@
+"""A private user and mount namespace for a step, where the OCI runtime is then called.
+
+Needed when something has to be mounted for the runtime without being root: an overlay as the
+container's writable layer, or an empty directory over a cgroup tree that the runtime cannot cope
+with.  What is mounted here is seen by nobody else and goes when the last process of the step goes,
+however it goes: nothing to clean up.
+
+In it the user is uid 0 (host: the user), and ids 1… are the user's subordinate ids, when asked for
+and when newuidmap(1) grants them.  User namespaces of containers nest inside; oci/idmap.py writes
+their mappings in the ids of this one.  The caller must be single-threaded (unshare(2), CLONE_NEWUSER).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+
+from roadstead.errors import RuntimeFailure
+from roadstead.host import linux, process
+
+CGROUP_UNIFIED = "/sys/fs/cgroup/unified"
+
+
+@dataclass(frozen=True, slots=True)
+class SubordinateIds:
+    """A user's first range in /etc/subuid and in /etc/subgid: (start, count); None: no range."""
+
+    uids: tuple[int, int] | None
+    gids: tuple[int, int] | None
+
+    @property
+    def usable(self) -> bool:
+        return self.uids is not None and self.gids is not None
+
+
+def subordinate_ids(user: str, uid: int) -> SubordinateIds:
+    """The ranges that /etc/subuid and /etc/subgid give this user, where newuidmap is installed."""
+    path = os.environ.get("PATH", os.defpath)
+    if not (process.which("newuidmap", path) and process.which("newgidmap", path)):
+        return SubordinateIds(None, None)
+    return SubordinateIds(
+        _first_range("/etc/subuid", user, uid), _first_range("/etc/subgid", user, uid)
+    )
+
+
+def _first_range(path: str, user: str, uid: int) -> tuple[int, int] | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, _, numbers = line.strip().partition(":")
+                start, _, count = numbers.partition(":")
+                if name in (user, str(uid)) and start.isdigit() and count.isdigit():
+                    return int(start), int(count)
+    except FileNotFoundError:
+        return None
+    return None
+
+
+def hybrid_cgroups() -> bool:
+    """True on a host that has cgroup v1 and a cgroup2 tree with controllers beside it.
+
+    crun before 1.9 refuses such a host: "cgroups in hybrid mode not supported".
+    """
+    try:
+        with open(f"{CGROUP_UNIFIED}/cgroup.controllers", encoding="ascii") as file:
+            return bool(file.read().split())
+    except OSError:
+        return False
+
+
+def enter(*, ranges: SubordinateIds | None, hide_unified: bool) -> None:
+    """Move this process into its own mount namespace and, unless root, its own user namespace.
+
+    Raises RuntimeFailure when the kernel or newuidmap does not allow it, with what to change.
+    """
+    if os.geteuid() == 0:
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount("none", "/", "none", linux.MS_REC | linux.MS_PRIVATE)
+    else:
+        _enter_user_namespace(ranges)
+    if hide_unified:
+        linux.mount("tmpfs", CGROUP_UNIFIED, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=4k")
+
+
+def _enter_user_namespace(ranges: SubordinateIds | None) -> None:
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        if ranges is not None and ranges.uids and ranges.gids:
+            _map_ranges(uid, gid, ranges.uids, ranges.gids)
+        else:
+            linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+            _write("/proc/self/setgroups", "deny")
+            _write("/proc/self/uid_map", f"0 {uid} 1")
+            _write("/proc/self/gid_map", f"0 {gid} 1")
+    except OSError as error:
+        raise RuntimeFailure(
+            f"this host does not allow user namespaces: {error.strerror}",
+            hint=user_namespace_hint(),
+        ) from None
+
+
+def user_namespace_hint() -> str:
+    """Which setting forbids user namespaces, and the command that changes it."""
+    for name, wrong, right in (
+        ("kernel/unprivileged_userns_clone", "0", "1"),
+        ("user/max_user_namespaces", "0", "65536"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
+    ):
+        try:
+            with open(f"/proc/sys/{name}", encoding="ascii") as file:
+                value = file.read().strip()
+        except OSError:
+            continue
+        if value == wrong:
+            return f"sudo sysctl -w {name.replace('/', '.')}={right}"
+    return "inside another container, it must be started with user namespaces allowed"
+
+
+def _map_ranges(uid: int, gid: int, uids: tuple[int, int], gids: tuple[int, int]) -> None:
+    """newuidmap(1) must be called from outside the new namespace, once it is there.
+
+    A forked child waits for our unshare and calls it for us; its exit status says how it went.
+    """
+    me = str(os.getpid())
+    go_read, go_write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(go_write)
+            os.read(go_read, 1)
+            status = _call_mappers(me, uid, gid, uids, gids)
+        finally:
+            os._exit(status)
+    os.close(go_read)
+    try:
+        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+    finally:
+        os.close(go_write)
+        _, status = os.waitpid(child, 0)
+    if status:
+        raise RuntimeFailure(
+            "newuidmap or newgidmap refused the user's range of /etc/subuid or /etc/subgid",
+            hint="ask an administrator to check those two files, or remove the user's lines",
+        )
+
+
+def _call_mappers(
+    me: str, uid: int, gid: int, uids: tuple[int, int], gids: tuple[int, int]
+) -> int:
+    path = os.environ.get("PATH", os.defpath)
+    mappers = []
+    for program, own, (start, count) in (("newuidmap", uid, uids), ("newgidmap", gid, gids)):
+        found = process.which(program, path)
+        if found is None:
+            return 1
+        argv = [found, me, "0", str(own), "1", "1", str(start), str(count)]
+        mappers.append(process.spawn(argv, env={"PATH": path}))
+    return 1 if any([mapper.reap() != 0 for mapper in mappers]) else 0
+
+
+def mount_overlay(lower: str, scratch: str) -> str:
+    """A writable view of ``lower`` whose changes go to a tmpfs at ``scratch``; returns its path.
+
+    Call after ``enter``.  Raises RuntimeFailure where the kernel cannot (before 5.11 unprivileged
+    overlays do not exist; some file systems cannot be a lower layer).
+    """
+    try:
+        linux.mount("tmpfs", scratch, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0700")
+        for name in ("upper", "work", "merged"):
+            os.mkdir(f"{scratch}/{name}")
+        escaped = lower.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+        options = f"lowerdir={escaped},upperdir={scratch}/upper,workdir={scratch}/work"
+        linux.mount("overlay", f"{scratch}/merged", "overlay", 0, options)
+    except OSError as error:
+        raise RuntimeFailure(
+            f"no private writable layer over {lower}: {error.strerror}",
+            hint="use --container-writable (writes go to the bundle) or --container-readonly",
+        ) from None
+    return f"{scratch}/merged"
+
+
+def unmount_overlay(scratch: str) -> None:
+    """Take away what ``mount_overlay`` mounted at ``scratch``, even while something uses it."""
+    for target in (f"{scratch}/merged", scratch):
+        try:
+            linux.unmount(target, linux.MNT_DETACH)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # not a mount point: it had not got that far
+                raise
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)

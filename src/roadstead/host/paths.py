@@ -1,0 +1,105 @@
+"""Where our files are: state that must survive, run-time files that must not.
+
+State (journal, exit records, logs) is under ``$XDG_STATE_HOME/roadstead/HOST``: home directories
+are often shared by many hosts, and a journal belongs to one of them.  Sockets and the directories
+of running steps are under ``$XDG_RUNTIME_DIR/roadstead``, or, where that directory is missing (it
+is on most compute nodes), under ``$TMPDIR/roadstead-UID``, which is only believed when it is a
+real directory, ours, and closed to everyone else.
+
+The controller writes the run-time directory it chose into ``STATE/run`` (a symlink), so that a
+login with XDG_RUNTIME_DIR and a cron job without it find the same controller.
+"""
+
+from __future__ import annotations
+
+import os
+
+from roadstead.errors import EngineError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def state_directory(environ: Mapping[str, str]) -> str:
+    """The state directory of this user on this host (not made)."""
+    base = environ.get("XDG_STATE_HOME", "")
+    if not base.startswith("/"):
+        base = f"{home_directory(environ)}/.local/state"
+    return f"{base}/roadstead/{os.uname().nodename}"
+
+
+def home_directory(environ: Mapping[str, str]) -> str:
+    """$HOME, else the password database's, as the shell has it."""
+    home = environ.get("HOME", "")
+    if home.startswith("/"):
+        return home
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        raise EngineError(
+            f"uid {os.getuid()} has no home directory", hint="set HOME or XDG_STATE_HOME"
+        ) from None
+
+
+def default_runtime_directory(environ: Mapping[str, str]) -> str:
+    """Where a controller that starts now puts its run-time files (not made)."""
+    base = environ.get("XDG_RUNTIME_DIR", "")
+    if base.startswith("/") and os.path.isdir(base):
+        return f"{base}/roadstead"
+    return f"{environ.get('TMPDIR') or '/tmp'}/roadstead-{os.getuid()}"
+
+
+def runtime_directory(environ: Mapping[str, str]) -> str:
+    """The running controller's run-time directory, or the one that it would take."""
+    try:
+        return os.readlink(f"{state_directory(environ)}/run")
+    except OSError:
+        return default_runtime_directory(environ)
+
+
+def socket_path(runtime: str) -> str:
+    return f"{runtime}/controller.sock"
+
+
+def journal_path(state: str) -> str:
+    return f"{state}/journal.db"
+
+
+def make_private(path: str) -> None:
+    """Make ``path`` (and what lacks above it) as a directory that only this user can enter.
+
+    Raises EngineError when it is there and is not ours, not a directory, or open to others: in a
+    shared /tmp somebody else may have made it first.
+    """
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.mkdir(path, 0o700)
+        return
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise EngineError(
+            f"cannot make {path}: {error.strerror}", hint="set XDG_STATE_HOME and XDG_RUNTIME_DIR"
+        ) from None
+    check_private(path)
+
+
+def check_private(path: str) -> None:
+    """Raise EngineError unless ``path`` is a directory, not a link, ours, and closed to others."""
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise EngineError(f"cannot use {path}: {error.strerror}") from None
+    hint = "remove it, or set XDG_RUNTIME_DIR to a directory of your own (mode 0700)"
+    if found.st_mode & 0o170000 != 0o040000:
+        raise EngineError(f"{path} is not a directory", hint=hint)
+    if found.st_uid != os.getuid():
+        raise EngineError(f"{path} belongs to uid {found.st_uid}, not to you", hint=hint)
+    if found.st_mode & 0o077:
+        raise EngineError(
+            f"{path} is open to other users (mode {found.st_mode & 0o7777:04o})",
+            hint=f"chmod 700 {path}",
+        )

@@ -1,0 +1,89 @@
+"""Signals of a command, as bytes in a pipe that it can poll.
+
+``signal`` turns every name into an enum at import (4 ms); the commands use its C half.
+"""
+
+from __future__ import annotations
+
+import os
+
+import _signal
+from _signal import SIG_DFL, SIG_IGN, SIGINT, SIGQUIT, SIGTSTP, SIGWINCH
+
+# What the terminal driver sends to the foreground, and Python may have changed.
+TERMINAL_SIGNALS = [_signal.SIGINT, _signal.SIGQUIT, _signal.SIGTSTP, _signal.SIGPIPE]
+
+# Forwarded by srun to its tasks (srun(1), SIGNALS); SIGINT is special and SIGTSTP stays here.
+FORWARDED = [
+    _signal.SIGHUP,
+    _signal.SIGQUIT,
+    _signal.SIGTERM,
+    _signal.SIGUSR1,
+    _signal.SIGUSR2,
+    _signal.SIGCONT,
+    _signal.SIGALRM,
+]
+
+_NAMES = {
+    1: "Hangup",
+    2: "Interrupt",
+    3: "Quit",
+    4: "Illegal instruction",
+    5: "Trace/breakpoint trap",
+    6: "Aborted",
+    7: "Bus error",
+    8: "Floating point exception",
+    9: "Killed",
+    10: "User defined signal 1",
+    11: "Segmentation fault",
+    12: "User defined signal 2",
+    13: "Broken pipe",
+    14: "Alarm clock",
+    15: "Terminated",
+    16: "Stack fault",
+    24: "CPU time limit exceeded",
+    25: "File size limit exceeded",
+    31: "Bad system call",
+}
+
+
+def describe(signo: int) -> str:
+    """The words of strsignal(3), as srun prints them."""
+    return _NAMES.get(signo, f"Real-time signal {signo - 34}" if signo >= 34 else f"Signal {signo}")
+
+
+def watch(signals: list[int]) -> int:
+    """Turn ``signals`` into bytes; returns the descriptor to read their numbers from."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for signo in signals:
+        _signal.signal(signo, _noted)
+    return read
+
+
+def ignore(signals: list[int]) -> None:
+    for signo in signals:
+        _signal.signal(signo, SIG_IGN)
+
+
+def restore_pipe() -> None:
+    """End quietly on SIGPIPE, as other commands do."""
+    _signal.signal(_signal.SIGPIPE, SIG_DFL)
+
+
+def _noted(signo: int, frame: object) -> None:
+    """Nothing to do: the wake-up descriptor has the number."""
+
+
+__all__ = [
+    "FORWARDED",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGTSTP",
+    "SIGWINCH",
+    "TERMINAL_SIGNALS",
+    "describe",
+    "ignore",
+    "restore_pipe",
+    "watch",
+]
