@@ -1,0 +1,168 @@
+"""Reading a bundle: a directory with a config.json and a root file system (OCI runtime-spec, "bundle").
+
+A bundle comes from anywhere.  What we read of its config.json is checked for its type before it is
+used, and each fault has its own sentence, with what to type next.  Nothing in a bundle is ever
+written by us.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Final
+
+from roadstead.errors import BundleError
+
+MAX_CONFIG: Final = 16 << 20
+
+# path in config.json → type; "[]" steps into each element.  Only what config.py touches.
+_SHAPE: Final[tuple[tuple[str, type | tuple[type, ...], str], ...]] = (
+    ("root", dict, "an object"),
+    ("root.path", str, "a string"),
+    ("root.readonly", bool, "true or false"),
+    ("process", dict, "an object"),
+    ("process.args", list, "an array"),
+    ("process.args.[]", str, "a string"),
+    ("process.env", list, "an array"),
+    ("process.env.[]", str, "a string"),
+    ("process.cwd", str, "a string"),
+    ("process.terminal", bool, "true or false"),
+    ("process.user", dict, "an object"),
+    ("process.user.uid", int, "a number"),
+    ("process.user.gid", int, "a number"),
+    ("process.user.additionalGids", list, "an array"),
+    ("process.user.additionalGids.[]", int, "a number"),
+    ("process.rlimits", list, "an array"),
+    ("process.rlimits.[]", dict, "an object"),
+    ("process.rlimits.[].type", str, "a string"),
+    ("process.rlimits.[].hard", int, "a number"),
+    ("process.rlimits.[].soft", int, "a number"),
+    ("process.oomScoreAdj", int, "a number"),
+    ("mounts", list, "an array"),
+    ("mounts.[]", dict, "an object"),
+    ("mounts.[].destination", str, "a string"),
+    ("mounts.[].source", str, "a string"),
+    ("mounts.[].type", str, "a string"),
+    ("mounts.[].options", list, "an array"),
+    ("mounts.[].options.[]", str, "a string"),
+    ("hooks", dict, "an object"),
+    ("linux", dict, "an object"),
+    ("linux.namespaces", list, "an array"),
+    ("linux.namespaces.[]", dict, "an object"),
+    ("linux.namespaces.[].type", str, "a string"),
+    ("linux.uidMappings", list, "an array"),
+    ("linux.uidMappings.[]", dict, "an object"),
+    ("linux.uidMappings.[].size", int, "a number"),
+    ("linux.gidMappings", list, "an array"),
+    ("linux.gidMappings.[]", dict, "an object"),
+    ("linux.gidMappings.[].size", int, "a number"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that can be run: its directory, its config as read, its root file system."""
+
+    path: str
+    config: dict[str, Any]
+    rootfs: str
+
+
+def read(path: str) -> Bundle:
+    """Read and check the bundle at ``path``.  Raises BundleError: what is wrong, and what to do."""
+    _check_directory(path)
+    config = _parse(f"{path}/config.json", _text(path))
+    _check_shape(f"{path}/config.json", config)
+    return Bundle(path, config, _rootfs(path, config))
+
+
+def _check_directory(path: str) -> None:
+    try:
+        if not os.path.isdir(path):
+            os.stat(path)
+            raise BundleError(
+                f"container bundle {path} is not a directory",
+                hint="name the directory that holds config.json",
+            )
+        if not os.access(path, os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except FileNotFoundError:
+        raise BundleError(
+            f"container bundle {path} does not exist",
+            hint="name the directory that holds config.json",
+        ) from None
+    except OSError as error:
+        raise BundleError(f"container bundle {path}: {error.strerror}") from None
+
+
+def _text(path: str) -> str:
+    try:
+        with open(f"{path}/config.json", "rb") as file:
+            data = file.read(MAX_CONFIG + 1)
+    except FileNotFoundError:
+        raise BundleError(
+            f"container bundle {path} has no config.json",
+            hint=f"make one: cd {path} && runc spec --rootless",
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{path}/config.json: {error.strerror}") from None
+    if len(data) > MAX_CONFIG:
+        raise BundleError(f"{path}/config.json is larger than {MAX_CONFIG >> 20} MiB")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}/config.json is not UTF-8 (byte {error.start})") from None
+
+
+def _parse(where: str, text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BundleError(
+            f"{where}: not valid JSON: line {error.lineno}, column {error.colno}: "
+            f"{error.msg[:1].lower()}{error.msg[1:]}"
+        ) from None
+    except RecursionError:
+        raise BundleError(f"{where}: nested too deeply") from None
+    if not isinstance(config, dict):
+        raise BundleError(f"{where}: not an object")
+    return config
+
+
+def _check_shape(where: str, config: dict[str, Any]) -> None:
+    for path, kind, name in _SHAPE:
+        for found in _values(config, path.split(".")):
+            if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+                raise BundleError(f"{where}: {path.replace('.[]', '[]')} is not {name}")
+    if not isinstance(config.get("root"), dict) or not config["root"].get("path"):
+        raise BundleError(f"{where}: no root.path", hint='add "root": {"path": "rootfs"}')
+
+
+def _values(node: Any, steps: list[str]) -> list[Any]:
+    """What stands at a path; nothing where it is absent.  null counts as absent, as in Go."""
+    nodes = [node]
+    for step in steps:
+        if step == "[]":
+            nodes = [item for node in nodes if isinstance(node, list) for item in node]
+        else:
+            nodes = [n[step] for n in nodes if isinstance(n, dict) and n.get(step) is not None]
+    return nodes
+
+
+def _rootfs(path: str, config: dict[str, Any]) -> str:
+    named = config["root"]["path"]
+    rootfs = os.path.normpath(os.path.join(path, named))
+    where = f"{path}/config.json: root.path is {named}, and {rootfs}"
+    try:
+        if not os.path.isdir(rootfs):
+            os.stat(rootfs)
+            raise BundleError(f"{where} is not a directory")
+        os.listdir(rootfs)
+    except FileNotFoundError:
+        raise BundleError(
+            f"{where} does not exist", hint="unpack the root file system there, or mend root.path"
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{where} cannot be read: {error.strerror}") from None
+    return rootfs

@@ -1,0 +1,194 @@
+"""A bundle's config.json made into one task's: who runs it, what, as whom, with what around it.
+
+The bundle's own file is never touched; the result goes to the task's directory with an absolute
+``root.path``.  A pure function of the bundle and a ``Change``; what had to give way is returned as
+notes for ``-v``, because a container that quietly lacks something it asked for is a riddle.
+
+Unprivileged containers cannot have everything that a config.json may ask for; the rules are those
+that ``runc spec --rootless`` applies to its own template: the host's network (the Containers Guide:
+"All containers should work with the host network"), no cgroup limits of the bundle's, no device
+rules, ids only from the mapping, limits no higher than ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from roadstead.errors import BundleError
+
+if TYPE_CHECKING:
+    from roadstead.core.model import HookPolicy
+    from roadstead.oci.bundle import Bundle
+    from roadstead.oci.idmap import IdMap
+
+# startContainer runs inside the container, with the container's own rights; all others on the host.
+_HOST_HOOKS = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What this task needs of its config.json.
+
+    ``uids`` None: no user namespace (root).  ``cwd`` "" keeps the bundle's.  ``report`` is a path
+    that is to hold the container's state once it has started, or "".  ``limits`` are our own hard
+    limits by name (RLIMIT_NOFILE …), -1 for none.
+    """
+
+    rootfs: str
+    args: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str = ""
+    terminal: bool = False
+    readonly: bool | None = None
+    uids: IdMap | None = None
+    gids: IdMap | None = None
+    privileged: bool = False
+    mounts: tuple[dict[str, Any], ...] = ()
+    hooks: HookPolicy = "drop"
+    disabled_hooks: tuple[str, ...] = ()
+    report: str = ""
+    limits: dict[str, int] | None = None
+    oom_score_adj: int = 0
+
+
+def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
+    """The task's config.json, and notes on what of the bundle's could not be kept.
+
+    Raises BundleError for a bundle with host hooks where the policy is to refuse them.
+    """
+    config = copy.deepcopy(bundle.config)
+    notes: list[str] = []
+    config.setdefault("ociVersion", "1.0.2")
+    config["root"]["path"] = change.rootfs
+    if change.readonly is not None:
+        config["root"]["readonly"] = change.readonly
+    _process(config, change, notes)
+    _mounts(config, bundle.path, change)
+    _hooks(config, bundle.path, change, notes)
+    if not change.privileged:
+        _unprivileged(config, change, notes)
+    if change.uids is not None and change.gids is not None:
+        _user_namespace(config, change.uids, change.gids, notes)
+    else:
+        _namespaces(config, without=("user",))
+    return config, notes
+
+
+def _process(config: dict[str, Any], change: Change, notes: list[str]) -> None:
+    process = config["process"] = config.get("process") or {}
+    process["args"] = list(change.args)
+    process["env"] = [f"{name}={value}" for name, value in change.env.items()]
+    process["cwd"] = change.cwd or process.get("cwd") or "/"
+    process["terminal"] = change.terminal
+    process.pop("consoleSize", None)
+    user = process["user"] = process.get("user") or {"uid": 0, "gid": 0}
+    if change.uids is not None and change.gids is not None:
+        user["uid"], user["gid"] = change.uids.process, change.gids.process
+        groups = user.pop("additionalGids", None) or []
+        kept = [group for group in groups if change.gids.has(group) and not change.gids.degraded]
+        if kept:
+            user["additionalGids"] = kept
+        if len(kept) < len(groups):
+            notes.append("the image's supplementary groups are not mapped and were left out")
+    if change.limits is not None and process.get("rlimits"):
+        process["rlimits"] = [_limit(entry, change.limits) for entry in process["rlimits"]]
+    if process.get("oomScoreAdj") is not None:
+        # Only root may make a process less likely to be killed than it is (proc(5)).
+        process["oomScoreAdj"] = max(process["oomScoreAdj"], change.oom_score_adj)
+
+
+def _limit(entry: dict[str, Any], ours: dict[str, int]) -> dict[str, Any]:
+    ceiling = ours.get(entry.get("type", ""), -1)
+    if ceiling < 0:
+        return entry
+    hard = min(int(entry.get("hard", ceiling)), ceiling)
+    return {**entry, "hard": hard, "soft": min(int(entry.get("soft", hard)), hard)}
+
+
+def _mounts(config: dict[str, Any], bundle: str, change: Change) -> None:
+    mounts = config["mounts"] = config.get("mounts") or []
+    for mount in mounts:
+        options = mount.get("options") or []
+        if mount.get("type") == "bind" or "bind" in options or "rbind" in options:
+            mount["source"] = os.path.join(bundle, mount.get("source") or "")
+    mounts.extend(change.mounts)
+
+
+def _hooks(config: dict[str, Any], bundle: str, change: Change, notes: list[str]) -> None:
+    hooks = config.get("hooks") or {}
+    for name in change.disabled_hooks:
+        hooks.pop(name, None)
+    found = [name for name in _HOST_HOOKS if hooks.get(name)]
+    if found and change.hooks == "refuse":
+        raise BundleError(
+            f"{bundle}/config.json has hooks that run outside the container: {', '.join(found)}",
+            hint="--container-hooks=drop leaves them out, --container-hooks=run runs them",
+        )
+    if found and change.hooks == "drop":
+        for name in found:
+            del hooks[name]
+        notes.append(
+            f"warning: hooks of the bundle left out ({', '.join(found)}): they would run outside "
+            "the container; --container-hooks=run allows them"
+        )
+    if change.report:
+        hook = {"path": "/bin/cp", "args": ["cp", "/dev/stdin", change.report]}
+        hooks["poststart"] = [*(hooks.get("poststart") or []), hook]
+    if hooks:
+        config["hooks"] = hooks
+    else:
+        config.pop("hooks", None)
+
+
+def _unprivileged(config: dict[str, Any], change: Change, notes: list[str]) -> None:
+    linux = config["linux"] = config.get("linux") or {}
+    if linux.pop("resources", None):
+        notes.append(
+            "the bundle's linux.resources need a cgroup of the user's own and were left out"
+        )
+    linux.pop("cgroupsPath", None)
+    if linux.pop("devices", None):
+        notes.append("the bundle's linux.devices cannot be made without root and were left out")
+    if any(entry.get("type") == "network" for entry in linux.get("namespaces") or []):
+        notes.append("the container uses the host's network")
+    _namespaces(config, without=("network",))
+    for mount in config["mounts"]:
+        if mount.get("type") == "sysfs":
+            # Only the owner of the network namespace may mount sysfs; runc's rootless template
+            # binds the host's instead.
+            mount.update(type="none", source="/sys")
+            mount["options"] = ["rbind", "nosuid", "noexec", "nodev", "ro"]
+        elif mount.get("options"):
+            mount["options"] = [o for o in mount["options"] if _id_is_mapped(o, change)]
+
+
+def _id_is_mapped(option: str, change: Change) -> bool:
+    name, _, value = option.partition("=")
+    ids = {"gid": change.gids, "uid": change.uids}.get(name)
+    return ids is None or not value.isdigit() or (ids.has(int(value)) and not ids.degraded)
+
+
+def _namespaces(config: dict[str, Any], *, without: tuple[str, ...]) -> None:
+    linux = config["linux"] = config.get("linux") or {}
+    found = linux.get("namespaces") or []
+    linux["namespaces"] = [entry for entry in found if entry.get("type") not in without]
+    if "user" in without:
+        linux.pop("uidMappings", None)
+        linux.pop("gidMappings", None)
+
+
+def _user_namespace(config: dict[str, Any], uids: IdMap, gids: IdMap, notes: list[str]) -> None:
+    linux = config["linux"]
+    linux["namespaces"] = [
+        {"type": "user"},
+        *(entry for entry in linux.get("namespaces") or [] if entry.get("type") != "user"),
+    ]
+    linux["uidMappings"], linux["gidMappings"] = uids.to_config(), gids.to_config()
+    if uids.degraded:
+        notes.append(
+            "no subordinate ids: the container has one id, the user's "
+            "(an administrator adds more with: usermod --add-subuids --add-subgids)"
+        )

@@ -1,0 +1,155 @@
+"""Which OCI runtime, and how it is called: oci.conf's command lines, or built-in ones.
+
+Five operations and ``run``; each gives an argv.  What oci.conf says goes through ``/bin/sh -c``, as
+in Slurm; the built-in commands are argv already, name a runtime directory of the user's own, and
+have the runtime write its complaints to a log of its own, so that they can be told from the
+program's output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, Protocol
+
+from roadstead.errors import RuntimeFailure
+from roadstead.oci.conf import OciConf
+from roadstead.oci.patterns import Substitutions, expand
+
+Operation = Literal["run", "create", "start", "query", "kill", "delete"]
+KNOWN: Final = ("crun", "runc")
+
+
+class Commands(Protocol):
+    """How the runtime is called for one container."""
+
+    @property
+    def mode(self) -> Literal["run", "create"]: ...
+
+    @property
+    def program(self) -> str:
+        """The runtime's name, for messages and for what we know of its quirks."""
+
+    @property
+    def log(self) -> str:
+        """The file that holds the runtime's own complaints, or "" where they go to stderr."""
+
+    @property
+    def removes_itself(self) -> bool:
+        """Whether a ``run`` that has ended has surely left no state behind."""
+
+    def command(self, operation: Operation, pid: int = 0) -> list[str] | None:
+        """The argv of an operation; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """crun or runc in run mode, found on PATH."""
+
+    path: str
+    container_id: str
+    bundle: str
+    root: str
+    log: str
+    mode: Literal["run", "create"] = "run"
+
+    @property
+    def program(self) -> str:
+        return os.path.basename(self.path)
+
+    @property
+    def removes_itself(self) -> bool:
+        return not os.path.lexists(f"{self.root}/{self.container_id}")
+
+    def command(self, operation: Operation, pid: int = 0) -> list[str] | None:
+        base = [self.path, f"--root={self.root}", f"--log={self.log}", "--log-format=json"]
+        match operation:
+            case "run" | "create":
+                return [*base, operation, f"--bundle={self.bundle}", self.container_id]
+            case "start":
+                return [*base, "start", self.container_id]
+            case "query":
+                return [*base, "state", self.container_id]
+            case "kill":
+                return [*base, "kill", self.container_id, "KILL"]
+            case "delete":
+                return [*base, "delete", "--force", self.container_id]
+
+
+_KEYS: Final[dict[Operation, str]] = {
+    "run": "runtime_run",
+    "create": "runtime_create",
+    "start": "runtime_start",
+    "query": "runtime_query",
+    "kill": "runtime_kill",
+    "delete": "runtime_delete",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The command lines of an oci.conf, expanded for one container."""
+
+    conf: OciConf
+    values: Substitutions
+    log: str = ""
+    removes_itself: bool = False
+
+    @property
+    def mode(self) -> Literal["run", "create"]:
+        return "run" if self.conf.mode == "run" else "create"
+
+    @property
+    def program(self) -> str:
+        return program_name(self.conf)
+
+    def command(self, operation: Operation, pid: int = 0) -> list[str] | None:
+        pattern = getattr(self.conf, _KEYS[operation])
+        if not pattern:
+            return None
+        values = replace(self.values, pid=pid) if pid else self.values
+        return ["/bin/sh", "-c", expand(pattern, values)]
+
+
+def program_name(conf: OciConf) -> str:
+    """The name of the program that an oci.conf starts containers with."""
+    words = (conf.runtime_run or conf.runtime_create or "").split()
+    return os.path.basename(words[0]) if words else ""
+
+
+def find(env: dict[str, str], which: Callable[[str, str], str | None]) -> str:
+    """The path of the runtime to use: $ROADSTEAD_RUNTIME, else the first known one on PATH.
+
+    Raises RuntimeFailure where there is none: a task that asked for a container never runs outside.
+    """
+    path = env.get("PATH", "") + ":/usr/local/bin:/usr/bin:/usr/sbin"
+    asked = env.get("ROADSTEAD_RUNTIME", "")
+    for name in (asked,) if asked else KNOWN:
+        found = which(name, path)
+        if found:
+            return os.path.abspath(found)
+    if asked:
+        raise RuntimeFailure(f"ROADSTEAD_RUNTIME={asked}: no such program")
+    raise RuntimeFailure(
+        f"no OCI runtime found on PATH (looked for {', '.join(KNOWN)})",
+        hint="install one (apt install crun), or name yours in an oci.conf",
+    )
+
+
+def complaint(log: str) -> str:
+    """The runtime's last error in its JSON log, or ""."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            lines = file.read(1 << 20).splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        try:
+            entry: Any = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and entry.get("level") in ("error", "fatal"):
+            return str(entry.get("msg", "")).strip()
+    return ""

@@ -1,0 +1,124 @@
+"""What a supervisor writes down: what it is about to make, and how the step ended.
+
+The *claim* is written before anything else of a step exists, in its directory.  Whoever finds the
+directory without a live supervisor can remove everything that the claim names.  The *exit record*
+is a file of its own, beside the step directories, written whole before anyone is told; the
+controller deletes it once it is in the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from roadstead.core.model import ExitRecord, from_json, to_json
+from roadstead.host import files, process
+
+CLAIM = "claim.json"
+SOCKET = "ctl.sock"
+
+
+def exit_path(directory: str) -> str:
+    """Where the exit record of the step whose directory this is goes."""
+    return f"{directory}.exit"
+
+
+def write_claim(directory: str, claim: dict[str, Any]) -> None:
+    files.write_atomically(f"{directory}/{CLAIM}", json.dumps(claim))
+
+
+def write_exit(directory: str, record: ExitRecord) -> None:
+    files.write_atomically(exit_path(directory), json.dumps(to_json(record)))
+
+
+def read_exit(directory: str) -> ExitRecord | None:
+    """The exit record of a step that has ended, or None."""
+    try:
+        with open(exit_path(directory), encoding="utf-8") as file:
+            return from_json(ExitRecord, json.load(file))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
+
+
+def forget_exit(directory: str) -> None:
+    """Delete the exit record: it is in the journal now."""
+    try:
+        os.unlink(exit_path(directory))
+    except FileNotFoundError:
+        return
+
+
+def read_claim(directory: str) -> dict[str, Any] | None:
+    try:
+        with open(f"{directory}/{CLAIM}", encoding="utf-8") as file:
+            claim = json.load(file)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return claim if isinstance(claim, dict) else None
+
+
+def start_time(pid: int) -> str:
+    """A process's start time in clock ticks since boot, "" when it is gone.
+
+    With the pid this names one process for ever: pids are used again, start times are not.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def is_running(claim: dict[str, Any]) -> bool:
+    """Whether the supervisor that made this claim is still there."""
+    pid, started = claim.get("pid"), claim.get("start_time")
+    return isinstance(pid, int) and bool(started) and start_time(pid) == started
+
+
+def sweep(directory: str) -> list[str]:
+    """Remove what a supervisor that is gone left: processes, runtime state, its directory.
+
+    Returns a line for each thing that was there.  Does nothing while the supervisor lives.
+    """
+    claim = read_claim(directory)
+    if claim is None:
+        files.remove_tree(directory)
+        return []
+    if is_running(claim):
+        return []
+    found = _kill_marked(str(claim.get("mark", "")))
+    for command in claim.get("delete", []):
+        memory = os.memfd_create("roadstead-sweep", os.MFD_CLOEXEC)
+        try:
+            child = process.spawn(
+                [str(word) for word in command],
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+                stdio=(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), memory, memory),
+            )
+            child.reap()
+        except OSError:
+            found.append(f"could not run {command[0]}")
+        finally:
+            os.close(memory)
+    files.remove_tree(directory)
+    return found
+
+
+def _kill_marked(mark: str) -> list[str]:
+    """Kill every process of ours whose environment carries the step's mark."""
+    if not mark:
+        return []
+    needle = f"ROADSTEAD_STEP={mark}".encode()
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                marked = needle in file.read().split(b"\0")
+        except OSError:
+            continue
+        if marked and process.send(int(name), 9):
+            found.append(f"process {name}")
+    return found

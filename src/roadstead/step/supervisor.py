@@ -1,0 +1,368 @@
+"""The supervisor of one step on one node: from its first file to the record of its end.
+
+Forked by the spawner, in a session of its own, so that it outlives the controller.  It is a child
+subreaper: whatever its tasks leave behind becomes its child, and it does not end before all of
+that has ended.  It waits in one place, the loop, for the ends of processes, for deadlines, for bytes
+to relay and for messages of the controller; it polls nothing.
+
+The order at the end is the promise: all tasks have ended, all their processes are gone, all output
+has been delivered, the runtime's state and the directories are removed, the exit record is a file;
+only then is the controller told.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from typing import TYPE_CHECKING, Final
+
+from roadstead.core.model import ExitRecord, TaskExit, to_json
+from roadstead.errors import LaunchError, RoadsteadError
+from roadstead.host import files, linux, process, wire
+from roadstead.host.loop import Loop, Timer
+from roadstead.step import record
+from roadstead.step.life import Lives
+from roadstead.step.streams import Streams
+from roadstead.step.task import Task, task_specs
+
+if TYPE_CHECKING:
+    from roadstead.core.model import Reason, StepSpec
+    from roadstead.step.container import Plan
+
+_ORPHAN_SECONDS: Final = 10.0
+
+
+def main(spec: StepSpec, ctl: wire.Connection, fds: list[int]) -> None:
+    """Run one step to its end.  ``fds`` are the user's 0, 1 and 2, or empty.  Returns when all is
+    done; a failure of the step is told to the controller, never raised."""
+    linux.set_process_name("roadstead-step")
+    linux.set_child_subreaper()
+    Supervisor(spec, ctl, fds).run()
+
+
+class Supervisor:
+    """One step in progress."""
+
+    def __init__(self, spec: StepSpec, ctl: wire.Connection, fds: list[int]) -> None:
+        self.spec = spec
+        self.loop = Loop()
+        self.lives = Lives(self.loop)
+        self.streams = Streams(self.loop, spec, fds)
+        self.tasks: list[Task] = []
+        self.exits: list[TaskExit] = []
+        self.started_at = time.time()
+        self.ending: Reason | None = None
+        self._controllers: list[wire.Connection] = []
+        self._listener: wire.Listener | None = None
+        self._timers: dict[str, Timer] = {}
+        self._add_controller(ctl)
+
+    # -- start --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        try:
+            self._claim()
+            plan = self._prepare()
+            self._launch(plan)
+        except RoadsteadError as error:
+            self._fail(error)
+        except OSError as error:
+            where = f" {error.filename}" if error.filename else ""
+            self._fail(LaunchError(f"cannot set up the step:{where} {error.strerror}"))
+        self.loop.run()
+
+    def _claim(self) -> None:
+        """Write down who we are and what could be left of us, before anything is made."""
+        directory = self.spec.directory
+        os.makedirs(directory, mode=0o700)
+        mark = f"{self.spec.job_id}.{self.spec.step_id}"
+        record.write_claim(
+            directory,
+            {
+                "pid": os.getpid(),
+                "start_time": record.start_time(os.getpid()),
+                "mark": mark,
+                "started_at": self.started_at,
+                "delete": [],
+            },
+        )
+        self._listener = wire.Listener(f"{directory}/{record.SOCKET}")
+        self.loop.watch(self._listener, self._accept)
+
+    def _prepare(self) -> Plan | None:
+        spec = self.spec
+        if spec.cpus:
+            os.sched_setaffinity(0, spec.cpus)
+        os.umask(spec.umask)
+        plan: Plan | None = None
+        if spec.container is not None:
+            from roadstead.step import container  # imported by the spawner already
+
+            plan = container.prepare(spec, self._notice)
+        if spec.script:
+            self._write_script()
+        self._change_directory()
+        return plan
+
+    def _write_script(self) -> None:
+        spool = f"{self.spec.directory}/spool"
+        os.makedirs(spool, mode=0o700, exist_ok=True)
+        path = f"{spool}/startup"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
+        with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            os.fchmod(fd, 0o700)
+            file.write(self.spec.script)
+
+    def _change_directory(self) -> None:
+        try:
+            os.chdir(self.spec.cwd)
+        except OSError as error:
+            if self.spec.container is None:
+                self._notice(
+                    f"error: couldn't chdir to `{self.spec.cwd}': {error.strerror}: "
+                    "going to /tmp instead"
+                )
+            os.chdir("/tmp")
+
+    def _launch(self, plan: Plan | None) -> None:
+        for task_spec in task_specs(self.spec):
+            self.tasks.append(Task(self, task_spec, plan))
+        # Every task is made before the first one starts: a step does not begin half.
+        connected = [(task, self.streams.for_task(task.spec.procid)) for task in self.tasks]
+        for task, stdio in connected:
+            task.start(stdio)
+        self.streams.started()
+        self.tell({"event": "started", "pid": os.getpid(), "at": self.started_at})
+        if self.spec.deadline is not None:
+            left = max(0.0, self.spec.deadline - time.time())
+            self._timers["deadline"] = self.loop.call_later(left, self._out_of_time)
+
+    def _fail(self, error: RoadsteadError) -> None:
+        """The step cannot start: no task of it has run, or those that have are ended."""
+        reason: Reason = "runtime" if error.kind == "runtime" else "launch"
+        self.exits.append(
+            TaskExit(
+                procid=0, code=error.exit_code, reason=reason, message=str(error), hint=error.hint
+            )
+        )
+        self._kill_processes(signal.SIGKILL)
+        if not any(task.running for task in self.tasks):
+            self.loop.call_later(0, self._all_ended)
+
+    # -- the controller -----------------------------------------------------------------------
+
+    def _add_controller(self, connection: wire.Connection) -> None:
+        self._controllers.append(connection)
+        self.loop.watch(connection, lambda: self._hear(connection))
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        connection = self._listener.accept()
+        if connection is not None:
+            self._add_controller(connection)
+
+    def _hear(self, connection: wire.Connection) -> None:
+        try:
+            received = connection.receive()
+        except ValueError:
+            received = None
+        if received is None:
+            self.loop.unwatch(connection)
+            self._controllers.remove(connection)
+            connection.close()
+            return
+        message, fds = received
+        fds.close()
+        match message.get("op"):
+            case "adopt":
+                answer = {"event": "adopted", "pid": os.getpid(), "started_at": self.started_at}
+                self._send(connection, answer)
+            case "signal":
+                self.signal(int(message["signal"]), batch_only=bool(message.get("batch_only")))
+            case "terminate":
+                reason = "timeout" if message.get("reason") == "timeout" else "cancelled"
+                self.terminate(reason, int(message.get("signal", signal.SIGTERM)))
+            case "resize":
+                self.streams.resize(int(message["rows"]), int(message["columns"]))
+
+    def tell(self, message: dict[str, object]) -> None:
+        """Tell every controller that listens; one that is gone finds the exit record."""
+        for connection in list(self._controllers):
+            self._send(connection, message)
+
+    @staticmethod
+    def _send(connection: wire.Connection, message: dict[str, object]) -> None:
+        try:
+            connection.send(message, wait=False)
+        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+            return
+
+    def _notice(self, sentence: str) -> None:
+        self.tell({"event": "notice", "sentence": sentence})
+
+    # -- signals and ends ---------------------------------------------------------------------
+
+    def signal(self, signo: int, *, batch_only: bool = False) -> None:
+        """Send ``signo`` to every process of every task (``batch_only``: to the first of each).
+
+        A container's first process gets no signal that it has no handler for: the kernel throws it
+        away.  Where the default of such a signal is to end the process, it is ended as by SIGKILL,
+        and its task's exit says ``signo``: that is what the sender meant.
+        """
+        for task in self.tasks:
+            processes = task.processes()
+            for pid in processes[:1] if batch_only else processes:
+                state = process.signal_state(pid) if signo in _ENDS else None
+                if state is not None and state.drops(signo):
+                    task.ended_by = signo
+                    process.send(pid, signal.SIGKILL)
+                else:
+                    process.send(pid, signo)
+
+    def terminate(self, reason: Reason, signo: int) -> None:
+        """End the step: ``signo`` now, SIGKILL after KillWait."""
+        if self.ending is not None and signo != signal.SIGKILL:
+            return
+        self.ending = self.ending or reason
+        self.signal(signal.SIGCONT)
+        self.signal(signo)
+        if signo != signal.SIGKILL:
+            self._timers["kill"] = self.loop.call_later(self.spec.kill_wait, self._kill)
+
+    def _kill(self) -> None:
+        self._kill_processes(signal.SIGKILL)
+
+    def _kill_processes(self, signo: int) -> None:
+        for task in self.tasks:
+            task.kill()
+        for pid in process.descendants(os.getpid()):
+            process.send(pid, signo)
+
+    def _out_of_time(self) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
+        self._notice(
+            f"error: *** STEP {self.spec.job_id}.{self.spec.step_id} ON {self.spec.node} "
+            f"CANCELLED AT {stamp} DUE TO TIME LIMIT ***"
+        )
+        self.terminate("timeout", signal.SIGTERM)
+
+    def task_ended(self, ended: TaskExit) -> None:
+        """A task is over; the step is when all are."""
+        if self.ending is not None and ended.reason == "program":
+            ended = _because(ended, self.ending)
+        self.exits.append(ended)
+        left = [task for task in self.tasks if task.running]
+        if not left:
+            self._all_ended()
+            return
+        if self.spec.kill_on_bad_exit and ended.code and self.ending is None:
+            self._notice(f"error: task {ended.procid} failed: ending the step")
+            self.terminate("cancelled", signal.SIGTERM)
+        elif self.spec.wait and "wait" not in self._timers:
+            self._timers["wait"] = self.loop.call_later(self.spec.wait, self._waited_enough)
+
+    def _waited_enough(self) -> None:
+        self._notice(
+            f"error: a task ended {self.spec.wait:.0f}s ago and others have not: ending the step"
+        )
+        self.terminate("cancelled", signal.SIGTERM)
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def _all_ended(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._deadline = time.monotonic() + _ORPHAN_SECONDS
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """Kill and reap what the tasks left running; each end is an event."""
+        while True:
+            left = process.descendants(os.getpid())
+            if not left:
+                break
+            for pid in left:
+                process.send(pid, signal.SIGKILL)
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+            if found is None:
+                self._wait_for_orphan(process.children(os.getpid()))
+                return
+        self.streams.finish(self._drained)
+
+    def _wait_for_orphan(self, pids: list[int]) -> None:
+        try:
+            orphan = process.adopt(pids[0])
+        except (ProcessLookupError, IndexError):
+            self.loop.call_later(0, self._end_orphans)
+            return
+        self._timers["orphan"] = self.loop.call_at(self._deadline, self._give_up)
+
+        def ended() -> None:
+            self.loop.unwatch(orphan)
+            orphan.reap()
+            self._timers["orphan"].cancel()
+            self._end_orphans()
+
+        self.loop.watch(orphan, ended)
+
+    def _give_up(self) -> None:
+        """A process that SIGKILL does not end is stuck in the kernel; say so and go on."""
+        pids = process.descendants(os.getpid())
+        self._notice(f"error: processes {pids} do not end (blocked in the kernel)")
+        self.streams.finish(self._drained)
+
+    def _drained(self, error: str) -> None:
+        if error:
+            self._notice(f"error: output was lost: {error}")
+        for task in self.tasks:
+            task.close()
+        if self._listener is not None:
+            self.loop.unwatch(self._listener)
+            self._listener.close()
+        result = self._record()
+        record.write_exit(self.spec.directory, result)
+        os.chdir("/")
+        files.remove_tree(self.spec.directory)
+        self.tell({"event": "exit", "record": to_json(result)})
+        self.loop.stop()
+
+    def _record(self) -> ExitRecord:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return ExitRecord(
+            job_id=self.spec.job_id,
+            step_id=self.spec.step_id,
+            tasks=tuple(sorted(self.exits, key=lambda ended: ended.procid)),
+            started_at=self.started_at,
+            ended_at=time.time(),
+            user_seconds=usage.ru_utime,
+            system_seconds=usage.ru_stime,
+            max_rss_kib=usage.ru_maxrss,
+        )
+
+
+# Signals whose default action ends a process (signal(7)).
+_ENDS: Final = frozenset(range(1, 32)) - {
+    signal.SIGCHLD,
+    signal.SIGCONT,
+    signal.SIGSTOP,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGURG,
+    signal.SIGWINCH,
+    signal.SIGKILL,
+}
+
+
+def _because(ended: TaskExit, reason: Reason) -> TaskExit:
+    return TaskExit(
+        procid=ended.procid,
+        code=ended.code,
+        signal=ended.signal,
+        reason=reason,
+        message=ended.message,
+        hint=ended.hint,
+        pid=ended.pid,
+    )

@@ -1,0 +1,139 @@
+"""One task of a step: a plain process or a container, with one way to start, signal and end it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from roadstead.core.model import TaskExit, TaskSpec
+from roadstead.errors import CommandNotFound, CommandNotRunnable, RoadsteadError
+from roadstead.host import process
+from roadstead.step.life import Life, Until
+
+if TYPE_CHECKING:
+    from roadstead.core.model import Reason, StepSpec
+    from roadstead.step.container import Container, Plan
+    from roadstead.step.supervisor import Supervisor
+
+
+def task_specs(spec: StepSpec) -> list[TaskSpec]:
+    """The tasks of a step, with the variables that tell them apart (srun(1), OUTPUT ENVIRONMENT)."""
+    tasks = []
+    for number in range(spec.ntasks):
+        env = {
+            **spec.env,
+            "SLURM_PROCID": str(number),
+            "SLURM_LOCALID": str(number),
+            "SLURM_NODEID": "0",
+            "SLURM_GTIDS": ",".join(str(n) for n in range(spec.ntasks)),
+            "SLURMD_NODENAME": spec.node,
+            "ROADSTEAD_STEP": f"{spec.job_id}.{spec.step_id}",
+        }
+        tasks.append(TaskSpec(procid=number, localid=number, argv=spec.argv, env=env))
+    return tasks
+
+
+class Task:
+    """A task, from before it starts until its exit is known."""
+
+    def __init__(self, supervisor: Supervisor, spec: TaskSpec, plan: Plan | None) -> None:
+        self.spec = spec
+        self.running = False
+        self.ended_by = 0
+        self._supervisor = supervisor
+        self._child: process.Child | None = None
+        self._container: Container | None = None
+        if plan is not None:
+            from roadstead.step.container import Container
+
+            self._container = Container(plan, spec, supervisor._notice)
+
+    def start(self, stdio: tuple[int, int, int]) -> None:
+        """Start the task.  Its end, or its failure to start, is told to the supervisor."""
+        self.running = True
+        terminal = self._supervisor.streams.terminal if self.spec.procid == 0 else ""
+        life = self._container.life(stdio, terminal) if self._container else self._life(stdio, terminal)
+        self._supervisor.lives.start(life, self._ended, self._failed)
+
+    def _life(self, stdio: tuple[int, int, int], terminal: str) -> Life[int]:
+        """A plain process: what a step without a container runs."""
+        argv = list(self.spec.argv)
+        if self._supervisor.spec.script:
+            argv[0] = f"{self._supervisor.spec.directory}/spool/startup"
+        program = _look_up(argv[0], self.spec.env.get("PATH", os.defpath))
+        try:
+            self._child = process.spawn(
+                [program, *argv[1:]],
+                env=self.spec.env,
+                stdio=stdio,
+                terminal=terminal,
+            )
+        except FileNotFoundError:
+            raise CommandNotFound(f"{argv[0]}: its interpreter does not exist") from None
+        except OSError as error:
+            raise CommandNotRunnable(f"{argv[0]}: {error.strerror}") from None
+        status = yield Until(self._child)
+        assert status is not None
+        return status
+
+    def processes(self) -> list[int]:
+        """The task's processes, its first one first."""
+        if self._container is not None:
+            return self._container.processes()
+        if self._child is None or not self.running:
+            return []
+        return [self._child.pid, *process.descendants(self._child.pid)]
+
+    def kill(self) -> None:
+        """SIGKILL to all of it; a runtime that waits for it sees its end."""
+        for pid in self.processes():
+            process.send(pid, 9)
+
+    def _ended(self, status: int) -> None:
+        signo = -status if status < 0 else 0
+        if self.ended_by and (signo == 9 or status == 137):
+            signo = self.ended_by
+        code = 128 + signo if signo else status
+        self._finish(TaskExit(procid=self.spec.procid, code=code, signal=signo))
+
+    def _failed(self, error: RoadsteadError) -> None:
+        ending = self._supervisor.ending
+        reason: Reason = "runtime" if error.kind == "runtime" else "launch"
+        if ending is not None and error.kind == "runtime":
+            # We ended the container while the runtime was at work: that is not its failure.
+            self._finish(TaskExit(procid=self.spec.procid, code=143, signal=15, reason=ending))
+            return
+        self._finish(
+            TaskExit(
+                procid=self.spec.procid,
+                code=error.exit_code,
+                reason=reason,
+                message=str(error),
+                hint=error.hint,
+            )
+        )
+
+    def _finish(self, ended: TaskExit) -> None:
+        self.running = False
+        self._supervisor.task_ended(ended)
+
+    def close(self) -> None:
+        """Remove what the task had on disk."""
+        if self._container is not None:
+            self._container.close()
+
+
+def _look_up(command: str, path: str) -> str:
+    """The program to execute.  Raises CommandNotFound (127) or CommandNotRunnable (126)."""
+    if not command:
+        raise CommandNotFound("the command is an empty string")
+    found = process.which(command, path)
+    if found is not None:
+        return found
+    candidates = [command] if "/" in command else [f"{d or '.'}/{command}" for d in path.split(":")]
+    for candidate in candidates:
+        if os.path.exists(candidate):
+            raise CommandNotRunnable(f"{candidate}: not an executable file", hint="chmod +x it")
+    raise CommandNotFound(f"{command}: not found", hint="check its name and PATH")
+
+
