@@ -1,9 +1,9 @@
 """What can go wrong, as one tree; each class owns the exit code that its command ends with.
 
     RoadsteadError            a user can act on it: one sentence, no traceback          exit 1
-    ├─ UsageError             the command line is wrong                                 exit 1 (255 for srun: see below)
+    ├─ UsageError             the command line is wrong          exit 255 (launch commands), else 1
     ├─ RequestError           the request can never be met here                         exit 1
-    ├─ ConfigError            a configuration file is wrong; carries file and line      exit 1
+    ├─ ConfigError            a configuration file is wrong; names file and line        exit 1
     ├─ EngineError            the engine cannot be reached, or is not ours              exit 1
     ├─ BundleError            the container bundle is unusable                          exit 1
     └─ LaunchError            a task could not be started
@@ -11,8 +11,8 @@
        ├─ CommandNotRunnable  there, and not executable                                 exit 126
        └─ RuntimeFailure      the OCI runtime failed, timed out or is missing           exit 125
 
-A sentence says what, where, and what to type next: lower case, no full stop.  ``hint`` is printed on
-a second line.  Anything that is not a RoadsteadError is our bug and shows its traceback.
+A sentence says what, where, and what to type next: lower case, no full stop.  ``hint`` is printed
+after it, on the same line.  Anything that is not a RoadsteadError is our bug and shows its traceback.
 
 125 is what docker, podman and GNU env use for a failure that is not the program's own; the full
 contract is in docs/exit-codes.md.
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 
 class RoadsteadError(Exception):
-    """A failure the user can act on.  ``str(error)`` is the sentence, ``hint`` what to do about it."""
+    """A failure the user can act on: ``str(error)`` is the sentence, ``hint`` what to do."""
 
     exit_code = 1
     kind = "roadstead"
@@ -45,7 +45,7 @@ class RequestError(RoadsteadError):
 
 
 class ConfigError(RoadsteadError):
-    """A configuration file cannot be used.  ``path`` and ``line`` (1-based, 0: the file as a whole)."""
+    """A configuration file cannot be used; ``line`` counts from 1, 0 is the file as a whole."""
 
     kind = "config"
 

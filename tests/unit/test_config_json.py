@@ -151,8 +151,6 @@ def test_environment_policies(policy: Any, expected: dict[str, str]) -> None:
 
 
 def test_env_exclude_drops_whole_entries() -> None:
-    env = environment.compose(
-        "host", JOB, [], excluded=lambda entry: entry == "SECRET=x"
-    )
+    env = environment.compose("host", JOB, [], excluded=lambda entry: entry == "SECRET=x")
     assert "SECRET" not in env
     assert env["B"] == "job"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,16 +49,14 @@ def test_plan(
 
 @given(st.integers(0, 70000), st.integers(1000, 60000), st.integers(0, 70000))
 @settings(max_examples=60)
-def test_the_process_is_the_user_and_no_id_is_used_twice(
-    process: int, me: int, count: int
-) -> None:
+def test_the_process_is_the_user_and_no_id_is_used_twice(process: int, me: int, count: int) -> None:
     mapping = idmap.plan(None, process=process, me=me, subordinate=(100000, count))
     hosts = [h for _, first, size in mapping.entries for h in (first, first + size - 1)]
     assert [h for c, h, s in mapping.entries if c == mapping.process and s == 1] == [me]
     assert all(size > 0 for _, _, size in mapping.entries)
     assert all(h == me or 100000 <= h < 100000 + count for h in hosts)
     inside = sorted((c, c + s) for c, _, s in mapping.entries)
-    assert all(a[1] <= b[0] for a, b in zip(inside, inside[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(inside))
 
 
 def test_nested_counts_in_the_ids_of_the_steps_own_namespace() -> None:

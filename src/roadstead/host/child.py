@@ -1,4 +1,5 @@
-"""Starting a program from a command: what ``host.process`` does for the node side, without its imports.
+"""Starting a program from a command: what ``host.process`` does for the node side, without its
+imports.
 
 The commands' start-up path counts in milliseconds; here are only ``os`` calls.
 """
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def start_daemon(argv: list[str], env: Mapping[str, str], keep: int) -> int:
-    """Start ``argv`` in a session of its own on /dev/null, with descriptor ``keep`` open; its pid."""
+    """Start ``argv`` in a session of its own on /dev/null, with ``keep`` open; its pid."""
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
@@ -46,7 +47,7 @@ def reap(pid: int) -> int:
 
 def hang_up(pidfd: int) -> None:
     """Tell a child that its terminal, or what it stood for, has gone."""
-    import _signal
+    import _signal  # type: ignore[import-not-found]
 
     try:
         _signal.pidfd_send_signal(pidfd, _signal.SIGHUP)

@@ -7,7 +7,8 @@ however it goes: nothing to clean up.
 
 In it the user is uid 0 (host: the user), and ids 1… are the user's subordinate ids, when asked for
 and when newuidmap(1) grants them.  User namespaces of containers nest inside; oci/idmap.py writes
-their mappings in the ids of this one.  The caller must be single-threaded (unshare(2), CLONE_NEWUSER).
+their mappings in the ids of this one.  The caller must be single-threaded (unshare(2),
+CLONE_NEWUSER).
 """
 
 from __future__ import annotations
@@ -146,9 +147,7 @@ def _map_ranges(uid: int, gid: int, uids: tuple[int, int], gids: tuple[int, int]
         )
 
 
-def _call_mappers(
-    me: str, uid: int, gid: int, uids: tuple[int, int], gids: tuple[int, int]
-) -> int:
+def _call_mappers(me: str, uid: int, gid: int, uids: tuple[int, int], gids: tuple[int, int]) -> int:
     path = os.environ.get("PATH", os.defpath)
     mappers = []
     for program, own, (start, count) in (("newuidmap", uid, uids), ("newgidmap", gid, gids)):
@@ -157,7 +156,8 @@ def _call_mappers(
             return 1
         argv = [found, me, "0", str(own), "1", "1", str(start), str(count)]
         mappers.append(process.spawn(argv, env={"PATH": path}))
-    return 1 if any([mapper.reap() != 0 for mapper in mappers]) else 0
+    statuses = [mapper.reap() for mapper in mappers]
+    return 1 if any(statuses) else 0
 
 
 def mount_overlay(lower: str, scratch: str) -> str:

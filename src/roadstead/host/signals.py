@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 
-import _signal
-from _signal import SIG_DFL, SIG_IGN, SIGINT, SIGQUIT, SIGTSTP, SIGWINCH
+SIGINT: int = _signal.SIGINT
+SIGQUIT: int = _signal.SIGQUIT
+SIGTSTP: int = _signal.SIGTSTP
+SIGWINCH: int = _signal.SIGWINCH
 
 # What the terminal driver sends to the foreground, and Python may have changed.
-TERMINAL_SIGNALS = [_signal.SIGINT, _signal.SIGQUIT, _signal.SIGTSTP, _signal.SIGPIPE]
+TERMINAL_SIGNALS: list[int] = [_signal.SIGINT, _signal.SIGQUIT, _signal.SIGTSTP, _signal.SIGPIPE]
 
 # Forwarded by srun to its tasks (srun(1), SIGNALS); SIGINT is special and SIGTSTP stays here.
-FORWARDED = [
+FORWARDED: list[int] = [
     _signal.SIGHUP,
     _signal.SIGQUIT,
     _signal.SIGTERM,
@@ -63,27 +66,13 @@ def watch(signals: list[int]) -> int:
 
 def ignore(signals: list[int]) -> None:
     for signo in signals:
-        _signal.signal(signo, SIG_IGN)
+        _signal.signal(signo, _signal.SIG_IGN)
 
 
 def restore_pipe() -> None:
     """End quietly on SIGPIPE, as other commands do."""
-    _signal.signal(_signal.SIGPIPE, SIG_DFL)
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
 
 
 def _noted(signo: int, frame: object) -> None:
     """Nothing to do: the wake-up descriptor has the number."""
-
-
-__all__ = [
-    "FORWARDED",
-    "SIGINT",
-    "SIGQUIT",
-    "SIGTSTP",
-    "SIGWINCH",
-    "TERMINAL_SIGNALS",
-    "describe",
-    "ignore",
-    "restore_pipe",
-    "watch",
-]

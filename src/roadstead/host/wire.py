@@ -6,13 +6,12 @@ A message that does not fit the socket's buffer (an environment can be 2 MiB, th
 (SO_PEERCRED) and is checked on both sides: the directory's mode 0700 is the lock, this is the bolt.
 
 This module is on the commands' start-up path: it uses ``_socket`` (``socket`` builds four IntEnums,
-4–7 ms) and ``_json`` (``json`` imports ``re``, 6 ms).
+4 to 7 ms) and ``_json`` (``json`` imports ``re``, 6 ms).
 """
 
 from __future__ import annotations
 
 import os
-
 from _socket import (
     AF_UNIX,
     CMSG_LEN,
@@ -59,7 +58,9 @@ def _codec() -> tuple[Any, Any]:
         parse_float = float
         parse_int = int
         parse_constant = float
-        memo: dict[str, str] = {}
+
+        def __init__(self) -> None:
+            self.memo: dict[str, str] = {}
 
     def refuse(value: object) -> Any:
         raise TypeError(f"{type(value).__name__} is not JSON")
@@ -67,7 +68,7 @@ def _codec() -> tuple[Any, Any]:
     encode = make_encoder(
         None, refuse, encode_basestring_ascii, None, ":", ",", False, False, False
     )
-    scan = make_scanner(Context())
+    scan = make_scanner(Context())  # type: ignore[arg-type]
 
     def dumps(value: Any) -> str:
         if isinstance(value, (str, int, float)) or value is None:
@@ -196,12 +197,13 @@ class Connection:
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    fds = []
+    fds: list[int] = []
     for level, kind, data in ancillary:
         if level == SOL_SOCKET and kind == SCM_RIGHTS:
             usable = len(data) - len(data) % 4
-            for i in range(0, usable, 4):
-                fds.append(int.from_bytes(data[i : i + 4], "little", signed=True))
+            fds += [
+                int.from_bytes(data[i : i + 4], "little", signed=True) for i in range(0, usable, 4)
+            ]
     return fds
 
 
@@ -303,7 +305,7 @@ class Listener:
 
     def accept(self) -> Connection | None:
         """The next caller; None if it was another user's process (and is gone already)."""
-        fd, _ = self._socket._accept()
+        fd, _ = self._socket._accept()  # type: ignore[attr-defined]
         os.set_inheritable(fd, False)
         connection = from_fd(fd)
         if connection.peer_uid() != os.getuid():
@@ -322,4 +324,14 @@ def raise_buffer(connection: Connection, size: int) -> None:
     connection._socket.setsockopt(SOL_SOCKET, SO_SNDBUF, size)
 
 
-__all__ = ["CMSG_LEN", "Connection", "FdSet", "Listener", "connect", "dumps", "from_fd", "loads", "pair"]
+__all__ = [
+    "CMSG_LEN",
+    "Connection",
+    "FdSet",
+    "Listener",
+    "connect",
+    "dumps",
+    "from_fd",
+    "loads",
+    "pair",
+]

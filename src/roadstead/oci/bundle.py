@@ -1,4 +1,5 @@
-"""Reading a bundle: a directory with a config.json and a root file system (OCI runtime-spec, "bundle").
+"""Reading a bundle: a directory with a config.json and a root file system (OCI runtime-spec,
+"bundle").
 
 A bundle comes from anywhere.  What we read of its config.json is checked for its type before it is
 used, and each fault has its own sentence, with what to type next.  Nothing in a bundle is ever

@@ -32,20 +32,17 @@ def compose(
 ) -> dict[str, str]:
     """The variables of a task.  ``job`` holds the user's and the step's together.
 
-    ``excluded`` is oci.conf's EnvExclude: called with each ``NAME=value`` of the job's, true drops it.
+    ``excluded`` is oci.conf's EnvExclude: called with each ``NAME=value`` of the job's, true drops
+    it.
     """
     if excluded is not None:
         job = {name: value for name, value in job.items() if not excluded(f"{name}={value}")}
     image = dict(entry.partition("=")[::2] for entry in bundle if "=" in entry)
     step = {name: value for name, value in job.items() if name.startswith(_STEP_PREFIXES)}
-    match policy:
-        case "merge":
-            env = {**job, **image, **step}
-        case "image":
-            env = {**image, **step}
-        case "host":
-            env = {**job, **step}
-        case "clean":
-            env = {**{name: image[name] for name in _CLEAN if name in image}, **step}
-    env.setdefault("PATH", DEFAULT_PATH)
-    return env
+    chosen: dict[EnvPolicy, dict[str, str]] = {
+        "merge": {**job, **image},
+        "image": image,
+        "host": job,
+        "clean": {name: image[name] for name in _CLEAN if name in image},
+    }
+    return {"PATH": DEFAULT_PATH, **chosen[policy], **step}

@@ -1,7 +1,7 @@
 """Which ids of a container are which ids of the host, for the user who runs it.
 
-A bundle's own ``uidMappings`` are those of whoever made it (``runc spec --rootless`` and umoci write
-the maker's uid), so they are never used as they are.  What is kept is their shape:
+A bundle's own ``uidMappings`` are those of whoever made it (``runc spec --rootless`` and umoci
+write the maker's uid), so they are never used as they are.  What is kept is their shape:
 
 * one id: the container's process is the user, and there is nobody else;
 * more than one, or none given: the process is the user and the other ids are the user's

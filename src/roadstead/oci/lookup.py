@@ -94,7 +94,7 @@ class View:
 
 
 def check_command(view: View, command: str, *, path: str, cwd: str) -> None:
-    """Raise CommandNotFound (127) or CommandNotRunnable (126) if ``command`` cannot run in there."""
+    """Raise CommandNotFound (127) or CommandNotRunnable (126) if ``command`` cannot run."""
     if not command:
         raise CommandNotFound("the command is an empty string")
     if "/" in command:

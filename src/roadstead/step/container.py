@@ -1,11 +1,11 @@
 """The containers of a step: prepared once, then one life for each task.
 
 ``prepare`` reads what all tasks share (oci.conf, the bundle, the id mapping), decides whether the
-runtime has to be called in a namespace of the step's own, and enters it.  A ``Container`` then has a
-directory with its own config.json, and a ``life``: run mode is one command whose exit status is the
-container's; create/start mode is create, query, start, and a wait for the container's first
-process, which the kernel gives to this process when ``create`` ends (we are a subreaper), so that its
-true exit status is ours to reap.  Slurm polls ``state`` instead and loses the status.
+runtime has to be called in a namespace of the step's own, and enters it.  A ``Container`` then has
+a directory with its own config.json, and a ``life``: run mode is one command whose exit status is
+the container's; create/start mode is create, query, start, and a wait for the container's first
+process, which the kernel gives to this process when ``create`` ends (we are a subreaper), so that
+its true exit status is ours to reap.  Slurm polls ``state`` instead and loses the status.
 
 Whatever happens in between, the life ends with ``delete``.
 """
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 Stdio = tuple[int, int, int]
 
 # No runtime needs a minute to answer; one that hangs must not hold the step for ever.
-COMMAND_SECONDS: Final = 60.0
+_COMMAND_SECONDS: Final = 60.0
+_BEFORE_THE_START: Final = ("run", "create", "query", "start")
 # Where the step's own files are seen inside: on the container's own tmpfs, so that nothing has to
 # be made in a root file system that may be read-only or shared (Slurm 22.05 uses /tmp/slurm).
 _SPOOL_INSIDE: Final = "slurm"
@@ -158,6 +159,8 @@ class Container:
         self.report = f"{self.directory}/state.json"
         self.commands = self._commands()
         self.child: process.Child | None = None
+        self._setup: process.Child | None = None
+        self._patience = float(os.environ.get("ROADSTEAD_RUNTIME_TIMEOUT") or _COMMAND_SECONDS)
         self._write_files()
 
     def _substitutions(self, directory: str) -> Substitutions:
@@ -222,13 +225,11 @@ class Container:
 
     def _environment(self) -> dict[str, str]:
         plan = self.plan
-        image = []
+        image: list[str] = []
         if plan.bundle is not None:
             image = (plan.bundle.config.get("process") or {}).get("env") or []
         excluded = plan.conf.env_exclude.search if plan.conf and plan.conf.env_exclude else None
-        return environment.compose(
-            plan.request.env_policy, self.task.env, image, excluded=excluded
-        )
+        return environment.compose(plan.request.env_policy, self.task.env, image, excluded=excluded)
 
     def _change(self, bundle: bundles.Bundle, env: dict[str, str]) -> config.Change:
         plan, request, conf = self.plan, self.plan.request, self.plan.conf
@@ -285,7 +286,9 @@ class Container:
             return []
         spool = f"{spec.directory}/spool"
         os.makedirs(spool, mode=0o700, exist_ok=True)
-        options = ["rbind", "ro", "nosuid", "nodev"] if spec.script else ["rbind", "nosuid", "nodev"]
+        options = (
+            ["rbind", "ro", "nosuid", "nodev"] if spec.script else ["rbind", "nosuid", "nodev"]
+        )
         return [{"destination": destination, "type": "bind", "source": spool, "options": options}]
 
     def _check_command(self, written: dict[str, Any], env: dict[str, str]) -> None:
@@ -318,7 +321,7 @@ class Container:
 
     def _run(self, stdio: Stdio, terminal: str) -> Life[int]:
         child = self.child = self._spawn("run", stdio, terminal)
-        status = yield Until(child, COMMAND_SECONDS)
+        status = yield Until(child, self._patience)
         if status is None:
             if not self.processes():
                 yield from self._remove()
@@ -326,7 +329,7 @@ class Container:
                 yield Until(child)
                 raise RuntimeFailure(
                     f"{self.commands.program} has not started the container in "
-                    f"{COMMAND_SECONDS:.0f} seconds"
+                    f"{self._patience:.0f} seconds"
                 )
             status = yield Until(child)
         assert status is not None
@@ -387,6 +390,8 @@ class Container:
             said = runtime.complaint(self.commands.log)
         how = "did not answer in time" if status is None else f"failed with status {status}"
         tail = f": {said.strip().splitlines()[-1]}" if said.strip() else ""
+        if stdio is not None and not tail:
+            tail = " (its own message is on stderr)"
         raise RuntimeFailure(f"{self.commands.program}: {operation} {how}{tail}")
 
     def _call(
@@ -401,7 +406,7 @@ class Container:
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             child = self._spawn(operation, stdio or (null, memory, memory), "", pid)
-            status = yield Until(child, COMMAND_SECONDS)
+            status = yield Until(child, self._patience)
             if status is None:
                 self._kill(child)
                 yield Until(child)
@@ -416,9 +421,16 @@ class Container:
         argv = self.commands.command(operation, pid)
         assert argv is not None
         try:
-            return process.spawn(argv, env=self.plan.runtime_env, stdio=stdio, terminal=terminal)
+            child = process.spawn(argv, env=self.plan.runtime_env, stdio=stdio, terminal=terminal)
         except OSError as error:
             raise RuntimeFailure(f"cannot execute {argv[0]}: {error.strerror}") from None
+        self._setup = child if operation in _BEFORE_THE_START else None
+        return child
+
+    def stop_setup(self) -> None:
+        """End the runtime while it is still making the container: no signal can reach that yet."""
+        if self._setup is not None and not self.processes():
+            self._kill(self._setup)
 
     @staticmethod
     def _kill(child: process.Child) -> None:

@@ -30,7 +30,7 @@ _HIGH_WATER = 1 << 20
 
 
 def _read(fd: int) -> bytes:
-    """Up to a chunk; b"" at the end.  The end of a pty is EIO: its last slave was closed (pty(7))."""
+    """Up to a chunk; b"" at the end (which a pty tells as EIO: its last slave was closed)."""
     try:
         return os.read(fd, _CHUNK)
     except OSError as error:
@@ -95,7 +95,7 @@ class Sink:
             return
         except OSError as error:
             self.broken = True
-            self.error = error.strerror
+            self.error = error.strerror or str(error)
             self._pending.clear()
             return
         del self._pending[:done]

@@ -112,7 +112,7 @@ class Streams:
 
     def _output(self, stream: int, pattern: str, procid: int) -> int:
         stdio = self._spec.stdio
-        if pattern.isdigit() and int(pattern) != procid or pattern == "none":
+        if (pattern.isdigit() and int(pattern) != procid) or pattern == "none":
             return self._keep(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
         path = self._file(pattern, procid)
         shared = self._spec.ntasks > 1 and not filenames.per_task(pattern)

@@ -2,8 +2,8 @@
 
 Forked by the spawner, in a session of its own, so that it outlives the controller.  It is a child
 subreaper: whatever its tasks leave behind becomes its child, and it does not end before all of
-that has ended.  It waits in one place, the loop, for the ends of processes, for deadlines, for bytes
-to relay and for messages of the controller; it polls nothing.
+that has ended.  It waits in one place, the loop, for the ends of processes, for deadlines, for
+bytes to relay and for messages of the controller; it polls nothing.
 
 The order at the end is the promise: all tasks have ended, all their processes are gone, all output
 has been delivered, the runtime's state and the directories are removed, the exit record is a file;
@@ -182,10 +182,12 @@ class Supervisor:
             case "signal":
                 self.signal(int(message["signal"]), batch_only=bool(message.get("batch_only")))
             case "terminate":
-                reason = "timeout" if message.get("reason") == "timeout" else "cancelled"
+                reason: Reason = "timeout" if message.get("reason") == "timeout" else "cancelled"
                 self.terminate(reason, int(message.get("signal", signal.SIGTERM)))
             case "resize":
                 self.streams.resize(int(message["rows"]), int(message["columns"]))
+            case _:
+                pass  # a newer controller may ask more than we understand
 
     def tell(self, message: dict[str, object]) -> None:
         """Tell every controller that listens; one that is gone finds the exit record."""
@@ -226,6 +228,8 @@ class Supervisor:
         if self.ending is not None and signo != signal.SIGKILL:
             return
         self.ending = self.ending or reason
+        for task in self.tasks:
+            task.stop_setup()
         self.signal(signal.SIGCONT)
         self.signal(signo)
         if signo != signal.SIGKILL:

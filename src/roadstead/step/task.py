@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from roadstead.core import environment
 from roadstead.core.model import TaskExit, TaskSpec
 from roadstead.errors import CommandNotFound, CommandNotRunnable, RoadsteadError
 from roadstead.host import process
@@ -17,16 +18,12 @@ if TYPE_CHECKING:
 
 
 def task_specs(spec: StepSpec) -> list[TaskSpec]:
-    """The tasks of a step, with the variables that tell them apart (srun(1), OUTPUT ENVIRONMENT)."""
+    """The tasks of a step, with the variables that tell them apart."""
     tasks = []
     for number in range(spec.ntasks):
         env = {
             **spec.env,
-            "SLURM_PROCID": str(number),
-            "SLURM_LOCALID": str(number),
-            "SLURM_NODEID": "0",
-            "SLURM_GTIDS": ",".join(str(n) for n in range(spec.ntasks)),
-            "SLURMD_NODENAME": spec.node,
+            **environment.task(number, spec.ntasks),
             "ROADSTEAD_STEP": f"{spec.job_id}.{spec.step_id}",
         }
         tasks.append(TaskSpec(procid=number, localid=number, argv=spec.argv, env=env))
@@ -52,7 +49,11 @@ class Task:
         """Start the task.  Its end, or its failure to start, is told to the supervisor."""
         self.running = True
         terminal = self._supervisor.streams.terminal if self.spec.procid == 0 else ""
-        life = self._container.life(stdio, terminal) if self._container else self._life(stdio, terminal)
+        life = (
+            self._container.life(stdio, terminal)
+            if self._container
+            else self._life(stdio, terminal)
+        )
         self._supervisor.lives.start(life, self._ended, self._failed)
 
     def _life(self, stdio: tuple[int, int, int], terminal: str) -> Life[int]:
@@ -83,6 +84,11 @@ class Task:
         if self._child is None or not self.running:
             return []
         return [self._child.pid, *process.descendants(self._child.pid)]
+
+    def stop_setup(self) -> None:
+        """End a runtime that has not made its container yet."""
+        if self._container is not None and self.running:
+            self._container.stop_setup()
 
     def kill(self) -> None:
         """SIGKILL to all of it; a runtime that waits for it sees its end."""
@@ -135,5 +141,3 @@ def _look_up(command: str, path: str) -> str:
         if os.path.exists(candidate):
             raise CommandNotRunnable(f"{candidate}: not an executable file", hint="chmod +x it")
     raise CommandNotFound(f"{command}: not found", hint="check its name and PATH")
-
-

@@ -1,0 +1,60 @@
+"""Entry points of an installed package, and ``python -m roadstead srun …``.
+
+Each imports its command only when it is called: one command's start must not pay for another's.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    from roadstead.cli.umbrella import main as command
+
+    return command()
+
+
+def srun() -> int:
+    from roadstead.cli.srun import main as command
+
+    return command()
+
+
+def sbatch() -> int:
+    from roadstead.cli.sbatch import main as command
+
+    return command()
+
+
+def salloc() -> int:
+    from roadstead.cli.salloc import main as command
+
+    return command()
+
+
+def squeue() -> int:
+    from roadstead.cli.squeue import main as command
+
+    return command()
+
+
+def scancel() -> int:
+    from roadstead.cli.scancel import main as command
+
+    return command()
+
+
+def sinfo() -> int:
+    from roadstead.cli.sinfo import main as command
+
+    return command()
+
+
+def scontrol() -> int:
+    from roadstead.cli.scontrol import main as command
+
+    return command()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

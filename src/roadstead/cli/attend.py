@@ -1,0 +1,285 @@
+"""Attending a step that the engine runs for this command: srun, and salloc's interactive step.
+
+The task has our own standard streams, so there is nothing to carry: we sleep in poll(2) until the
+controller sends a message, a signal arrives, or, when our standard input is a terminal, a line is
+typed.  A terminal is the one thing the tasks never get: it is read here, where the shell's job
+control reaches us (a background srun that reads it is stopped, like any program).
+
+The exit code is the step's: the program's own, 128 + signal, 127, 126 or 125 (docs/exit-codes.md).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from roadstead.cli import report, terminal
+from roadstead.engines import local
+from roadstead.errors import EngineError, RoadsteadError
+from roadstead.host import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from roadstead.host.wire import Connection
+
+_CHUNK = 65536
+
+
+class Attendance:
+    """One step, from the request to its exit code."""
+
+    def __init__(self, command: str, message: dict[str, Any], *, verbose: int, quiet: bool) -> None:
+        self.command = command
+        self.message = message
+        self.verbose = verbose
+        self.quiet = quiet
+        self.quit_on_interrupt = False
+        self._connection: Connection | None = None
+        self._job = 0
+        self._step = -1
+        self._pending = False
+        self._started = False
+        self._interrupts: list[float] = []
+        self._input = -1  # the write end of the pipe that carries typed lines
+        self._old_mode: list[Any] | None = None
+
+    def run(self) -> int:
+        """Send the request, attend the step, return its exit code.  Raises RoadsteadError."""
+        pty = self.message.get("terminal") is not None
+        fds = self._streams(pty)
+        signal_fd = signals.watch(
+            [signals.SIGINT, *signals.FORWARDED, *([signals.SIGWINCH] if pty else [])]
+        )
+        try:
+            self._connection = local.request(self.message, fds, environ=os.environ)
+            for fd in fds:
+                if fd > 2:
+                    os.close(fd)
+            if pty:
+                self._old_mode = terminal.make_raw(0)
+            return self._attend(signal_fd)
+        finally:
+            if self._old_mode is not None:
+                terminal.restore(0, self._old_mode)
+
+    def _streams(self, pty: bool) -> tuple[int, int, int]:
+        """What the task gets as 0, 1 and 2; a closed one of ours becomes /dev/null."""
+        for fd in (0, 1, 2):
+            try:
+                os.fstat(fd)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)
+        if pty or not os.isatty(0) or "input" in self.message["options"]:
+            return 0, 1, 2
+        read, self._input = os.pipe2(os.O_CLOEXEC)
+        return read, 1, 2
+
+    def _attend(self, signal_fd: int) -> int:
+        poll = select.poll()
+        assert self._connection is not None
+        poll.register(self._connection.fileno(), select.POLLIN)
+        poll.register(signal_fd, select.POLLIN)
+        if self._input >= 0:
+            poll.register(0, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == signal_fd:
+                    for signo in os.read(signal_fd, 256):
+                        self._on_signal(signo)
+                elif fd == 0 and self._input >= 0:
+                    self._carry_input(poll)
+                elif fd == self._connection.fileno():
+                    answer = local.receive(self._connection)
+                    if answer is None:
+                        poll.unregister(fd)
+                        self._reconnect()
+                        poll.register(self._connection.fileno(), select.POLLIN)
+                        continue
+                    code = self._on_answer(answer)
+                    if code is not None:
+                        return code
+
+    def _reconnect(self) -> None:
+        """The controller has gone: the next one knows how the step ends, or has ended."""
+        assert self._connection is not None
+        self._connection.close()
+        if not self._started:
+            raise EngineError(
+                "the controller ended before the job had started", hint="submit it again"
+            )
+        message = {"op": "wait", "job_id": self._job, "step_id": self._step}
+        self._connection = local.request(message, environ=os.environ)
+
+    def _carry_input(self, poll: Any) -> None:
+        """Pass on what was typed; the end of it, or of the task's interest, ends the pipe."""
+        data = os.read(0, _CHUNK)
+        try:
+            left = data
+            while left:
+                left = left[os.write(self._input, left) :]
+        except BrokenPipeError:
+            data = b""
+        if not data:
+            poll.unregister(0)
+            os.close(self._input)
+            self._input = -1
+
+    # -- what the controller says ---------------------------------------------------------------
+
+    def _on_answer(self, answer: dict[str, Any]) -> int | None:
+        match answer["event"]:
+            case "pending":
+                self._job = answer["job_id"]
+                self._pending = True
+                self._say(f"job {self._job} queued and waiting for resources")
+            case "started":
+                self._job, self._step = answer["job_id"], answer["step_id"]
+                self._started = True
+                if self._pending:
+                    self._say(f"job {self._job} has been allocated resources")
+            case "notice":
+                self._on_notice(answer["sentence"])
+            case "exit":
+                return self._on_exit(answer)
+            case _:
+                pass  # a newer controller may tell more than we understand
+        return None
+
+    def _on_notice(self, sentence: str) -> None:
+        if self.verbose or sentence.startswith(("error:", "warning:")):
+            self._write(sentence)
+        elif sentence.startswith("job "):
+            self._say(sentence)
+
+    def _on_exit(self, answer: dict[str, Any]) -> int:
+        tasks = answer.get("record", {}).get("tasks", [])
+        node = answer.get("node", "")
+        said = set()
+        for task in tasks:
+            if task["message"] and task["message"] not in said:
+                said.add(task["message"])
+                hint = f"; {task['hint']}" if task["hint"] else ""
+                self._write(f"error: {task['message']}{hint}")
+        groups: dict[str, list[int]] = {}
+        for task in tasks:
+            if task["code"] and not task["message"]:
+                groups.setdefault(_ending(task), []).append(task["procid"])
+        for words, numbers in groups.items():
+            plural = "s" if len(numbers) > 1 else ""
+            self._write(f"error: {node}: task{plural} {_ranges(numbers)}: {words}")
+        return int(answer["code"])
+
+    def _say(self, sentence: str) -> None:
+        if not self.quiet:
+            self._write(sentence)
+
+    def _write(self, sentence: str) -> None:
+        end = "\r\n" if self._old_mode is not None else "\n"
+        report.write_line(f"{self.command}: {sentence}", end)
+
+    # -- signals ----------------------------------------------------------------------------------
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._connection is not None
+        try:
+            self._connection.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the poll sees it too, and reconnects
+
+    def _on_signal(self, signo: int) -> None:
+        if signo == signals.SIGWINCH:
+            rows, columns = terminal.size(0)
+            self._send({"op": "resize", "rows": rows, "columns": columns})
+        elif not self._started:
+            self._give_up(signo)
+        elif signo == signals.SIGINT:
+            self._on_interrupt()
+        else:
+            self._send({"op": "signal", "signal": signo})
+
+    def _give_up(self, signo: int) -> None:
+        if self._job:
+            raise RoadsteadError(f"Job allocation {self._job} has been revoked")
+        raise RoadsteadError(f"cancelled by signal {signo}")
+
+    def _on_interrupt(self) -> None:
+        """Once: say what runs.  Twice within a second: end it.  Thrice: do not wait (srun(1))."""
+        now = time.monotonic()
+        self._interrupts = [at for at in self._interrupts if now - at < 1.0] + [now]
+        name = f"StepId={self._job}.{self._step}"
+        if self.quit_on_interrupt or len(self._interrupts) == 2:
+            self._write(f"sending Ctrl-C to {name}")
+            self._send({"op": "signal", "signal": int(signals.SIGINT)})
+            self._send({"op": "terminate"})
+        elif len(self._interrupts) > 2:
+            raise RoadsteadError("forcing job termination")
+        else:
+            self._write("interrupt (one more within 1 sec to abort)")
+            self._write(f"{name} is running")
+
+
+def _ending(task: dict[str, Any]) -> str:
+    if task["signal"]:
+        return signals.describe(task["signal"])
+    return f"Exited with exit code {task['code']}"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """0,1,2,5 → "0-2,5"."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def base_message(op: str, options: dict[str, str], operands: list[str]) -> dict[str, Any]:
+    """What every request for a job or a step carries of this process's surroundings."""
+    import pwd
+
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        raise RoadsteadError(
+            "the current directory does not exist any more", hint="cd to one that does"
+        ) from None
+    if options.get("container"):
+        options["container"] = os.path.normpath(os.path.join(cwd, options["container"]))
+    uid = os.getuid()
+    user = os.environ.get("USER", "")
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = user or str(uid)
+    umask = os.umask(0o077)
+    os.umask(umask)
+    job, step = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_STEP_ID", "")
+    return {
+        "op": op,
+        "key": os.urandom(8).hex(),
+        "options": options,
+        "argv": operands,
+        "env": dict(os.environ),
+        "cwd": cwd,
+        "umask": umask,
+        "user": user,
+        "gid": os.getgid(),
+        "terminal": None,
+        "in_job": int(job) if job.isdigit() else None,
+        "in_step": int(step) if step.isdigit() else None,
+    }
+
+
+def terminal_size() -> dict[str, int]:
+    """The size of the terminal for ``--pty``.  Raises RoadsteadError where there is none."""
+    if not (os.isatty(0) and os.isatty(1)):
+        raise RoadsteadError(
+            "--pty needs a terminal as standard input and output", hint="leave out --pty"
+        )
+    rows, columns = terminal.size(1)
+    return {"rows": rows, "columns": columns}

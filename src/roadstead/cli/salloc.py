@@ -1,0 +1,152 @@
+"""salloc: hold an allocation while a command runs in it.
+
+Without a container the command (or the user's shell) runs here, with the allocation's variables, as
+Slurm's does.  With ``--container`` it is the job's interactive step and runs inside: that is what
+the Containers Guide shows for ``salloc --container … bash -c …``, and what Slurm itself does for an
+interactive shell only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+from roadstead.cli import attend, options, report
+from roadstead.engines import local
+from roadstead.errors import EngineError, RoadsteadError
+from roadstead.host import child, signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from roadstead.host.wire import Connection
+
+COMMAND = "salloc"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run salloc with ``argv`` (without the program's name); its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        asked, operands = options.gather(COMMAND, argv, os.environ)
+        if report.informational(COMMAND, asked):
+            return 0
+        return _allocate(asked, operands)
+    except RoadsteadError as error:
+        return report.fail(COMMAND, error)
+
+
+def _allocate(asked: dict[str, str], operands: list[str]) -> int:
+    quiet = "quiet" in asked
+    message = attend.base_message("allocate", asked, operands)
+    signal_fd = signals.watch([signals.SIGINT, *signals.FORWARDED])
+    connection = local.request(message, environ=os.environ)
+    granted = _until_granted(connection, signal_fd, quiet)
+    if granted is None:
+        return 1
+    job_id = granted["job_id"]
+    if "no-shell" in asked:
+        connection.send({"op": "keep"})
+        local.receive(connection)
+        return 0
+    try:
+        if asked.get("container"):
+            code = _interactive_step(asked, operands, granted)
+        else:
+            code = _local_command(connection, operands, granted["env"])
+    finally:
+        _say(quiet, f"Relinquishing job allocation {job_id}")
+        _release(connection)
+    return code
+
+
+def _say(quiet: bool, sentence: str) -> None:
+    if not quiet:
+        report.write_line(f"{COMMAND}: {sentence}")
+
+
+def _until_granted(connection: Connection, signal_fd: int, quiet: bool) -> dict[str, Any] | None:
+    """Sleep until the allocation is granted; None when a signal ended the wait."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    poll.register(signal_fd, select.POLLIN)
+    job_id = 0
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if signal_fd in ready:
+            _say(quiet, f"Job allocation {job_id} has been revoked.")
+            return None
+        answer = local.receive(connection)
+        if answer is None:
+            raise EngineError("the controller ended before the allocation was granted")
+        if answer["event"] == "pending":
+            job_id = answer["job_id"]
+            _say(quiet, f"Pending job allocation {job_id}")
+            _say(quiet, f"job {job_id} queued and waiting for resources")
+        elif answer["event"] == "granted":
+            if job_id:
+                _say(quiet, f"job {job_id} has been allocated resources")
+            _say(quiet, f"Granted job allocation {answer['job_id']}")
+            return answer
+
+
+def _release(connection: Connection) -> None:
+    """Give the allocation back, and wait until it is: the next command may need its CPUs."""
+    try:
+        connection.send({"op": "release"})
+        while local.receive(connection) is not None:
+            continue
+    except (BrokenPipeError, ConnectionResetError, RoadsteadError):
+        pass
+    connection.close()
+
+
+def _interactive_step(asked: dict[str, str], operands: list[str], granted: dict[str, Any]) -> int:
+    kept = {
+        name: value
+        for name, value in asked.items()
+        if name.startswith("container") or name in ("chdir", "verbose", "quiet", "ntasks")
+    }
+    shell = os.environ.get("SHELL") or "/bin/sh"
+    message = attend.base_message(
+        "run", {**kept, "jobid": str(granted["job_id"])}, operands or [shell]
+    )
+    message["env"] = {**os.environ, **granted["env"]}
+    message["in_job"] = granted["job_id"]
+    message["interactive"] = True
+    if os.isatty(0) and os.isatty(1):
+        message["terminal"] = attend.terminal_size()
+    return attend.Attendance(
+        COMMAND, message, verbose=int(asked.get("verbose", "0")), quiet="quiet" in asked
+    ).run()
+
+
+def _local_command(connection: Connection, operands: list[str], env: dict[str, str]) -> int:
+    """Run the command here; end with it, or when the allocation is taken away."""
+    argv = operands or [os.environ.get("SHELL") or "/bin/sh"]
+    signals.ignore([signals.SIGINT, signals.SIGQUIT, signals.SIGTSTP])
+    try:
+        pid, pidfd = child.start_foreground(argv, {**os.environ, **env})
+    except FileNotFoundError:
+        report.write_line(f"{COMMAND}: error: Unable to exec command {argv[0]}: not found")
+        return 127
+    except OSError as error:
+        report.write_line(f"{COMMAND}: error: Unable to exec command {argv[0]}: {error.strerror}")
+        return 126
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(connection.fileno(), select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if pidfd in ready:
+            return child.reap(pid)
+        answer = local.receive(connection)
+        if answer is None or answer["event"] == "revoked":
+            poll.unregister(connection.fileno())
+            if answer is not None:
+                report.write_line(f"{COMMAND}: Job allocation {answer['job_id']} has been revoked.")
+                child.hang_up(pidfd)
+        elif answer["event"] == "notice":
+            report.write_line(f"{COMMAND}: {answer['sentence']}")

@@ -1,0 +1,79 @@
+"""sbatch: hand a script over, to be run when there is room for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from roadstead.cli import attend, options, report
+from roadstead.cli import script as scripts
+from roadstead.engines import local
+from roadstead.errors import EngineError, RoadsteadError, UsageError
+
+COMMAND = "sbatch"
+_MAX_SCRIPT = 4 << 20  # slurm.conf(5), max_script_size
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run sbatch with ``argv`` (without the program's name); its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        asked, operands = options.gather(COMMAND, argv, os.environ)
+        if report.informational(COMMAND, asked):
+            return 0
+        text, operands = _script(asked, operands)
+        if "wrap" not in asked:
+            found = scripts.directives(text)
+            asked, _ = options.gather(COMMAND, argv, os.environ, found)
+        return _submit(asked, text, operands)
+    except RoadsteadError as error:
+        return report.fail(COMMAND, error)
+
+
+def _script(asked: dict[str, str], operands: list[str]) -> tuple[str, list[str]]:
+    """The script's text and the job's argv, whose first word names the script."""
+    if "wrap" in asked:
+        if operands:
+            raise UsageError(
+                "Script arguments not permitted with --wrap option",
+                hint='put them into the command: --wrap "command arguments"',
+            )
+        return scripts.wrap(asked["wrap"]), ["wrap"]
+    name = operands[0] if operands else "/dev/stdin"
+    try:
+        if operands:
+            with open(name, "rb") as file:
+                data = file.read(_MAX_SCRIPT + 1)
+        else:
+            data = sys.stdin.buffer.read(_MAX_SCRIPT + 1)
+    except OSError as error:
+        raise RoadsteadError(f"Unable to open file {name}: {error.strerror}") from None
+    if len(data) > _MAX_SCRIPT:
+        raise RoadsteadError(f"{name} is larger than {_MAX_SCRIPT >> 20} MiB")
+    return data.decode("utf-8", "surrogateescape"), operands or ["sbatch"]
+
+
+def _submit(asked: dict[str, str], text: str, operands: list[str]) -> int:
+    message = attend.base_message("submit", asked, operands)
+    message["script"] = text
+    answer = local.ask(message)
+    job_id = answer["job_id"]
+    if "parsable" in asked:
+        report.write_out(f"{job_id}\n")
+    elif "quiet" not in asked:
+        report.write_out(f"Submitted batch job {job_id}\n")
+    return _wait(job_id) if "wait" in asked else 0
+
+
+def _wait(job_id: int) -> int:
+    """Sleep until the job has ended; its exit code."""
+    while True:
+        connection = local.request(
+            {"op": "wait", "job_id": job_id, "step_id": None}, environ=os.environ
+        )
+        answer = local.receive(connection)
+        connection.close()
+        if answer is not None and answer.get("event") == "exit":
+            return int(answer["code"])
+        if answer is not None:
+            raise EngineError(f"unexpected answer: {answer.get('event')}")

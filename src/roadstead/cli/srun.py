@@ -1,0 +1,44 @@
+"""srun: run a job step, here or in the allocation we are in, and exit as it does."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from roadstead.cli import attend, options, report
+from roadstead.errors import RoadsteadError, UsageError
+
+COMMAND = "srun"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run srun with ``argv`` (without the program's name); its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        asked, operands = options.gather(COMMAND, argv, os.environ)
+        if report.informational(COMMAND, asked):
+            return 0
+        return _run(asked, operands)
+    except RoadsteadError as error:
+        return report.fail(COMMAND, error)
+
+
+def _run(asked: dict[str, str], operands: list[str]) -> int:
+    if asked.get("mpi") == "list":
+        report.write_line("MPI plugin types are...\n\tnone")
+        return 0
+    if not operands:
+        raise UsageError(
+            "No command given to execute", hint='Try "srun --help" for more information'
+        )
+    message = attend.base_message("run", asked, operands)
+    if asked.pop("pty", None) is not None:
+        message["terminal"] = attend.terminal_size()
+    attendance = attend.Attendance(
+        COMMAND,
+        message,
+        verbose=int(asked.get("verbose", "0")),
+        quiet="quiet" in asked,
+    )
+    attendance.quit_on_interrupt = "quit-on-interrupt" in asked
+    return attendance.run()

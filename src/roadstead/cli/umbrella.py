@@ -1,0 +1,105 @@
+"""roadstead: what Slurm has no word for.
+
+Subcommands are rows; each is a function of its operands.  Whatever asks the engine something asks
+it as the Slurm commands do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from roadstead.cli import report
+from roadstead.engines import local
+from roadstead.errors import RoadsteadError, UsageError
+from roadstead.host import paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COMMAND = "roadstead"
+
+
+def _shims(operands: list[str]) -> int:
+    from roadstead.cli import shims
+
+    if len(operands) != 1:
+        raise UsageError("shims takes the directory to write to", hint="roadstead shims ~/bin")
+    try:
+        written = shims.write(operands[0])
+    except OSError as error:
+        raise RoadsteadError(f"cannot write to {operands[0]}: {error.strerror}") from None
+    for path in written:
+        report.write_out(f"{path}\n")
+    return 0
+
+
+def _engine(operands: list[str]) -> int:
+    action = operands[0] if operands else "status"
+    if operands[1:] or action not in ("status", "start", "stop"):
+        raise UsageError(
+            f"engine does not know {' '.join(operands)}", hint="roadstead engine status|start|stop"
+        )
+    running = local.is_running(os.environ)
+    if action == "stop":
+        if running:
+            local.ask({"op": "stop", "now": True})
+        return 0
+    if action == "start" or running:
+        answer = local.ask({"op": "ping"})
+        report.write_out(f"local engine: controller {answer['pid']}, version {answer['version']}\n")
+    else:
+        report.write_out("local engine: not running (the first command starts it)\n")
+    report.write_out(f"state:   {paths.state_directory(os.environ)}\n")
+    report.write_out(f"runtime: {paths.runtime_directory(os.environ)}\n")
+    return 0
+
+
+# name → what it takes, what it is for, what does it
+SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
+    "shims": ("DIR", "write fast-starting wrappers for all commands into DIR", _shims),
+    "engine": ("[status|start|stop]", "the local engine's controller", _engine),
+}
+
+
+def _usage() -> str:
+    lines = ["Usage: roadstead COMMAND …", ""]
+    for name, (takes, does, _) in SUBCOMMANDS.items():
+        lines.append(f"  {name + ' ' + takes:<28} {does}")
+    lines += [
+        f"  {'srun | sbatch | salloc …':<28} Slurm's commands, by their own names",
+        f"  {'--version, --help':<28} about this program",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``roadstead`` with ``argv`` (without the program's name); its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            report.write_out(_usage())
+            return 0 if argv else 1
+        if argv[0] in ("-V", "--version"):
+            from roadstead import __version__
+
+            report.write_out(f"roadstead {__version__}\n")
+            return 0
+        if argv[0] not in SUBCOMMANDS:
+            return _slurm_command(argv)
+        return SUBCOMMANDS[argv[0]][2](argv[1:])
+    except RoadsteadError as error:
+        return report.fail(COMMAND, error)
+
+
+def _slurm_command(argv: list[str]) -> int:
+    """``roadstead srun …`` is ``srun …``."""
+    from roadstead.cli import shims
+
+    if argv[0] not in shims.COMMANDS:
+        raise UsageError(f"unknown command {argv[0]}", hint="roadstead --help lists them")
+    from importlib import import_module
+
+    return int(import_module(f"roadstead.cli.{argv[0]}").main(argv[1:]))

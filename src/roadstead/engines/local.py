@@ -1,0 +1,153 @@
+"""The local engine, seen from a command: find this user's controller, or start it, and talk to it.
+
+Nothing to configure: the first command starts the controller and waits, on a pipe, until it
+listens. Two commands that find none race for a lock; the one that loses waits for it (flock
+blocks, nothing polls) and then finds the controller that the other has started.
+
+A controller that goes idle closes its socket before it ends.  A caller that it has not accepted
+sees the connection fail, and starts another; a request is only acted on once, because each carries
+a key.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from roadstead.errors import EngineError, from_kind
+from roadstead.host import child, paths, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+# What the controller inherits of the environment of the command that happens to start it.  All
+# else (secrets, module systems' settings) stays with the job it belongs to.
+_KEPT = (
+    "HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "TMPDIR", "TZ",
+    "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME",
+)  # fmt: skip
+
+
+def connect(environ: Mapping[str, str]) -> wire.Connection:
+    """A connection to the controller, which is started if there is none.  Raises EngineError."""
+    found = _try_connect(environ)
+    return found if found is not None else _start(environ)
+
+
+def _try_connect(environ: Mapping[str, str]) -> wire.Connection | None:
+    runtime = paths.runtime_directory(environ)
+    try:
+        return wire.connect(paths.socket_path(runtime))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except PermissionError:
+        paths.check_private(runtime)
+        raise EngineError(f"{paths.socket_path(runtime)}: permission denied") from None
+    except OSError as error:
+        raise EngineError(f"{paths.socket_path(runtime)}: {error.strerror}") from None
+
+
+def is_running(environ: Mapping[str, str]) -> bool:
+    """Whether a controller listens now."""
+    found = _try_connect(environ)
+    if found is not None:
+        found.close()
+    return found is not None
+
+
+def _start(environ: Mapping[str, str]) -> wire.Connection:
+    import fcntl
+
+    state = paths.state_directory(environ)
+    paths.make_private(state)
+    lock = os.open(f"{state}/start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = _try_connect(environ)
+        if found is not None:
+            return found
+        _start_controller(environ)
+        found = _try_connect(environ)
+    finally:
+        os.close(lock)
+    if found is None:
+        raise EngineError(
+            "the controller ended as soon as it had started",
+            hint=f"see {state}/controller.log",
+        )
+    return found
+
+
+def _start_controller(environ: Mapping[str, str]) -> None:
+    package = os.path.dirname(os.path.dirname(os.path.abspath(wire.__file__)))
+    code = (
+        f"import sys; sys.path.insert(0, {os.path.dirname(package)!r}); "
+        "from roadstead.controller.__main__ import main; main()"
+    )
+    read, write = os.pipe2(os.O_CLOEXEC)
+    env = {name: environ[name] for name in _KEPT if name in environ}
+    env |= {name: value for name, value in environ.items() if name.startswith("ROADSTEAD_")}
+    argv = [sys.executable, "-IS", "-c", code, "--ready-fd", str(write)]
+    try:
+        child.start_daemon(argv, env, write)
+    finally:
+        os.close(write)
+    with open(read, encoding="utf-8") as pipe:
+        said = pipe.readline()
+    if said.startswith("{"):
+        error = wire.loads(said)
+        raise from_kind(error["kind"], error["sentence"], error.get("hint", ""))
+    if said != "ok\n":
+        raise EngineError(
+            "the controller could not start",
+            hint=f"see {paths.state_directory(environ)}/controller.log",
+        )
+
+
+def request(
+    message: dict[str, Any], fds: tuple[int, ...] = (), *, environ: Mapping[str, str]
+) -> wire.Connection:
+    """Send ``message`` to the controller; the connection on which its answers come."""
+    message = {"v": wire.VERSION, **message}
+    for attempt in (1, 2):
+        connection = connect(environ)
+        try:
+            connection.send(message, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            connection.close()
+            if attempt == 2:
+                raise EngineError("the controller closed the connection") from None
+            continue
+        return connection
+    raise AssertionError("unreachable")
+
+
+def receive(connection: wire.Connection) -> dict[str, Any] | None:
+    """The next answer, None when the controller has gone; an "error" answer is raised."""
+    try:
+        received = connection.receive()
+    except ValueError as error:
+        raise EngineError(f"the controller's answer is not understood: {error}") from None
+    if received is None:
+        return None
+    answer, fds = received
+    fds.close()
+    if answer.get("event") == "error":
+        raise from_kind(answer.get("kind", ""), answer["sentence"], answer.get("hint", ""))
+    return dict(answer)
+
+
+def ask(message: dict[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """One request, one answer.  Raises the error that the controller answered with."""
+    for _ in range(2):
+        connection = request(message, environ=environ)
+        answer = receive(connection)
+        connection.close()
+        if answer is not None:
+            return answer
+    raise EngineError(
+        "the controller closed the connection without an answer",
+        hint=f"see {paths.state_directory(environ)}/controller.log",
+    )
