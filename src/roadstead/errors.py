@@ -12,7 +12,8 @@
        └─ RuntimeFailure      the OCI runtime failed, timed out or is missing           exit 125
 
 A sentence says what, where, and what to type next: lower case, no full stop.  ``hint`` is printed
-after it, on the same line.  Anything that is not a RoadsteadError is our bug and shows its traceback.
+after it, on the same line.  Anything that is not a RoadsteadError is our bug and shows its
+traceback.
 
 125 is what docker, podman and GNU env use for a failure that is not the program's own; the full
 contract is in docs/exit-codes.md.

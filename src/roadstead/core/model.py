@@ -73,9 +73,10 @@ class Terminal:
 class JobSpec:
     """What was asked for, after validation and defaults.  Times are seconds, memory is MiB.
 
-    ``asked`` names the options of which the job's environment tells only when they were given;
-    ``submit_dir`` is where the command was typed, ``cwd`` where the job runs; ``memory`` 0 is
-    "as much as there is", and reserves nothing.
+    ``submit_dir`` is where the command was typed, ``cwd`` where the job runs; ``memory`` 0 is "as
+    much as there is", and reserves nothing.  ``asked`` names the options of which the job's
+    environment tells only when they were given.  ``client_pid`` is the command that the job ends
+    with (0: the job outlives it).
     """
 
     kind: JobKind
@@ -108,6 +109,7 @@ class JobSpec:
     comment: str = ""
     asked: tuple[str, ...] = ()
     oci_conf: str = ""
+    client_pid: int = 0
     key: str = ""
 
 

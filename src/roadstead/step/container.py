@@ -435,8 +435,8 @@ class Container:
     @staticmethod
     def _kill(child: process.Child) -> None:
         for pid in process.descendants(child.pid):
-            process.send(pid, 9)
-        child.signal(9)
+            process.send(pid, process.KILL)
+        child.signal(process.KILL)
 
     def _remove(self) -> Life[None]:
         """Delete the container, with what still runs in it."""
@@ -449,7 +449,7 @@ class Container:
         if status != 0:
             return
         for pid in self.processes():
-            process.send(pid, 9)
+            process.send(pid, process.KILL)
         status, said = yield from self._call("delete")
         if status != 0:
             self._notice(f"warning: {self.commands.program} could not delete the container: {said}")

@@ -119,6 +119,6 @@ def _kill_marked(mark: str) -> list[str]:
                 marked = needle in file.read().split(b"\0")
         except OSError:
             continue
-        if marked and process.send(int(name), 9):
+        if marked and process.send(int(name), process.KILL):
             found.append(f"process {name}")
     return found

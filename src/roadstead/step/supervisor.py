@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -147,7 +146,7 @@ class Supervisor:
                 procid=0, code=error.exit_code, reason=reason, message=str(error), hint=error.hint
             )
         )
-        self._kill_processes(signal.SIGKILL)
+        self._kill_processes(process.KILL)
         if not any(task.running for task in self.tasks):
             self.loop.call_later(0, self._all_ended)
 
@@ -183,7 +182,7 @@ class Supervisor:
                 self.signal(int(message["signal"]), batch_only=bool(message.get("batch_only")))
             case "terminate":
                 reason: Reason = "timeout" if message.get("reason") == "timeout" else "cancelled"
-                self.terminate(reason, int(message.get("signal", signal.SIGTERM)))
+                self.terminate(reason, int(message.get("signal", process.TERM)))
             case "resize":
                 self.streams.resize(int(message["rows"]), int(message["columns"]))
             case _:
@@ -216,27 +215,27 @@ class Supervisor:
         for task in self.tasks:
             processes = task.processes()
             for pid in processes[:1] if batch_only else processes:
-                state = process.signal_state(pid) if signo in _ENDS else None
+                state = process.signal_state(pid) if signo in process.ENDING else None
                 if state is not None and state.drops(signo):
                     task.ended_by = signo
-                    process.send(pid, signal.SIGKILL)
+                    process.send(pid, process.KILL)
                 else:
                     process.send(pid, signo)
 
     def terminate(self, reason: Reason, signo: int) -> None:
         """End the step: ``signo`` now, SIGKILL after KillWait."""
-        if self.ending is not None and signo != signal.SIGKILL:
+        if self.ending is not None and signo != process.KILL:
             return
         self.ending = self.ending or reason
         for task in self.tasks:
             task.stop_setup()
-        self.signal(signal.SIGCONT)
+        self.signal(process.CONT)
         self.signal(signo)
-        if signo != signal.SIGKILL:
+        if signo != process.KILL:
             self._timers["kill"] = self.loop.call_later(self.spec.kill_wait, self._kill)
 
     def _kill(self) -> None:
-        self._kill_processes(signal.SIGKILL)
+        self._kill_processes(process.KILL)
 
     def _kill_processes(self, signo: int) -> None:
         for task in self.tasks:
@@ -250,7 +249,7 @@ class Supervisor:
             f"error: *** STEP {self.spec.job_id}.{self.spec.step_id} ON {self.spec.node} "
             f"CANCELLED AT {stamp} DUE TO TIME LIMIT ***"
         )
-        self.terminate("timeout", signal.SIGTERM)
+        self.terminate("timeout", process.TERM)
 
     def task_ended(self, ended: TaskExit) -> None:
         """A task is over; the step is when all are."""
@@ -263,7 +262,7 @@ class Supervisor:
             return
         if self.spec.kill_on_bad_exit and ended.code and self.ending is None:
             self._notice(f"error: task {ended.procid} failed: ending the step")
-            self.terminate("cancelled", signal.SIGTERM)
+            self.terminate("cancelled", process.TERM)
         elif self.spec.wait and "wait" not in self._timers:
             self._timers["wait"] = self.loop.call_later(self.spec.wait, self._waited_enough)
 
@@ -271,7 +270,7 @@ class Supervisor:
         self._notice(
             f"error: a task ended {self.spec.wait:.0f}s ago and others have not: ending the step"
         )
-        self.terminate("cancelled", signal.SIGTERM)
+        self.terminate("cancelled", process.TERM)
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -288,7 +287,7 @@ class Supervisor:
             if not left:
                 break
             for pid in left:
-                process.send(pid, signal.SIGKILL)
+                process.send(pid, process.KILL)
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
             if found is None:
                 self._wait_for_orphan(process.children(os.getpid()))
@@ -344,20 +343,6 @@ class Supervisor:
             system_seconds=usage.ru_stime,
             max_rss_kib=usage.ru_maxrss,
         )
-
-
-# Signals whose default action ends a process (signal(7)).
-_ENDS: Final = frozenset(range(1, 32)) - {
-    signal.SIGCHLD,
-    signal.SIGCONT,
-    signal.SIGSTOP,
-    signal.SIGTSTP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGURG,
-    signal.SIGWINCH,
-    signal.SIGKILL,
-}
 
 
 def _because(ended: TaskExit, reason: Reason) -> TaskExit:

@@ -93,7 +93,7 @@ class Task:
     def kill(self) -> None:
         """SIGKILL to all of it; a runtime that waits for it sees its end."""
         for pid in self.processes():
-            process.send(pid, 9)
+            process.send(pid, process.KILL)
 
     def _ended(self, status: int) -> None:
         signo = -status if status < 0 else 0

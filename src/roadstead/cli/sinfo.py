@@ -1,0 +1,324 @@
+"""sinfo: the partitions and their nodes, a line for each group of nodes that are in the same state.
+
+A line is about one partition and some of its nodes: all that agree in the columns that tell nodes
+apart (state, name, load …), or each node by itself with -N.  With -e nodes must agree in their
+sizes too; without it a size that differs is shown as the least with a ``+``.  A partition of which
+no node is wanted keeps a line of its own, with 0 nodes in state n/a: pollers read that 0.
+
+The listings are named columns like those of -O, so the defaults below are in the same grammar.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from roadstead.cli import options, report, table, words
+from roadstead.cli.table import Column, fixed
+from roadstead.cli.words import Clock
+from roadstead.core import hostlist, values
+from roadstead.engines import local
+from roadstead.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Final, TypeAlias
+
+    from roadstead.cli.table import Layout, Value
+    from roadstead.cli.words import Ask, View
+
+    Row: TypeAlias = View  # {"partition": the partition's view, "nodes": [views of nodes]}
+
+COMMAND: Final = "sinfo"
+
+_DEFAULT: Final = "partition:9 ,available:.5 ,time:.10 ,nodes:.6 ,statecompact:.6 ,nodelist:0"
+_LONG: Final = (
+    "partition:9 ,available:.5 ,time:.10 ,size:.10 ,root:.4 ,oversubscribe:.8 ,groups:.10 ,"
+    "nodes:.6 ,statelong:.11 ,nodelist:0"
+)
+_SUMMARY: Final = "partition:9 ,available:.5 ,time:.10 ,nodeaiot:.16 ,nodelist:0"
+# The first column is as wide as the longest name, at least 9.
+_NODES: Final = "nodelist:{width} ,nodes:.6 ,partition:.9 ,statecompact:6"
+_NODES_LONG: Final = (
+    "nodelist:{width} ,nodes:.6 ,partition:.9 ,statelong:.11 ,cpus:4 ,socketcorethread:.8 ,"
+    "memory:.6 ,disk:.8 ,weight:.6 ,features:.8 ,reason:20"
+)
+
+# States of nodes and their short forms, those that Slurm lists first in front.
+STATES: Final[dict[str, str]] = {
+    "MIXED": "mix",
+    "ALLOCATED": "alloc",
+    "COMPLETING": "comp",
+    "IDLE": "idle",
+    "DOWN": "down",
+    "DRAINED": "drain",
+    "DRAINING": "drng",
+    "UNKNOWN": "unk",
+}
+_BUSY: Final = ("ALLOCATED", "MIXED", "COMPLETING")
+_UP: Final = (*_BUSY, "IDLE")
+
+
+def _partition(name: str) -> Value:
+    return lambda row, clock: str(row["partition"][name])
+
+
+def _starred(row: Row, clock: Clock) -> str:
+    partition = row["partition"]
+    return partition["name"] + ("*" if partition["default"] else "")
+
+
+def _limit(row: Row, clock: Clock) -> str:
+    limit = row["partition"]["max_time"]
+    return "infinite" if limit is None else values.format_time_short(limit)
+
+
+def _state(row: Row, clock: Clock) -> str:
+    return str(row["nodes"][0]["state"]).lower() if row["nodes"] else "n/a"
+
+
+def _short_state(row: Row, clock: Clock) -> str:
+    state = _state(row, clock)
+    return STATES.get(state.upper(), state)
+
+
+def _names(row: Row, clock: Clock) -> str:
+    return hostlist.fold([node["name"] for node in row["nodes"]])
+
+
+def _common(name: str) -> Value:
+    """What the nodes have in common, or the first one's."""
+    return lambda row, clock: str(row["nodes"][0][name]) if row["nodes"] else "n/a"
+
+
+def _size(name: str) -> Value:
+    """A number of each node: theirs, or the least and a plus."""
+
+    def value(row: Row, clock: Clock) -> str:
+        found = {node[name] for node in row["nodes"]} or {0}
+        return f"{min(found)}+" if len(found) > 1 else str(min(found))
+
+    return value
+
+
+def _load(row: Row, clock: Clock) -> str:
+    return f"{row['nodes'][0]['load']:.2f}" if row["nodes"] else "0.00"
+
+
+def _free(row: Row, clock: Clock) -> str:
+    free = row["nodes"][0]["memory_free"] if row["nodes"] else None
+    return "N/A" if free is None else str(free)
+
+
+def _counts(row: Row, weigh: Callable[[View], tuple[int, int]]) -> tuple[int, int, int, int]:
+    """Allocated, idle, other and total, where ``weigh`` gives what a node has, and has in use."""
+    allocated = idle = other = 0
+    for node in row["nodes"]:
+        total, used = weigh(node)
+        if node["state"] in _UP:
+            allocated, idle = allocated + used, idle + total - used
+        else:
+            other += total
+    return allocated, idle, other, allocated + idle + other
+
+
+def _nodes_aiot(row: Row, clock: Clock) -> str:
+    counts = _counts(row, lambda node: (1, int(node["state"] in _BUSY)))
+    return "/".join(map(str, counts))
+
+
+def _nodes_ai(row: Row, clock: Clock) -> str:
+    return "/".join(_nodes_aiot(row, clock).split("/")[:2])
+
+
+def _cpus_aiot(row: Row, clock: Clock) -> str:
+    return "/".join(map(str, _counts(row, lambda node: (node["cpus"], node["cpus_alloc"]))))
+
+
+def _topology(row: Row, clock: Clock) -> str:
+    return ":".join(_size(name)(row, clock) for name in ("sockets", "cores", "threads"))
+
+
+# Columns that tell nodes apart, and those that do with --exact.
+_APART: Final = frozenset(
+    ("statecompact", "statelong", "statecomplete", "nodehost", "nodeaddr", "cpusload", "freemem")
+)
+_APART_EXACT: Final = _APART.union(
+    ("cpus", "memory", "sockets", "cores", "threads", "socketcorethread")
+)
+
+# fmt: off
+COLUMNS: tuple[Column, ...] = (
+    Column("P", "partition", "PARTITION", _starred),
+    Column("R", "partitionname", "PARTITION", _partition("name")),
+    Column("a", "available", "AVAIL", lambda row, clock: str(row["partition"]["state"]).lower()),
+    Column("l", "time", "TIMELIMIT", _limit),
+    Column("L", "defaulttime", "DEFAULTTIME", fixed("n/a")),
+    Column("D", "nodes", "NODES", lambda row, clock: str(len(row["nodes"]))),
+    Column("t", "statecompact", "STATE", _short_state),
+    Column("T", "statelong", "STATE", _state),
+    Column("", "statecomplete", "STATECOMPLETE", _state),
+    Column("N", "nodelist", "NODELIST", _names),
+    Column("n", "nodehost", "HOSTNAMES", _common("name")),
+    Column("o", "nodeaddr", "NODE_ADDR", _common("name")),
+    Column("A", "nodeai", "NODES(A/I)", _nodes_ai),
+    Column("F", "nodeaiot", "NODES(A/I/O/T)", _nodes_aiot),
+    Column("C", "cpusstate", "CPUS(A/I/O/T)", _cpus_aiot),
+    Column("c", "cpus", "CPUS", _size("cpus")),
+    Column("m", "memory", "MEMORY", _size("memory")),
+    Column("", "allocmem", "ALLOCMEM", _size("memory_alloc")),
+    Column("e", "freemem", "FREE_MEM", _free),
+    Column("O", "cpusload", "CPU_LOAD", _load),
+    Column("X", "sockets", "SOCKETS", _size("sockets")),
+    Column("Y", "cores", "CORES", _size("cores")),
+    Column("Z", "threads", "THREADS", _size("threads")),
+    Column("z", "socketcorethread", "S:C:T", _topology),
+    Column("v", "version", "VERSION", _common("version")),
+    Column("d", "disk", "TMP_DISK", fixed("0")),
+    Column("w", "weight", "WEIGHT", fixed("1")),
+    Column("f", "features", "AVAIL_FEATURES", fixed(words.NULL)),
+    Column("b", "features_act", "ACTIVE_FEATURES", fixed(words.NULL)),
+    Column("G", "gres", "GRES", fixed(words.NULL)),
+    Column("", "gresused", "GRES_USED", fixed(words.NULL)),
+    Column("g", "groups", "GROUPS", fixed("all")),
+    Column("h", "oversubscribe share", "OVERSUBSCRIBE", fixed("NO")),
+    Column("s", "size", "JOB_SIZE", fixed("1-infinite")),
+    Column("r", "root", "ROOT", fixed("no")),
+    Column("S", "allocnodes", "ALLOCNODES", fixed("all")),
+    Column("B", "maxcpuspernode", "MAX_CPUS_PER_NODE", fixed("UNLIMITED")),
+    Column("I", "priorityjobfactor", "PRIO_JOB_FACTOR", fixed("1")),
+    Column("p", "prioritytier", "PRIO_TIER", fixed("1")),
+    Column("M", "preemptmode", "PREEMPT_MODE", fixed("OFF")),
+    Column("E", "reason", "REASON", fixed("none")),
+    Column("u", "user", "USER", fixed("Unknown")),
+    Column("U", "userlong", "USER", fixed("Unknown")),
+    Column("H", "timestamp", "TIMESTAMP", fixed("Unknown")),
+    Column("V", "cluster", "CLUSTER", fixed("N/A")),
+)
+# fmt: on
+
+
+def main(
+    argv: list[str] | None = None,
+    ask: Ask = local.ask,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    now: float | None = None,
+) -> int:
+    """Run sinfo with ``argv`` (without the program's name); its exit code."""
+    given = sys.argv[1:] if argv is None else argv
+    return report.run(COMMAND, lambda: _run(given, ask, environ, now))
+
+
+def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | None) -> int:
+    asked, operands = options.gather(COMMAND, argv, environ)
+    if report.informational(COMMAND, asked):
+        return 0
+    report.explain(COMMAND, asked)
+    if operands:
+        raise UsageError(
+            f"Unrecognized option: {operands[0]}", hint='Try "sinfo --help" for more information'
+        )
+    clock = Clock(time.time() if now is None else now, environ.get("SLURM_TIME_FORMAT", ""))
+    wanted = _wanted_states(asked.get("states"))
+    nodes = ask({"op": "query", "what": "nodes", "job_id": None, "all": True})["nodes"]
+    partitions = ask({"op": "query", "what": "partitions", "job_id": None, "all": True})
+    layout = _layout(asked, argv, max((len(node["name"]) for node in nodes), default=0))
+    if "nodes" in asked:
+        names = set(hostlist.expand(asked["nodes"]))
+        nodes = [node for node in nodes if node["name"] in names]
+    nodes = [node for node in nodes if all(node["state"] in states for states in wanted)]
+    rows = [
+        {"partition": partition, "nodes": group}
+        for partition in _wanted_partitions(partitions["partitions"], asked)
+        for group in _groups(partition, nodes, asked, layout, clock)
+    ]
+    headings = "noheader" not in asked
+    date = f"{clock.date()}\n" if headings and "long" in asked else ""
+    report.write_out(date + layout.table(rows, clock, headings=headings))
+    return 0
+
+
+def _layout(asked: dict[str, str], argv: list[str], longest: int) -> Layout:
+    given = [name for name, _ in options.parse(COMMAND, argv) if name in ("format", "Format")]
+    if given and "long" in asked:
+        short = "o" if given[0] == "format" else "O"
+        raise UsageError(
+            f"Options -{short}(--{given[0]}) and -l(--long) are mutually exclusive",
+            hint="remove one and retry",
+        )
+    # SINFO_FORMAT is for the plain listing; it gives way to -l, -N and -s.
+    plain = given or not any(name in asked for name in ("long", "Node", "summarize"))
+    if plain and "Format" in asked:
+        layout, unknown = table.by_name(asked["Format"], COLUMNS)
+    elif plain and "format" in asked:
+        layout, unknown = table.by_letter(asked["format"], COLUMNS)
+    else:
+        return table.by_name(_standard(asked, longest), COLUMNS)[0]
+    kind = "job" if "Format" in asked else "node"  # sic: sinfo -O speaks of jobs
+    for name in unknown:
+        report.warn(COMMAND, f"Invalid {kind} format specification: {name}")
+    return layout
+
+
+def _standard(asked: dict[str, str], longest: int) -> str:
+    if "summarize" in asked:
+        return _SUMMARY
+    if "Node" in asked:
+        return (_NODES_LONG if "long" in asked else _NODES).format(width=max(longest, 9))
+    return _LONG if "long" in asked else _DEFAULT
+
+
+def _wanted_states(text: str | None) -> list[set[str]]:
+    """Sets of states, all of which a node's state must be in."""
+    if text is None or text.lower() == "all":
+        return []
+    if "&" in text:
+        return [_states_like(part) for part in text.split("&")]
+    return [{state for part in text.split(",") if part for state in _states_like(part)}]
+
+
+def _states_like(text: str) -> set[str]:
+    """The states that ``text`` begins: alloc, mix, drain."""
+    upper = text.upper()
+    found = {state for state, short in STATES.items() if state.startswith(upper) or short == text}
+    if len(text) < 3 or not found:
+        raise UsageError(
+            f'Bad state string: "{text}"', hint=f"valid states: {','.join(STATES).lower()}"
+        )
+    return found
+
+
+def _wanted_partitions(partitions: list[View], asked: dict[str, str]) -> list[View]:
+    if "partition" not in asked:
+        return partitions
+    names = asked["partition"].split(",")
+    return [partition for partition in partitions if partition["name"] in names]
+
+
+def _groups(
+    partition: View, nodes: list[View], asked: dict[str, str], layout: Layout, clock: Clock
+) -> list[list[View]]:
+    """The nodes of a partition as they share lines."""
+    members = set(hostlist.expand(partition["nodes"]))
+    mine = [node for node in nodes if node["name"] in members]
+    if "Node" in asked and "summarize" not in asked:
+        return [[node] for node in sorted(mine, key=lambda node: words.natural(node["name"]))]
+    apart = _APART_EXACT if "exact" in asked else _APART
+    shown = [field.column for field in layout.fields if field.column]
+    telling = [column for column in shown if not apart.isdisjoint(column.names)]
+    groups: dict[tuple[str, ...], list[View]] = {}
+    for node in sorted(mine, key=_rank):
+        row = {"partition": partition, "nodes": [node]}
+        alike = tuple(column.value(row, clock) for column in telling)
+        groups.setdefault(alike, []).append(node)
+    return list(groups.values()) or [[]]
+
+
+def _rank(node: View) -> tuple[int, Any]:
+    state = node["state"]
+    return list(STATES).index(state) if state in STATES else len(STATES), words.natural(
+        node["name"]
+    )

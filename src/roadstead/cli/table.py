@@ -1,0 +1,146 @@
+"""Columns of text as Slurm's format strings ask for them.
+
+``-o "%.18i %.9P %R"`` names columns by letter.  Slurm cuts the string at its percent signs, and all
+else follows: what precedes the first one is printed before each line, what follows a letter is
+printed after its column, and a percent sign that another one follows is nothing (``%%i`` is ``%i``,
+which programs rely on).  ``-O jobid:8,name:.20|`` names them in words; a column is 20 wide unless
+it says otherwise.  A dot puts the text at the right; a width also cuts, and 0 leaves text as it is.
+
+A letter or a name that means nothing does not end the command: Slurm complains and prints the
+letter as it stands, so ``by_letter`` and ``by_name`` return those beside the layout.
+
+Pure.  A column's value is made from a view (what the controller said of a job, a node …) and a
+clock, which this module hands on and does not look at.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Final, TypeAlias
+
+    from roadstead.cli.words import Clock, View
+
+    Value: TypeAlias = Callable[[View, Clock], str]
+    Order: TypeAlias = Callable[[View, Clock], Any]
+
+_NAMED_WIDTH: Final = 20
+_WIDEST: Final = 65536
+_DIGITS: Final = "0123456789"
+
+
+class Column:
+    """One row of a table of columns: its letter ("": none), names (in lower case), and heading.
+
+    ``order`` gives what to sort by, where that is not the text.
+    """
+
+    __slots__ = ("header", "letter", "names", "order", "value")
+
+    def __init__(
+        self, letter: str, names: str, header: str, value: Value, order: Order | None = None
+    ) -> None:
+        self.letter, self.names, self.header = letter, names.split(), header
+        self.value = value
+        self.order = order or value
+
+
+def fixed(text: str) -> Value:
+    """The value of a column that is the same for all."""
+    return lambda view, clock: text
+
+
+def key(name: str) -> Value:
+    """The value that a view has under ``name``."""
+    return lambda view, clock: str(view[name])
+
+
+class Field:
+    """A column at its place in a line.  Without a column it is only its ``suffix``."""
+
+    __slots__ = ("column", "right", "suffix", "width")
+
+    def __init__(self, column: Column | None, width: int, right: bool, suffix: str) -> None:
+        self.column, self.width, self.right, self.suffix = column, width, right, suffix
+
+    def text(self, value: str) -> str:
+        """``value``, padded and cut to the width, and what follows it."""
+        if self.width:
+            value = value[: self.width]
+            value = value.rjust(self.width) if self.right else value.ljust(self.width)
+        return value + self.suffix
+
+
+class Layout:
+    """A line: literal text, then fields."""
+
+    __slots__ = ("fields", "prefix")
+
+    def __init__(self, prefix: str, fields: list[Field]) -> None:
+        self.prefix, self.fields = prefix, fields
+
+    def header(self) -> str:
+        """The line of headings."""
+        return self.prefix + "".join(
+            field.text(field.column.header) if field.column else field.suffix
+            for field in self.fields
+        )
+
+    def row(self, view: View, clock: Clock) -> str:
+        """The line for ``view``."""
+        return self.prefix + "".join(
+            field.text(field.column.value(view, clock)) if field.column else field.suffix
+            for field in self.fields
+        )
+
+    def table(self, views: Iterable[View], clock: Clock, *, headings: bool) -> str:
+        """The lines for ``views``, each ended, under the headings if they are wanted."""
+        lines = [self.header()] if headings else []
+        lines += [self.row(view, clock) for view in views]
+        return "".join(f"{line}\n" for line in lines)
+
+
+def by_letter(text: str, columns: Iterable[Column]) -> tuple[Layout, list[str]]:
+    """The layout of an ``-o`` string, and the letters in it that mean nothing."""
+    letters = {column.letter: column for column in columns if column.letter}
+    pieces = [piece for piece in text.split("%") if piece]
+    prefix = pieces.pop(0) if pieces and not text.startswith("%") else ""
+    fields = []
+    unknown = []
+    for piece in pieces:
+        right, width, rest = _measure(piece)
+        column = letters.get(rest[:1])
+        if column is None:
+            unknown.append(rest[:1])
+            fields.append(Field(None, 0, False, f"%{piece}"))
+        else:
+            fields.append(Field(column, width, right, rest[1:]))
+    return Layout(prefix, fields), unknown
+
+
+def by_name(text: str, columns: Iterable[Column]) -> tuple[Layout, list[str]]:
+    """The layout of an ``-O`` string, and the names in it that mean nothing."""
+    names = {name: column for column in columns for name in column.names}
+    fields = []
+    unknown = []
+    for piece in text.split(","):
+        if not piece:
+            continue
+        name, colon, measure = piece.partition(":")
+        right, width, suffix = _measure(measure) if colon else (False, _NAMED_WIDTH, "")
+        column = names.get(name.lower())
+        if column is None:
+            unknown.append(name)
+        else:
+            fields.append(Field(column, width, right, suffix))
+    return Layout("", fields), unknown
+
+
+def _measure(text: str) -> tuple[bool, int, str]:
+    """Read ``[.][width]``; whether the text goes to the right, the width, and what follows."""
+    right = text.startswith(".")
+    rest = text[1:] if right else text
+    after = rest.lstrip(_DIGITS)
+    digits = rest[: len(rest) - len(after)]
+    return right, min(int(digits[:9] or "0"), _WIDEST), after

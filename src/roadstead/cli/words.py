@@ -1,0 +1,184 @@
+"""What the controller says of jobs, steps and nodes, in Slurm's words: values into short texts.
+
+Shared by the tables (squeue, sinfo) and the records (scontrol show).  Nothing here decides or asks;
+a ``Clock`` carries what the texts depend on besides the value: the time now, SLURM_TIME_FORMAT,
+and whether amounts of memory may change their unit.
+"""
+
+from __future__ import annotations
+
+import time
+
+from roadstead.core import values
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final, TypeAlias
+
+    View: TypeAlias = dict[str, Any]
+    Ask: TypeAlias = Callable[[View], View]  # one request to the controller, its answer
+
+NULL: Final = "(null)"
+
+# Job states and the letters for them, as squeue(1) lists them.
+STATES: Final[dict[str, str]] = {
+    "PENDING": "PD",
+    "RUNNING": "R",
+    "SUSPENDED": "S",
+    "COMPLETED": "CD",
+    "CANCELLED": "CA",
+    "FAILED": "F",
+    "TIMEOUT": "TO",
+    "NODE_FAIL": "NF",
+    "PREEMPTED": "PR",
+    "BOOT_FAIL": "BF",
+    "DEADLINE": "DL",
+    "OUT_OF_MEMORY": "OOM",
+    "COMPLETING": "CG",
+    "CONFIGURING": "CF",
+    "RESIZING": "RS",
+    "RESV_DEL_HOLD": "RD",
+    "REQUEUED": "RQ",
+    "REQUEUE_FED": "RF",
+    "REQUEUE_HOLD": "RH",
+    "REVOKED": "RV",
+    "SIGNALING": "SI",
+    "SPECIAL_EXIT": "SE",
+    "STAGE_OUT": "SO",
+    "STOPPED": "ST",
+}
+FINISHED: Final = (
+    *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"),
+    *("BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY", "REVOKED"),
+)
+
+# The steps that have a name for a number (core/model.py has them for the controller's side).
+_NAMED_STEPS: Final[dict[int, str]] = {
+    0xFFFFFFFB: "batch",
+    0xFFFFFFFA: "interactive",
+    0xFFFFFFFC: "extern",
+}
+
+_DAY: Final = 86400
+_UNITS: Final = "MGTPE"
+
+
+class Clock:
+    """What a text depends on besides the value."""
+
+    __slots__ = ("convert", "now", "style")
+
+    def __init__(self, now: float, style: str = "", *, convert: bool = True) -> None:
+        self.now, self.style, self.convert = now, style, convert
+
+    def moment(self, seconds: float | None, missing: str) -> str:
+        """A point in time as SLURM_TIME_FORMAT wants it: standard, relative, or for strftime(3)."""
+        if seconds is None:
+            return missing
+        there = time.localtime(seconds)
+        if self.style in ("", "standard"):
+            return time.strftime("%Y-%m-%dT%H:%M:%S", there)
+        if self.style == "relative":
+            return self._relative(there)
+        return time.strftime(self.style, there)
+
+    def _relative(self, there: time.struct_time) -> str:
+        here = time.localtime(self.now)
+        days = round((_noon(there) - _noon(here)) / _DAY)
+        if days == 0:
+            return time.strftime("%H:%M:%S", there)
+        if abs(days) == 1:
+            return ("Tomorr" if days > 0 else "Ystday") + time.strftime(" %H:%M", there)
+        if abs(days) < 7:
+            return time.strftime("%a %H:%M", there)
+        year = "%Y" if there.tm_year != here.tm_year else "%H:%M"
+        return f"{there.tm_mday} {time.strftime(f'%b {year}', there)}"
+
+    def date(self) -> str:
+        """The time now, as the first line of a long listing has it."""
+        return time.strftime("%a %b %d %H:%M:%S %Y", time.localtime(self.now))
+
+    def elapsed(self, view: View) -> float:
+        """How long a job or step has run, or ran."""
+        if view["start_time"] is None:
+            return 0
+        end = view.get("end_time")
+        return max(float(self.now if end is None else end) - float(view["start_time"]), 0.0)
+
+    def end(self, view: View) -> float | None:
+        """When a job has ended, or has to."""
+        if view["end_time"] is not None:
+            return float(view["end_time"])
+        if view["start_time"] is None or view["time_limit"] is None:
+            return None
+        return float(view["start_time"] + view["time_limit"])
+
+    def left(self, view: View) -> str:
+        """The time that a job has left."""
+        if view["time_limit"] is None:
+            return "UNLIMITED"
+        left = view["time_limit"] - self.elapsed(view)
+        return values.format_time_short(left) if left >= 0 else "INVALID"
+
+    def memory(self, mebibytes: int) -> str:
+        """An amount of memory in the largest unit that shows it to a half: 100M, 1.50G, 2G."""
+        amount, unit = float(mebibytes), 0
+        while self.convert and amount >= 1024 and int(amount) % 512 == 0 and unit < len(_UNITS) - 1:
+            amount, unit = amount / 1024, unit + 1
+        if not amount:
+            return "0"
+        number = f"{amount:.0f}" if amount == int(amount) else f"{amount:.2f}"
+        return number + _UNITS[unit]
+
+
+def _noon(day: time.struct_time) -> float:
+    return time.mktime((day.tm_year, day.tm_mon, day.tm_mday, 12, 0, 0, 0, 0, -1))
+
+
+def or_null(text: str | None) -> str:
+    return text or NULL
+
+
+def step_id(view: View) -> str:
+    """``7.0``, or ``7.batch``."""
+    number = view["step_id"]
+    return f"{view['job_id']}.{_NAMED_STEPS.get(number, number)}"
+
+
+def step_order(view: View) -> tuple[int, int]:
+    """What puts steps into the order of their numbers, those without one last."""
+    return view["job_id"], view["step_id"]
+
+
+def state_letters(view: View) -> str:
+    """The one to three letters of a job's state."""
+    return STATES.get(view["state"], str(view["state"]))
+
+
+def exit_code(view: View) -> str:
+    """``code:signal``; a program that a signal ended has no code of its own."""
+    return f"0:{view['exit_signal']}" if view["exit_signal"] else f"{view['exit_code']}:0"
+
+
+def node_or_reason(view: View) -> str:
+    """Where a job is, or why it is not there: (Resources), (TimeLimit), (NonZeroExitCode)."""
+    if view["state"] in ("PENDING", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "FAILED"):
+        return f"({reason(view)})"
+    return str(view["node"])
+
+
+def reason(view: View) -> str:
+    return str(view["reason"] or "None")
+
+
+def tres(view: View, clock: Clock) -> str:
+    """What a job has or asks for, as trackable resources."""
+    memory = f",mem={clock.memory(view['memory'])}" if view["memory"] else ""
+    return f"cpu={view['cpus']}{memory},node={view['nodes']},billing={view['cpus']}"
+
+
+def natural(name: str) -> tuple[str, int]:
+    """What puts n2 before n10."""
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :][:18] or "0")

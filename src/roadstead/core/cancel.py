@@ -1,0 +1,144 @@
+"""scancel: which jobs and steps are meant, and what a signal does to each.
+
+Without a signal, or with SIGKILL, a job ends.  Any other signal goes to the job's steps, not to its
+batch script: ``--batch`` means the script's own process, ``--full`` means everything (scancel(1)).
+Naming a job that is over is no error unless a signal was to be sent to it; scancel itself only
+mentions it with -v, so such an entry is ``quiet``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from roadstead.core import course, request, values
+from roadstead.core import effects as do
+from roadstead.core import lifecycle as life
+from roadstead.core.effects import Effects
+from roadstead.core.lifecycle import Job, Outcome, Step
+from roadstead.core.model import BATCH_STEP, EXTERN_STEP, INTERACTIVE_STEP
+from roadstead.core.state import State
+from roadstead.errors import EngineError, RequestError
+
+Failure = dict[str, Any]
+
+_STEP_NAMES: Final = {"batch": BATCH_STEP, "interactive": INTERACTIVE_STEP, "extern": EXTERN_STEP}
+_UNKNOWN: Final = "Invalid job id specified"
+_HIGHEST_SIGNAL: Final = 64
+
+
+def cancel(
+    state: State, effects: Effects, body: Mapping[str, Any], at: float
+) -> tuple[list[str], list[Failure]]:
+    """Carry out a ``cancel`` request: what was cancelled or signalled, and what was not and why."""
+    signal = body.get("signal")
+    if signal is not None and (type(signal) is not int or not 0 < signal <= _HIGHEST_SIGNAL):
+        raise RequestError(f"Unknown job signal: {signal}")
+    done: list[str] = []
+    failures: list[Failure] = []
+    # All are read before any is cancelled: a slip of the pen cancels nothing.
+    for name, (job_id, step_id) in [(name, _parse(name)) for name in _named(state, body)]:
+        job = state.jobs.get(job_id)
+        if job is not None and not _matches(job, body):
+            continue
+        if step_id is None:
+            why = _cancel_job(state, effects, job, signal, body, at)
+        else:
+            why = _cancel_step(state, effects, state.steps.get((job_id, step_id)), signal, at)
+        if not why:
+            done.append(name)
+            continue
+        what = "job id" if step_id is None else "job step id"
+        quiet = step_id is None and signal is None and not body.get("batch")
+        sentence = f"Kill job error on {what} {name}: {why}"
+        failures.append({"job": name, "sentence": sentence, "quiet": quiet})
+    return done, failures
+
+
+def _named(state: State, body: Mapping[str, Any]) -> Iterable[str]:
+    """What the request names; with filters alone, every job."""
+    names = body.get("jobs") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise EngineError("malformed request: jobs")
+    if names:
+        return names
+    if not any(body.get(word) for word in ("user", "name", "state", "partition")):
+        raise RequestError("No job identification provided")
+    return [str(job_id) for job_id in state.jobs]
+
+
+def _parse(name: str) -> tuple[int, int | None]:
+    job, dot, step = name.partition(".")
+    step_id = _STEP_NAMES.get(step, int(step) if values.is_number(step) else None)
+    if not values.is_number(job) or (dot and step_id is None):
+        raise RequestError(f"Invalid job id {name}")
+    return int(job), step_id
+
+
+def _matches(job: Job, body: Mapping[str, Any]) -> bool:
+    word = body.get("state")
+    return (
+        body.get("user") in (None, "", job.spec.user)
+        and body.get("name") in (None, "", job.spec.name)
+        and body.get("partition") in (None, "", job.spec.partition)
+        and (not word or str(word).upper() in (job.state.word, life.SHORT[job.state.word]))
+    )
+
+
+def _cancel_job(
+    state: State,
+    effects: Effects,
+    job: Job | None,
+    signal: int | None,
+    body: Mapping[str, Any],
+    at: float,
+) -> str:
+    """Cancel or signal a job; why not, or ""."""
+    if job is None:
+        return _UNKNOWN
+    only_batch = body.get("batch") is True
+    ends_it = signal in (None, course.SIGKILL) and not only_batch
+    if isinstance(job.state, life.JobPending):
+        if not ends_it:
+            return "Job is pending execution"
+        _withdraw(state, effects, job, at)
+        return ""
+    if ends_it:
+        _end(state, effects, job, signal or course.SIGTERM, at)
+        return ""
+    for step in state.steps_of(job.id):
+        meant = step.id == BATCH_STEP if only_batch else step.id != BATCH_STEP
+        if (meant or body.get("full")) and not isinstance(step.state, life.StepPending):
+            effects(do.Signal(step.key, signal or course.SIGTERM, only_batch))
+    return ""
+
+
+def _withdraw(state: State, effects: Effects, job: Job, at: float) -> None:
+    for key in ((job.id, course.RUN_STEP), (job.id, course.ALLOCATION)):
+        effects.reply(state.owners.get(key), "notice", sentence="Job has been cancelled")
+    why = f"{request.REFUSED[job.spec.kind]}: Job/step already completing or completed"
+    course.withdraw(state, effects, job, RequestError(why), at)
+
+
+def _end(state: State, effects: Effects, job: Job, signal: int, at: float) -> None:
+    if isinstance(job.state, life.JobRunning):
+        outcome = Outcome(word=life.CANCELLED, signal=signal)
+        course.decide(state, effects, job, outcome, at, signal=signal)
+    elif signal == course.SIGKILL:
+        for step in state.steps_of(job.id):
+            course.stop_step(state, effects, step, "cancelled", at, signal=signal)
+
+
+def _cancel_step(
+    state: State, effects: Effects, step: Step | None, signal: int | None, at: float
+) -> str:
+    """Cancel or signal a step; why not, or ""."""
+    if step is None:
+        return _UNKNOWN
+    if signal in (None, course.SIGKILL):
+        course.stop_step(state, effects, step, "cancelled", at, signal=signal or course.SIGTERM)
+    elif isinstance(step.state, life.StepPending):
+        return "Job/step is pending execution"
+    else:
+        effects(do.Signal(step.key, signal))
+    return ""

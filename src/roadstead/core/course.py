@@ -1,0 +1,323 @@
+"""The course of jobs and steps: how they start, end, and take each other with them.
+
+The moves here are what the reactor's handlers are made of.  How a job ends is in one place:
+``decide`` fixes the outcome and tells every step to end; when the last step has gone, ``emptied_if_so``
+frees the CPUs, and ``schedule`` gives them to whoever is next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from roadstead.core import effects as do
+from roadstead.core import environment, request, schedule
+from roadstead.core import lifecycle as life
+from roadstead.core.effects import Effects
+from roadstead.core.lifecycle import Job, Outcome, Place, Step, StepKey
+from roadstead.core.model import (
+    BATCH_STEP,
+    INTERACTIVE_STEP,
+    Allocation,
+    ExitRecord,
+    StepSpec,
+    to_json,
+)
+from roadstead.core.state import State, allocation_of
+from roadstead.errors import RequestError
+
+RUN_STEP: Final = 0  # srun's own step in the job that it made
+ALLOCATION: Final = -1  # the owner of an allocation is found under this step number
+SIGTERM: Final = 15
+SIGKILL: Final = 9
+
+
+def main_step_id(job: Job) -> int | None:
+    """The step whose end is the job's end; an allocation has none."""
+    return {"run": RUN_STEP, "batch": BATCH_STEP, "alloc": None}[job.spec.kind]
+
+
+# -- start -----------------------------------------------------------------------------------------
+
+
+def run_queue(state: State, effects: Effects, at: float) -> None:
+    """Start every job whose turn it is."""
+    if state.stopping is not None:
+        return
+    for job_id, cpus in schedule.starts(state.queue, state.resources, state.waiting_spec):
+        _start(state, effects, state.jobs[job_id], cpus, at)
+
+
+def _start(state: State, effects: Effects, job: Job, cpus: tuple[int, ...], at: float) -> None:
+    spec = job.spec
+    granted = Allocation(
+        job_id=job.id,
+        node=state.node.name,
+        cpus=cpus,
+        memory=spec.memory,
+        started_at=at,
+        ends_at=None if spec.time_limit is None else at + spec.time_limit,
+    )
+    job = state.put_job(life.advance_job(job, life.JobAllocated(allocation=granted)))
+    state.seats[job.id] = schedule.Seats(cpus)
+    effects(do.Save(job))
+    if spec.immediate is not None:
+        effects(do.CancelTimer(("patience", job.id, ALLOCATION)))
+    arm_limit(effects, job)
+    step_id = main_step_id(job)
+    if step_id is None:
+        _grant(state, effects, job, granted)
+        return
+    wanted = request.main_step(spec, state.environments.pop(job.id, {}))
+    step = Step(
+        job_id=job.id, id=step_id, request=wanted, submitted_at=at, state=life.StepPending()
+    )
+    if step_id == RUN_STEP:
+        state.next_step_ids[job.id] = RUN_STEP + 1
+    place = Place(cpus=cpus, claimed=not wanted.overlap)
+    state.seats[job.id].seat(step_id, wanted, place)
+    launch(state, effects, step, place, at)
+
+
+def _grant(state: State, effects: Effects, job: Job, granted: Allocation) -> None:
+    effects.reply(
+        state.owners.get((job.id, ALLOCATION)),
+        "granted",
+        job_id=job.id,
+        env=environment.allocation(job.id, job.spec, granted),
+        node=granted.node,
+    )
+
+
+def arm_limit(effects: Effects, job: Job) -> None:
+    """Time limits of srun's jobs are their supervisor's business; all others need a timer."""
+    granted = allocation_of(job)
+    if granted is not None and granted.ends_at is not None and job.spec.kind != "run":
+        effects(do.SetTimer(("limit", job.id, ALLOCATION), granted.ends_at))
+
+
+def launch(state: State, effects: Effects, step: Step, place: Place, at: float) -> None:
+    """Give a step that has its CPUs to a supervisor."""
+    job = state.jobs[step.job_id]
+    spec = step_spec(state, job, step, place, at)
+    # Its environment is the supervisor's now; here it would only take room.
+    step = replace(step, request=replace(step.request, env={}))
+    step = state.put_step(life.advance_step(step, life.StepPlaced(place=place, at=at)))
+    effects(do.SaveStep(step))
+    payload = job.id if step.id == BATCH_STEP else None
+    effects(do.Launch(spec, state.owners.get(step.key), payload))
+
+
+def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> StepSpec:
+    """All that the supervisor needs to know, save what a batch job keeps in the journal."""
+    wanted, spec, granted = step.request, job.spec, allocation_of(job)
+    assert granted is not None
+    if step.id == BATCH_STEP:
+        ours = environment.batch(job.id, spec, granted)
+    elif step.id == INTERACTIVE_STEP:
+        ours = environment.node(job.id, spec, granted)
+    else:
+        ours = environment.step(job.id, step.id, spec, granted, wanted, len(place.cpus))
+    limits = [granted.ends_at, None if wanted.time_limit is None else at + wanted.time_limit]
+    return StepSpec(
+        job_id=job.id,
+        step_id=step.id,
+        kind=spec.kind,
+        name=wanted.name,
+        user=spec.user,
+        uid=spec.uid,
+        gid=spec.gid,
+        node=granted.node,
+        cwd=wanted.cwd,
+        argv=wanted.argv,
+        env={**wanted.env, **ours},
+        umask=wanted.umask,
+        ntasks=wanted.ntasks,
+        cpus_per_task=wanted.cpus_per_task,
+        cpus=place.cpus,
+        memory=wanted.memory or granted.memory,
+        deadline=min((limit for limit in limits if limit is not None), default=None),
+        kill_wait=state.settings.kill_wait,
+        container=wanted.container,
+        oci_conf=wanted.oci_conf,
+        stdio=wanted.stdio,
+        terminal=wanted.terminal,
+        kill_on_bad_exit=wanted.kill_on_bad_exit,
+        wait=wanted.wait,
+        directory=step_directory(state, step.key),
+    )
+
+
+def step_directory(state: State, key: StepKey) -> str:
+    return f"{state.settings.runtime}/steps/{key[0]}.{key[1]}"
+
+
+def seat_waiting(state: State, effects: Effects, job_id: int, at: float) -> None:
+    """Launch the steps of a job that find their CPUs now."""
+    seats = state.seats.get(job_id)
+    while seats is not None and (found := seats.next()) is not None:
+        step_id, place = found
+        step = state.steps[job_id, step_id]
+        effects.reply(
+            state.owners.get(step.key), "notice", sentence=f"Step created for job {job_id}"
+        )
+        if step.request.immediate is not None:
+            effects(do.CancelTimer(("patience", job_id, step_id)))
+        launch(state, effects, step, place, at)
+
+
+# -- end -------------------------------------------------------------------------------------------
+
+
+def finish_step(state: State, effects: Effects, step: Step, record: ExitRecord, at: float) -> None:
+    """A supervisor is done: tell who waits, and draw the consequences for the job."""
+    stopped = isinstance(step.state, life.StepCompleting)
+    step = state.put_step(life.advance_step(step, life.StepExited(record=record)))
+    effects(do.SaveStep(step))
+    effects(do.Forget(step.key))
+    answer = step_answer(state, step, record)
+    for client in (state.dismiss(step.key), *state.dismiss_watchers(step.key)):
+        effects.reply(client, "exit", **answer)
+    job = state.jobs[step.job_id]
+    if step.id == main_step_id(job) and isinstance(job.state, life.JobRunning):
+        decide(state, effects, job, life.outcome_of(record, stopped=stopped), at)
+    elif isinstance(job.state, life.JobCompleting):
+        emptied_if_so(state, effects, job, at)
+    else:
+        seat_waiting(state, effects, job.id, at)
+
+
+def step_answer(state: State, step: Step, record: ExitRecord) -> dict[str, object]:
+    """The fields of the "exit" event of a step."""
+    return {
+        "job_id": step.job_id,
+        "step_id": step.id,
+        "state": step.state.word.value,
+        "code": record.worst.code,
+        "node": state.node.name,
+        "record": to_json(record),
+    }
+
+
+def job_answer(state: State, job: Job) -> dict[str, object]:
+    """The fields of the "exit" event of a job, for ``sbatch --wait``."""
+    assert isinstance(job.state, life.JobEnded)
+    outcome = job.state.outcome
+    code = 128 + outcome.signal if outcome.signal else outcome.code
+    return {
+        "job_id": job.id,
+        "step_id": None,
+        "state": outcome.word.value,
+        "code": code or int(outcome.word != life.COMPLETED),
+        "signal": outcome.signal,
+        "node": state.node.name,
+    }
+
+
+def decide(
+    state: State,
+    effects: Effects,
+    job: Job,
+    outcome: Outcome,
+    at: float,
+    *,
+    signal: int = SIGTERM,
+) -> None:
+    """The running job ends as ``outcome`` says: its steps are told, and it completes."""
+    job = state.put_job(life.advance_job(job, life.JobDecided(outcome=outcome)))
+    effects(do.Save(job))
+    if job.spec.time_limit is not None and job.spec.kind != "run":
+        effects(do.CancelTimer(("limit", job.id, ALLOCATION)))
+    if outcome.word in (life.CANCELLED, life.TIMEOUT):
+        effects.reply(
+            state.owners.get((job.id, ALLOCATION)),
+            "revoked",
+            job_id=job.id,
+            state=outcome.word.value,
+        )
+    reason = "timeout" if outcome.word == life.TIMEOUT else "cancelled"
+    for step in state.steps_of(job.id):
+        stop_step(state, effects, step, reason, at, signal=signal)
+    emptied_if_so(state, effects, job, at)
+
+
+def stop_step(
+    state: State,
+    effects: Effects,
+    step: Step,
+    reason: str,
+    at: float,
+    *,
+    signal: int = SIGTERM,
+) -> None:
+    """Tell a step to end; a waiting one ends here.  SIGKILL may follow a softer signal."""
+    if isinstance(step.state, life.StepPending):
+        _withdraw_step(state, effects, step, signal, at)
+        return
+    if isinstance(step.state, life.StepCompleting):
+        if signal == SIGKILL:
+            effects(do.Terminate(step.key, reason, signal))
+        return
+    step = state.put_step(life.advance_step(step, life.StepStopped()))
+    effects(do.SaveStep(step))
+    effects(do.Terminate(step.key, reason, signal))
+
+
+def _withdraw_step(state: State, effects: Effects, step: Step, signal: int, at: float) -> None:
+    step = state.put_step(life.advance_step(step, life.StepWithdrawn(at=at)))
+    effects(do.SaveStep(step))
+    client = state.dismiss(step.key)
+    effects.reply(client, "notice", sentence=f"Cancelled pending job step with signal {signal}")
+    if client is not None:
+        effects.error(client, step_error(step.job_id, "Job/step already completing or completed"))
+
+
+def withdraw(state: State, effects: Effects, job: Job, error: RequestError, at: float) -> None:
+    """A job that has not started never will; ``error`` is what its client hears."""
+    outcome = Outcome(word=life.CANCELLED)
+    job = state.put_job(life.advance_job(job, life.JobWithdrawn(outcome=outcome, at=at)))
+    effects(do.Save(job))
+    if job.spec.immediate is not None:
+        effects(do.CancelTimer(("patience", job.id, ALLOCATION)))
+    for key in ((job.id, ALLOCATION), (job.id, RUN_STEP)):
+        client = state.dismiss(key)
+        if client is not None:
+            effects.error(client, error)
+    _tell_watchers(state, effects, job)
+    run_queue(state, effects, at)
+
+
+def emptied_if_so(state: State, effects: Effects, job: Job, at: float) -> None:
+    """If the completing job has no step left, it has ended, and others may start."""
+    if state.steps_of(job.id):
+        return
+    granted = allocation_of(job)
+    assert granted is not None
+    job = state.put_job(life.advance_job(job, life.JobEmptied(at=at)))
+    effects(do.Save(job))
+    state.resources.give_back(granted.cpus, granted.memory)
+    _tell_watchers(state, effects, job)
+    owner = state.dismiss((job.id, ALLOCATION))
+    if owner is not None:
+        effects.reply(owner, "done", job_id=job.id)
+        effects(do.Close(owner))
+    run_queue(state, effects, at)
+    quit_if_idle(state, effects)
+
+
+def _tell_watchers(state: State, effects: Effects, job: Job) -> None:
+    for client in state.dismiss_watchers((job.id, ALLOCATION)):
+        effects.reply(client, "exit", **job_answer(state, job))
+
+
+def quit_if_idle(state: State, effects: Effects) -> None:
+    """Do what a ``stop`` asked for, once nothing runs."""
+    if state.stopping is None or state.seats:
+        return
+    for client in state.stopping:
+        effects.reply(client, "done")
+    effects(do.Quit())
+
+
+def step_error(job_id: int, why: str) -> RequestError:
+    return RequestError(f"Unable to create step for job {job_id}: {why}")

@@ -1,0 +1,201 @@
+"""The SLURM_* variables of jobs, steps and tasks, and which of the user's variables go with them.
+
+The names are those that srun(1), sbatch(1) and salloc(1) list as OUTPUT ENVIRONMENT VARIABLES and
+that a real Slurm 22.05 sets.  Left out is what has no meaning on one node: SLURM_CONF, the address
+of a slurmctld (SLURM_WORKING_CLUSTER), TMPDIR.  srun's ports are there and 0: nobody listens.
+
+Variables of the job that a command was typed in never reach a new job: it would take itself for a
+step of the old one.  Where the manual and Slurm's --export disagree, this does as Slurm does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from roadstead.core.model import Allocation, JobSpec, StepRequest
+
+CLUSTER = "local"
+_LOOPBACK = "127.0.0.1"
+_DEFAULT_DEBUG = 3  # srun(1), SRUN_DEBUG: "info"
+
+# What only a job, step or task of ours sets.
+_OF_JOBS = (
+    "ENVIRONMENT", "SLURMD_NODENAME", "SLURM_CLUSTER_NAME", "SLURM_CONTAINER", "SLURM_CONTAINER_ID",
+    "SLURM_CPUS_ON_NODE", "SLURM_CPUS_PER_TASK", "SLURM_DISTRIBUTION",
+    "SLURM_GTIDS", "SLURM_JOBID", "SLURM_JOB_CPUS_PER_NODE",
+    "SLURM_JOB_CPUS_PER_NODE_PACK_GROUP_0", "SLURM_JOB_GID", "SLURM_JOB_ID", "SLURM_JOB_NAME",
+    "SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_JOB_PARTITION", "SLURM_JOB_UID",
+    "SLURM_JOB_USER", "SLURM_LAUNCH_NODE_IPADDR", "SLURM_LOCALID", "SLURM_MEM_PER_CPU",
+    "SLURM_MEM_PER_NODE", "SLURM_NNODES", "SLURM_NODEID", "SLURM_NODELIST", "SLURM_NODE_ALIASES",
+    "SLURM_NPROCS", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_OVERCOMMIT",
+    "SLURM_PRIO_PROCESS", "SLURM_PROCID", "SLURM_SRUN_COMM_HOST", "SLURM_SRUN_COMM_PORT",
+    "SLURM_STEPID", "SLURM_STEP_ID", "SLURM_STEP_LAUNCHER_PORT", "SLURM_STEP_NODELIST",
+    "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST", "SLURM_TASKS_PER_NODE", "SLURM_TASK_PID",
+    "SLURM_TOPOLOGY_ADDR", "SLURM_TOPOLOGY_ADDR_PATTERN", "SLURM_UMASK", "SRUN_DEBUG",
+    "ROADSTEAD_STEP",
+)  # fmt: skip
+
+
+def without_job(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment less the variables of the job that it comes from."""
+    left = dict(env)
+    for name in _OF_JOBS:
+        left.pop(name, None)
+    return left
+
+
+def exported(
+    env: Mapping[str, str], option: str | None, *, login: Mapping[str, str], batch: bool
+) -> dict[str, str]:
+    """What ``--export=option`` lets through of ``env``.
+
+    SLURM_* variables always pass.  A batch job that does not get everything starts from ``login``,
+    the variables that a login would set; a step starts from nothing.  With ALL, a value given in
+    the option overrides the user's for sbatch, and yields to it for srun.
+    """
+    if option is None or option.upper() == "ALL":
+        return dict(env)
+    words = _split(option)
+    whole = any(word.upper() == "ALL" for word in words)
+    result = {name: value for name, value in env.items() if name.startswith("SLURM_")}
+    if whole:
+        result = dict(env)
+    elif batch:
+        result = {**login, **result}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or name.upper() in ("ALL", "NONE", "NIL"):
+            continue
+        if not equals:
+            if name in env:
+                result[name] = env[name]
+        elif batch or not whole or name not in env:
+            result[name] = value
+    return result
+
+
+def _split(option: str) -> list[str]:
+    """The words between the commas that are outside quotes."""
+    words, word, quote = [], "", ""
+    for char in option:
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char == ",":
+            words.append(word)
+            word = ""
+            continue
+        word += char
+    return [*words, word]
+
+
+def allocation(job_id: int, spec: JobSpec, granted: Allocation) -> dict[str, str]:
+    """The variables of salloc's local command: the job's, for whoever is not one of its tasks."""
+    cpus = str(len(granted.cpus))
+    env = {
+        "SLURM_CLUSTER_NAME": CLUSTER,
+        "SLURM_JOBID": str(job_id),
+        "SLURM_JOB_CPUS_PER_NODE": cpus,
+        "SLURM_JOB_ID": str(job_id),
+        "SLURM_JOB_NAME": spec.name,
+        "SLURM_JOB_NODELIST": granted.node,
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_JOB_PARTITION": spec.partition,
+        "SLURM_NNODES": "1",
+        "SLURM_NODELIST": granted.node,
+        "SLURM_NODE_ALIASES": "(null)",
+        "SLURM_SUBMIT_DIR": spec.submit_dir,
+        "SLURM_SUBMIT_HOST": granted.node,
+        "SLURM_TASKS_PER_NODE": str(spec.ntasks),
+    }
+    if "ntasks" in spec.asked:
+        env["SLURM_NTASKS"] = env["SLURM_NPROCS"] = str(spec.ntasks)
+    if "cpus-per-task" in spec.asked:
+        env["SLURM_CPUS_PER_TASK"] = str(spec.cpus_per_task)
+    if "ntasks-per-node" in spec.asked:
+        env["SLURM_NTASKS_PER_NODE"] = str(spec.ntasks)
+    if "mem" in spec.asked:
+        env["SLURM_MEM_PER_NODE"] = str(spec.memory)
+    if "mem-per-cpu" in spec.asked:
+        env["SLURM_MEM_PER_CPU"] = str(spec.memory // max(1, len(granted.cpus)))
+    if spec.overcommit:
+        env["SLURM_OVERCOMMIT"] = "1"
+    if spec.container is not None:
+        env["SLURM_CONTAINER"] = spec.container.bundle
+        if spec.container.id:
+            env["SLURM_CONTAINER_ID"] = spec.container.id
+    return env
+
+
+def node(job_id: int, spec: JobSpec, granted: Allocation) -> dict[str, str]:
+    """What every process of a job on its node has over its allocation's variables."""
+    return {
+        **allocation(job_id, spec, granted),
+        "SLURMD_NODENAME": granted.node,
+        "SLURM_CPUS_ON_NODE": str(len(granted.cpus)),
+        "SLURM_JOB_GID": str(spec.gid),
+        "SLURM_JOB_UID": str(spec.uid),
+        "SLURM_JOB_USER": spec.user,
+        "SLURM_PRIO_PROCESS": "0",
+        "SLURM_TOPOLOGY_ADDR": granted.node,
+        "SLURM_TOPOLOGY_ADDR_PATTERN": "node",
+    }
+
+
+def batch(job_id: int, spec: JobSpec, granted: Allocation) -> dict[str, str]:
+    """The variables of a batch script."""
+    return {**node(job_id, spec, granted), "ENVIRONMENT": "BATCH"}
+
+
+def step(
+    job_id: int, step_id: int, spec: JobSpec, granted: Allocation, request: StepRequest, cpus: int
+) -> dict[str, str]:
+    """The variables of a step that srun started, common to its tasks."""
+    tasks = str(request.ntasks)
+    env = node(job_id, spec, granted)
+    env |= {
+        "SLURM_CPUS_ON_NODE": str(cpus),
+        "SLURM_LAUNCH_NODE_IPADDR": _LOOPBACK,
+        "SLURM_NPROCS": tasks,
+        "SLURM_NTASKS": tasks,
+        "SLURM_SRUN_COMM_HOST": _LOOPBACK,
+        "SLURM_SRUN_COMM_PORT": "0",
+        "SLURM_STEPID": str(step_id),
+        "SLURM_STEP_ID": str(step_id),
+        "SLURM_STEP_LAUNCHER_PORT": "0",
+        "SLURM_STEP_NODELIST": granted.node,
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_STEP_NUM_TASKS": tasks,
+        "SLURM_STEP_TASKS_PER_NODE": tasks,
+        "SLURM_TASKS_PER_NODE": tasks,
+        "SLURM_UMASK": f"{request.umask:04o}",
+        "SRUN_DEBUG": str(_DEFAULT_DEBUG),
+    }
+    if spec.kind != "run":
+        env["SLURM_DISTRIBUTION"] = "block"
+        env["SLURM_JOB_CPUS_PER_NODE_PACK_GROUP_0"] = str(len(granted.cpus))
+    if "cpus-per-task" in request.asked:
+        env["SLURM_CPUS_PER_TASK"] = str(request.cpus_per_task)
+    if request.container is None:
+        env.pop("SLURM_CONTAINER", None)
+        env.pop("SLURM_CONTAINER_ID", None)
+    else:
+        env["SLURM_CONTAINER"] = request.container.bundle
+        if request.container.id:
+            env["SLURM_CONTAINER_ID"] = request.container.id
+    return env
+
+
+def task(number: int, ntasks: int) -> dict[str, str]:
+    """The variables that tell the tasks of a step on one node apart.
+
+    SLURM_TASK_PID is not among them: only who starts the task knows it.
+    """
+    return {
+        "SLURM_GTIDS": ",".join(str(each) for each in range(ntasks)),
+        "SLURM_LOCALID": str(number),
+        "SLURM_NODEID": "0",
+        "SLURM_PROCID": str(number),
+    }

@@ -1,0 +1,520 @@
+"""What happens next: ``react(state, effects, event)`` decides, and does nothing itself.
+
+One function for each event, and for each request of a client, named after it.  It changes the state
+and records effects; the controller commits and carries them out.  No clock, no socket, no disk: a
+test is a state, an event and the list of effects, with nothing left over.  The moves that several
+of them share are in course.py.
+
+A request that cannot be met raises a RoadsteadError, which is its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from roadstead.core import cancel, course, request, views
+from roadstead.core import effects as do
+from roadstead.core import events as on
+from roadstead.core import lifecycle as life
+from roadstead.core.course import ALLOCATION, RUN_STEP
+from roadstead.core.effects import Effects
+from roadstead.core.lifecycle import Job, Outcome, Step
+from roadstead.core.model import (
+    BATCH_STEP,
+    INTERACTIVE_STEP,
+    ExitRecord,
+    JobKind,
+    JobSpec,
+    StepRequest,
+    TaskExit,
+)
+from roadstead.core.schedule import Seats
+from roadstead.core.state import Role, State, allocation_of
+from roadstead.errors import EngineError, RequestError, RoadsteadError
+
+BUSY: Final = "Requested nodes are busy"
+_AT_ONCE: Final = 1.0  # --immediate=1 and less: in this very turn (srun(1))
+_ROADSTEAD_FAILED: Final = 125
+_SIGKILL: Final = 9
+
+
+def react(state: State, effects: Effects, event: on.Event) -> None:
+    """Let ``state`` become what it is after ``event``; record what is to be done."""
+    match event:
+        case on.Message():
+            on_message(state, effects, event)
+        case on.ClientGone():
+            on_client_gone(state, effects, event)
+        case on.OwnerGone():
+            on_owner_gone(state, effects, event)
+        case on.Started():
+            on_started(state, effects, event)
+        case on.Noticed():
+            effects.reply(state.owners.get(event.step), "notice", sentence=event.sentence)
+        case on.Exited():
+            on_exited(state, effects, event)
+        case on.Vanished():
+            on_vanished(state, effects, event)
+        case on.Due():
+            on_due(state, effects, event)
+        case on.Restored():
+            on_restored(state, effects, event)
+
+
+# -- requests of clients ---------------------------------------------------------------------------
+
+
+def on_message(state: State, effects: Effects, event: on.Message) -> None:
+    """Find the request's function; an error of the user's is its answer."""
+    name = event.body.get("op")
+    handler = REQUESTS.get(name) if isinstance(name, str) else None
+    try:
+        if handler is None:
+            raise EngineError(f"unknown request: {name}")
+        handler(state, effects, event)
+    except RoadsteadError as error:
+        effects.error(event.client, error)
+
+
+def on_submit(state: State, effects: Effects, event: on.Message) -> None:
+    """sbatch: the job is accepted once it is on disk, environment, script and all."""
+    known = _known(state, event)
+    if known is not None:
+        effects.reply(event.client, "submitted", job_id=known.id)
+        return
+    spec = _job_spec(state, "batch", event)
+    job = _new_job(state, replace(spec, env={}, script=""), event.at)
+    effects(do.SavePayload(job.id, spec.env, spec.script))
+    effects(do.Save(job))
+    effects.reply(event.client, "submitted", job_id=job.id)
+    course.run_queue(state, effects, event.at)
+
+
+def on_run(state: State, effects: Effects, event: on.Message) -> None:
+    """srun: a step, in the allocation that it names or in a job of its own."""
+    known = _known(state, event)
+    if known is not None:
+        _attach(state, effects, known, RUN_STEP, event)
+    elif request.is_for_step(event.body):
+        _run_in_job(state, effects, event)
+    else:
+        _new_job_with_client(state, effects, "run", RUN_STEP, event)
+
+
+def on_allocate(state: State, effects: Effects, event: on.Message) -> None:
+    """salloc: an allocation that lasts as long as the connection."""
+    if _known(state, event) is not None:
+        raise RequestError("Job submit/allocate failed: this request was made before")
+    _new_job_with_client(state, effects, "alloc", None, event)
+
+
+def _new_job_with_client(
+    state: State, effects: Effects, kind: JobKind, step_id: int | None, event: on.Message
+) -> None:
+    spec = _job_spec(state, kind, event)
+    job = _new_job(state, replace(spec, env={}), event.at)
+    state.environments[job.id] = spec.env
+    role = "allocation" if step_id is None else "step"
+    state.own(event.client, Role(role, job.id, step_id))
+    effects(do.Save(job))
+    course.run_queue(state, effects, event.at)
+    if not isinstance(state.jobs[job.id].state, life.JobPending):
+        return
+    if spec.immediate is not None and spec.immediate <= _AT_ONCE:
+        course.withdraw(state, effects, job, _busy(job), event.at)
+        return
+    if spec.immediate is not None:
+        effects(do.SetTimer(("patience", job.id, ALLOCATION), event.at + spec.immediate))
+    if spec.hold:
+        effects.reply(
+            event.client, "notice", sentence="Job is in held state, pending scheduler release"
+        )
+    reason = views.reason(state, job)
+    effects.reply(event.client, "pending", job_id=job.id, reason=reason)
+
+
+def _run_in_job(state: State, effects: Effects, event: on.Message) -> None:
+    job_id, wanted = request.step(event.body, state.site, event.facts.extra)
+    job = _job_for_step(state, job_id, wanted)
+    seats = state.seats[job_id]
+    parent = state.steps.get((job_id, -1 if wanted.parent_step is None else wanted.parent_step))
+    if parent is None or allocation_of(job) is None or parent.id in (BATCH_STEP, INTERACTIVE_STEP):
+        wanted = replace(wanted, parent_step=None)
+    must_wait = seats.has_line(wanted) and not wanted.overlap and not wanted.interactive
+    step_id = state.new_step_id(job_id)
+    if wanted.interactive and (job_id, INTERACTIVE_STEP) not in state.steps:
+        step_id = INTERACTIVE_STEP
+    place = None if must_wait else seats.place(step_id, wanted)
+    if place is None and wanted.immediate is not None and wanted.immediate <= _AT_ONCE:
+        raise course.step_error(job_id, BUSY)
+    step = Step(
+        job_id=job_id,
+        id=step_id,
+        request=wanted,
+        submitted_at=event.at,
+        state=life.StepPending(),
+    )
+    state.own(event.client, Role("step", job_id, step_id))
+    if place is not None:
+        course.launch(state, effects, step, place, event.at)
+        return
+    seats.wait(step_id, wanted)
+    state.put_step(step)
+    effects(do.SaveStep(step))
+    if wanted.immediate is not None:
+        effects(do.SetTimer(("patience", job_id, step_id), event.at + wanted.immediate))
+    sentence = f"Job {job_id} step creation temporarily disabled, retrying ({BUSY})"
+    effects.reply(event.client, "notice", sentence=sentence)
+
+
+def _job_for_step(state: State, job_id: int, wanted: StepRequest) -> Job:
+    """The job that a step may start in; raises RequestError where it may not."""
+    job = state.jobs.get(job_id)
+    if job is None:
+        raise RequestError(
+            f"Unable to confirm allocation for job {job_id}: Invalid job id specified",
+            hint=f"Check SLURM_JOB_ID environment variable. Expired or invalid job {job_id}",
+        )
+    if isinstance(job.state, life.JobPending):
+        raise course.step_error(job_id, "Job is pending execution")
+    if not isinstance(job.state, life.JobRunning):
+        raise course.step_error(job_id, "Job/step already completing or completed")
+    if not state.seats[job_id].can_ever_place(wanted):
+        raise course.step_error(job_id, "More processors requested than permitted")
+    if job.spec.memory and wanted.memory > job.spec.memory:
+        raise course.step_error(job_id, "Memory required by task is not available")
+    return job
+
+
+def on_wait(state: State, effects: Effects, event: on.Message) -> None:
+    """Tell this client how a step or a job ends.
+
+    Whoever waits for a step that has lost its owner (a controller ago) is its owner from now on.
+    """
+    job_id, step_id = _number(event.body, "job_id"), event.body.get("step_id")
+    if step_id is None and job_id in state.jobs:
+        state.watch(event.client, Role("watch", job_id))
+    elif type(step_id) is int and (job_id, step_id) in state.steps:
+        role = Role("step", job_id, step_id)
+        if role.key in state.owners:
+            state.watch(event.client, replace(role, kind="watch"))
+        else:
+            state.own(event.client, role)
+            _tell_started(state, effects, state.steps[role.key])
+    else:
+        effects.reply(event.client, "exit", **_ended_answer(state, event))
+
+
+def _ended_answer(state: State, event: on.Message) -> dict[str, object]:
+    """How it ended, from what the journal had."""
+    step = event.facts.ended_step
+    if step is not None and isinstance(step.state, life.StepEnded) and step.state.record:
+        return course.step_answer(state, step, step.state.record)
+    for job in event.facts.ended_jobs:
+        return course.job_answer(state, job)
+    raise RequestError("Invalid job id specified")
+
+
+def on_query(state: State, effects: Effects, event: on.Message) -> None:
+    """squeue, sinfo, scontrol show."""
+    effects.reply(event.client, "answer", **views.answer(state, event.body, event.facts, event.at))
+
+
+def on_cancel(state: State, effects: Effects, event: on.Message) -> None:
+    """scancel."""
+    cancelled, errors = cancel.cancel(state, effects, event.body, event.at)
+    effects.reply(event.client, "done", cancelled=cancelled, errors=errors)
+
+
+def on_stop(state: State, effects: Effects, event: on.Message) -> None:
+    """End the controller: when nothing runs, or now, and leave what runs to the next one."""
+    if event.body.get("now") is True:
+        effects.reply(event.client, "done")
+        effects(do.Quit())
+        return
+    state.stopping = [*(state.stopping or []), event.client]
+    course.quit_if_idle(state, effects)
+
+
+# -- within a conversation -------------------------------------------------------------------------
+
+
+def on_signal(state: State, effects: Effects, event: on.Message) -> None:
+    """srun got a signal that its tasks are to get."""
+    step = _own_step(state, event)
+    if step is not None and not isinstance(step.state, life.StepPending):
+        effects(do.Signal(step.key, _number(event.body, "signal")))
+
+
+def on_terminate(state: State, effects: Effects, event: on.Message) -> None:
+    """srun was interrupted twice."""
+    step = _own_step(state, event)
+    if step is not None:
+        course.stop_step(state, effects, step, "cancelled", event.at)
+
+
+def on_resize(state: State, effects: Effects, event: on.Message) -> None:
+    """The user's terminal has another size."""
+    step = _own_step(state, event)
+    if step is not None and not isinstance(step.state, life.StepPending):
+        rows, columns = _number(event.body, "rows"), _number(event.body, "columns")
+        effects(do.Resize(step.key, rows, columns))
+
+
+def on_release(state: State, effects: Effects, event: on.Message) -> None:
+    """salloc's command has ended, with ``code``; the answer comes when the job is over."""
+    role = state.roles.get(event.client)
+    job = None if role is None or role.kind != "allocation" else state.jobs.get(role.job_id)
+    if job is None:
+        effects.reply(event.client, "done")
+        effects(do.Close(event.client))
+    elif isinstance(job.state, life.JobPending):
+        course.withdraw(state, effects, job, _revoked(job), event.at)
+    elif isinstance(job.state, life.JobRunning):
+        code = event.body.get("code", 0)
+        course.decide(state, effects, job, _released(code if type(code) is int else 0), event.at)
+
+
+def on_keep(state: State, effects: Effects, event: on.Message) -> None:
+    """salloc --no-shell: the allocation outlives its client."""
+    role = state.roles.get(event.client)
+    if role is None or role.kind != "allocation":
+        raise RequestError("no allocation to keep")
+    state.dismiss(role.key)
+    job = state.jobs[role.job_id]
+    job = state.put_job(replace(job, spec=replace(job.spec, client_pid=0)))
+    effects(do.Save(job))
+    effects.reply(event.client, "done", job_id=job.id)
+
+
+Handler = Callable[[State, Effects, on.Message], None]
+
+REQUESTS: Final[dict[str, Handler]] = {
+    "run": on_run,
+    "submit": on_submit,
+    "allocate": on_allocate,
+    "wait": on_wait,
+    "query": on_query,
+    "cancel": on_cancel,
+    "stop": on_stop,
+    "signal": on_signal,
+    "terminate": on_terminate,
+    "resize": on_resize,
+    "release": on_release,
+    "keep": on_keep,
+}
+
+
+# -- connections and processes ---------------------------------------------------------------------
+
+
+def on_client_gone(state: State, effects: Effects, event: on.ClientGone) -> None:
+    """A command was killed, or has heard all that it wanted: what it owned ends with it."""
+    role = state.forget(event.client)
+    if role is None or role.kind == "watch":
+        return
+    job = state.jobs.get(role.job_id)
+    step = state.steps.get(role.key)
+    if step is not None:
+        course.stop_step(state, effects, step, "cancelled", event.at)
+    elif job is not None and isinstance(job.state, life.JobPending):
+        course.withdraw(state, effects, job, _revoked(job), event.at)
+    elif job is not None and role.kind == "allocation":
+        _end_allocation(state, effects, job, event.at)
+
+
+def on_owner_gone(state: State, effects: Effects, event: on.OwnerGone) -> None:
+    """The same, for a command that was a client of an earlier controller."""
+    job = state.jobs.get(event.job_id)
+    if job is None or not job.spec.client_pid:
+        return
+    step = state.steps.get((job.id, RUN_STEP))
+    if job.spec.kind == "alloc" and (job.id, ALLOCATION) not in state.owners:
+        _end_allocation(state, effects, job, event.at)
+    elif job.spec.kind == "run" and step is not None and step.key not in state.owners:
+        course.stop_step(state, effects, step, "cancelled", event.at)
+
+
+def _end_allocation(state: State, effects: Effects, job: Job, at: float) -> None:
+    if isinstance(job.state, life.JobRunning):
+        course.decide(state, effects, job, Outcome(word=life.CANCELLED), at)
+
+
+def on_started(state: State, effects: Effects, event: on.Started) -> None:
+    """Not journaled: after a restart the supervisor itself says that it is there."""
+    step = state.steps.get(event.step)
+    if step is None or isinstance(step.state, life.StepPending):
+        return
+    step = state.put_step(life.advance_step(step, life.StepReported(pid=event.pid, at=event.at)))
+    _tell_started(state, effects, step)
+
+
+def _tell_started(state: State, effects: Effects, step: Step) -> None:
+    effects.reply(
+        state.owners.get(step.key),
+        "started",
+        job_id=step.job_id,
+        step_id=step.id,
+        node=state.node.name,
+    )
+
+
+def on_exited(state: State, effects: Effects, event: on.Exited) -> None:
+    """A supervisor is done.  Its file and its message say the same; the second is ignored."""
+    step = state.steps.get(event.step)
+    if step is not None and not isinstance(step.state, life.StepPending):
+        course.finish_step(state, effects, step, event.record, event.at)
+
+
+def on_vanished(state: State, effects: Effects, event: on.Vanished) -> None:
+    """A supervisor was killed.  One that had not begun may begin again, if it needs no client."""
+    step = state.steps.get(event.step)
+    if step is None or isinstance(step.state, life.StepPending):
+        return
+    if not event.begun and step.id == BATCH_STEP and isinstance(step.state, life.StepRunning):
+        job = state.jobs[step.job_id]
+        spec = course.step_spec(state, job, step, step.state.place, event.at)
+        effects(do.Launch(spec, None, job.id))
+        return
+    assert isinstance(step.state, (life.StepRunning, life.StepCompleting))
+    record = ExitRecord(
+        job_id=step.job_id,
+        step_id=step.id,
+        tasks=(
+            TaskExit(
+                procid=0,
+                code=_ROADSTEAD_FAILED,
+                reason="roadstead",
+                message=f"StepId={step.job_id}.{step.id}: its supervisor was killed",
+                hint="what it left behind has been removed; submit the job again",
+            ),
+        ),
+        started_at=step.state.started_at,
+        ended_at=event.at,
+    )
+    course.finish_step(state, effects, step, record, event.at)
+
+
+def on_due(state: State, effects: Effects, event: on.Due) -> None:
+    """Time is up: a job's limit, or the patience of --immediate."""
+    kind, job_id, step_id = event.timer
+    job = state.jobs.get(job_id)
+    if job is None:
+        return
+    if kind == "limit" and isinstance(job.state, life.JobRunning):
+        outcome = Outcome(word=life.TIMEOUT, reason="TimeLimit")
+        course.decide(state, effects, job, outcome, event.at)
+    elif kind == "patience" and isinstance(job.state, life.JobPending):
+        course.withdraw(state, effects, job, _busy(job), event.at)
+    elif kind == "patience" and (step := state.steps.get((job_id, step_id))) is not None:
+        if isinstance(step.state, life.StepPending):
+            effects.error(state.dismiss(step.key), course.step_error(job_id, BUSY))
+            course.stop_step(state, effects, step, "cancelled", event.at)
+
+
+# -- restart ---------------------------------------------------------------------------------------
+
+
+def on_restored(state: State, effects: Effects, event: on.Restored) -> None:
+    """Take over from the controller before us.  Its clients are gone: what only waited with one
+    is withdrawn; what runs is looked for."""
+    state.next_job_id = event.next_job_id
+    state.next_step_ids = dict(event.next_step_ids)
+    for job in event.jobs:
+        _restore_job(state, effects, job)
+    for step in event.steps:
+        state.put_step(step)
+        if isinstance(step.state, (life.StepRunning, life.StepCompleting)):
+            state.seats[step.job_id].seat(step.id, step.request, step.state.place)
+            effects(do.Adopt(step.key))
+        else:
+            course.stop_step(state, effects, step, "cancelled", event.at)
+    for job in event.jobs:
+        if isinstance(job.state, life.JobPending) and job.spec.kind != "batch":
+            course.withdraw(state, effects, job, _revoked(job), event.at)
+        elif isinstance(job.state, life.JobCompleting):
+            course.emptied_if_so(state, effects, job, event.at)
+    course.run_queue(state, effects, event.at)
+
+
+def _restore_job(state: State, effects: Effects, job: Job) -> None:
+    state.put_job(job)
+    granted = allocation_of(job)
+    if granted is None:
+        state.queue.add(job.id)
+        return
+    state.seats[job.id] = Seats(granted.cpus)
+    state.resources.take_again(granted.cpus, granted.memory)
+    if isinstance(job.state, life.JobRunning):
+        course.arm_limit(effects, job)
+        if job.spec.client_pid:
+            effects(do.WatchOwner(job.id, job.spec.client_pid, job.submitted_at))
+
+
+# -- small change ----------------------------------------------------------------------------------
+
+
+def _known(state: State, event: on.Message) -> Job | None:
+    """The job that this very request has made before: its client did not hear the answer."""
+    key = event.body.get("key")
+    if not key or not isinstance(key, str):
+        return None
+    job_id = state.keys.get(key)
+    return event.facts.known if job_id is None else state.jobs[job_id]
+
+
+def _attach(state: State, effects: Effects, job: Job, step_id: int, event: on.Message) -> None:
+    """srun asks for a job that it has already: it becomes its client again."""
+    step = state.steps.get((job.id, step_id))
+    if isinstance(job.state, life.JobEnded):
+        effects.reply(event.client, "exit", **course.job_answer(state, job))
+    elif step is None or step.key in state.owners:
+        raise RequestError("Unable to allocate resources: this request was made before")
+    else:
+        state.own(event.client, Role("step", job.id, step_id))
+        _tell_started(state, effects, step)
+
+
+def _job_spec(state: State, kind: JobKind, event: on.Message) -> JobSpec:
+    if state.stopping is not None:
+        raise EngineError(
+            "the controller is stopping and takes no new jobs",
+            hint="wait until its jobs have ended, or: roadstead engine stop --now",
+        )
+    return request.job(kind, event.body, state.site, event.facts.extra)
+
+
+def _new_job(state: State, spec: JobSpec, at: float) -> Job:
+    pending = life.JobPending(held=spec.hold)
+    job = Job(id=state.new_job_id(), spec=spec, submitted_at=at, state=pending)
+    state.put_job(job)
+    state.queue.add(job.id)
+    return job
+
+
+def _own_step(state: State, event: on.Message) -> Step | None:
+    role = state.roles.get(event.client)
+    return None if role is None or role.kind != "step" else state.steps.get(role.key)
+
+
+def _busy(job: Job) -> RequestError:
+    return RequestError(f"{request.REFUSED[job.spec.kind]}: {BUSY}")
+
+
+def _revoked(job: Job) -> RequestError:
+    return RequestError(f"Job allocation {job.id} has been revoked")
+
+
+def _released(code: int) -> Outcome:
+    if code == 0:
+        return Outcome(word=life.COMPLETED)
+    return Outcome(word=life.FAILED, code=code, reason="NonZeroExitCode")
+
+
+def _number(body: Any, name: str) -> int:
+    value = body.get(name)
+    if type(value) is not int:
+        raise EngineError(f"malformed request: {name}")
+    return value

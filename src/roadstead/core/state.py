@@ -1,0 +1,178 @@
+"""All that the controller knows: unfinished jobs, their live steps, who waits for what.
+
+Indexes are kept so that an event costs what it changes: a job's live steps, a step's owner, the
+queue and the free CPUs are looked up, never searched for.  What has ended leaves the state and is
+in the journal.  Only ``put_job`` and ``put_step`` store what ``lifecycle`` returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from roadstead.core.events import Client
+from roadstead.core.lifecycle import (
+    FINAL,
+    Job,
+    JobCompleting,
+    JobPending,
+    JobRunning,
+    Step,
+    StepKey,
+)
+from roadstead.core.model import Allocation, JobSpec
+from roadstead.core.request import Site
+from roadstead.core.schedule import Node, Queue, Resources, Seats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the controller was started with."""
+
+    runtime: str
+    version: str = ""
+    kill_wait: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a client's connection stands for.  The owner of a step or an allocation ends it by
+    closing; a watcher only wants to hear the end."""
+
+    kind: Literal["step", "allocation", "watch"]
+    job_id: int
+    step_id: int | None = None
+
+    @property
+    def key(self) -> StepKey:
+        return self.job_id, -1 if self.step_id is None else self.step_id
+
+
+class State:
+    """The controller's knowledge between two events."""
+
+    def __init__(self, site: Site, settings: Settings) -> None:
+        self.site = site
+        self.settings = settings
+        self.jobs: dict[int, Job] = {}
+        self.steps: dict[StepKey, Step] = {}
+        self.seats: dict[int, Seats] = {}
+        self.queue = Queue()
+        self.resources = Resources(site.node)
+        self.roles: dict[Client, Role] = {}
+        self.owners: dict[StepKey, Client] = {}  # of a step; of an allocation under (job, -1)
+        self.watchers: dict[StepKey, list[Client]] = {}
+        self.keys: dict[str, int] = {}
+        self.environments: dict[int, dict[str, str]] = {}  # of jobs that wait with their client
+        self.next_job_id = 1
+        self.next_step_ids: dict[int, int] = {}
+        self.stopping: list[Client] | None = None
+        self._live: dict[int, dict[int, None]] = {}
+
+    @property
+    def node(self) -> Node:
+        return self.site.node
+
+    # -- jobs and steps -------------------------------------------------------------------------
+
+    def put_job(self, job: Job) -> Job:
+        """Store what a job has become; one that has ended is forgotten."""
+        if job.state.word in FINAL:
+            self.jobs.pop(job.id, None)
+            self.seats.pop(job.id, None)
+            self.next_step_ids.pop(job.id, None)
+            self.environments.pop(job.id, None)
+            self.keys.pop(job.spec.key, None)
+            return job
+        self.jobs[job.id] = job
+        if job.spec.key:
+            self.keys[job.spec.key] = job.id
+        return job
+
+    def put_step(self, step: Step) -> Step:
+        """Store what a step has become; one that has ended is forgotten."""
+        live = self._live.setdefault(step.job_id, {})
+        if step.state.word not in FINAL:
+            self.steps[step.key] = step
+            live[step.id] = None
+            return step
+        self.steps.pop(step.key, None)
+        live.pop(step.id, None)
+        if not live:
+            del self._live[step.job_id]
+        if step.job_id in self.seats:
+            self.seats[step.job_id].leave(step.id)
+        return step
+
+    def steps_of(self, job_id: int) -> list[Step]:
+        """The live steps of a job, waiting ones included."""
+        return [self.steps[job_id, step_id] for step_id in self._live.get(job_id, ())]
+
+    def new_job_id(self) -> int:
+        self.next_job_id += 1
+        return self.next_job_id - 1
+
+    def new_step_id(self, job_id: int) -> int:
+        number = self.next_step_ids.get(job_id, 0)
+        self.next_step_ids[job_id] = number + 1
+        return number
+
+    def waiting_spec(self, job_id: int) -> JobSpec | None:
+        """The specification of a job that may start, None for one that may not (any more)."""
+        job = self.jobs.get(job_id)
+        if job is None or not isinstance(job.state, JobPending) or job.state.held:
+            return None
+        return job.spec
+
+    def first_in_line(self) -> int | None:
+        return self.queue.head(lambda job_id: self.waiting_spec(job_id) is not None)
+
+    def running_jobs(self) -> Iterator[Job]:
+        """Jobs that have an allocation.  Their number is bounded by the node's CPUs."""
+        return (self.jobs[job_id] for job_id in self.seats)
+
+    # -- clients --------------------------------------------------------------------------------
+
+    def own(self, client: Client, role: Role) -> None:
+        """The client's connection is what keeps this step or allocation."""
+        self.roles[client] = role
+        self.owners[role.key] = client
+
+    def watch(self, client: Client, role: Role) -> None:
+        self.roles[client] = role
+        self.watchers.setdefault(role.key, []).append(client)
+
+    def dismiss(self, role_key: StepKey) -> Client | None:
+        """The owner, who is one no longer."""
+        client = self.owners.pop(role_key, None)
+        if client is not None:
+            self.roles.pop(client, None)
+        return client
+
+    def dismiss_watchers(self, role_key: StepKey) -> list[Client]:
+        clients = self.watchers.pop(role_key, [])
+        for client in clients:
+            self.roles.pop(client, None)
+        return clients
+
+    def forget(self, client: Client) -> Role | None:
+        """The client is gone; what it stood for."""
+        role = self.roles.pop(client, None)
+        if role is None:
+            return None
+        if role.kind == "watch":
+            left = [each for each in self.watchers[role.key] if each != client]
+            if left:
+                self.watchers[role.key] = left
+            else:
+                del self.watchers[role.key]
+        else:
+            del self.owners[role.key]
+        return role
+
+
+def allocation_of(job: Job) -> Allocation | None:
+    """What the job has of the node now."""
+    state = job.state
+    return state.allocation if isinstance(state, (JobRunning, JobCompleting)) else None

@@ -1,0 +1,179 @@
+"""Who may import whom, and who may touch what: the architecture, held by reading the imports.
+
+    cli → engines → (step, systems, images, oci, plugins) → core → errors
+    controller → (step, plugins) → core
+    host: used by all but core, imports none of them
+
+A room may import the rooms below it and itself.  `step` stands over `systems`, `images` and `oci`,
+which it puts to use, and `plugins` over none of them.  Imports for annotations count here: they are
+knowledge as well.  For contact with the world they do not: nothing of theirs runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src"
+
+_NODE = {"systems", "images", "oci", "plugins", "core", "host", "errors"}
+BELOW: dict[str, set[str]] = {
+    "errors": set(),
+    "host": {"errors"},
+    "core": {"errors"},
+    "oci": {"core", "host", "errors"},
+    "images": {"oci", "core", "host", "errors"},
+    "systems": {"images", "oci", "core", "host", "errors"},
+    "plugins": {"core", "host", "errors"},
+    "step": _NODE,
+    "engines": {"step", *_NODE},
+    "cli": {"engines", "step", *_NODE},
+    "controller": {"step", *_NODE},
+    "__main__": {"cli", "errors"},
+}
+
+# Contact with the world has one door each.
+DOOR: dict[str, str] = {
+    "subprocess": "host",
+    "_posixsubprocess": "host",
+    "multiprocessing": "host",
+    "ctypes": "host",
+    "socket": "host",
+    "_socket": "host",
+    "signal": "host",
+    "_signal": "host",
+    "sqlite3": "controller",
+}
+# os functions that start a program or replace this one.
+LAUNCHES = ("exec", "fork", "popen", "posix_spawn", "spawn", "system")
+
+PURE = ("core/", "oci/conf.py", "oci/patterns.py", "cli/options.py")
+IMPURE = {
+    *("os", "posix", "io", "pathlib", "shutil", "tempfile", "glob"),
+    *("time", "_thread", "threading", "random", "secrets"),
+    *("socket", "_socket", "select", "selectors", "signal", "_signal"),
+    *("subprocess", "_posixsubprocess", "sqlite3"),
+}
+
+
+class Import(NamedTuple):
+    """One imported name, in full."""
+
+    name: str
+    line: int
+    for_types: bool
+
+
+def modules() -> list[Path]:
+    return sorted((SOURCE / "roadstead").rglob("*.py"))
+
+
+def place(path: Path) -> str:
+    """The file's path inside the package, for people: `core/model.py`."""
+    return path.relative_to(SOURCE / "roadstead").as_posix()
+
+
+def room(path: Path) -> str:
+    """`core` for core/model.py, `errors` for errors.py."""
+    return place(path).partition("/")[0].removesuffix(".py")
+
+
+def _guarded(tree: ast.Module) -> set[ast.AST]:
+    """Everything under `if TYPE_CHECKING:`."""
+    tests = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
+    guards = [node for node in tests if ast.unparse(node.test).endswith("TYPE_CHECKING")]
+    return {inner for guard in guards for part in guard.body for inner in ast.walk(part)}
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every import of a module, wherever it stands."""
+    tree = ast.parse(path.read_text(), path)
+    guarded = _guarded(tree)
+    package = ["roadstead", *place(path).split("/")[:-1]]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, node in guarded)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield Import(f"{origin}.{alias.name}", node.lineno, node in guarded)
+
+
+def each_module(test: object) -> object:
+    return pytest.mark.parametrize("path", modules(), ids=place)(test)  # type: ignore[arg-type]
+
+
+@each_module
+def test_imports_point_down(path: Path) -> None:
+    own = room(path)
+    allowed = {own} | BELOW.get(own, set())
+    wrong = [
+        f"{place(path)}:{each.line} imports {each.name}"
+        for each in imports(path)
+        if each.name.startswith("roadstead.")
+        # `from roadstead import __version__` is for everybody.
+        and each.name.split(".")[1] not in allowed | {"__version__"}
+    ]
+    assert wrong == []
+
+
+@each_module
+def test_the_world_is_touched_in_one_place(path: Path) -> None:
+    wrong = [
+        f"{place(path)}:{each.line} imports {each.name}"
+        for each in imports(path)
+        if not each.for_types and (door := DOOR.get(each.name.split(".")[0])) and room(path) != door
+    ]
+    assert wrong == []
+
+
+@each_module
+def test_programs_are_started_in_host_alone(path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = [(ast.unparse(call.func), call.lineno) for call in calls]
+    wrong = [
+        f"{place(path)}:{line} calls {name}"
+        for name, line in names
+        if name.startswith(tuple(f"os.{each}" for each in LAUNCHES)) and room(path) != "host"
+    ]
+    assert wrong == []
+
+
+@each_module
+def test_the_pure_is_pure(path: Path) -> None:
+    if not place(path).startswith(PURE):
+        return
+    wrong = [
+        f"{place(path)}:{each.line} imports {each.name}"
+        for each in imports(path)
+        if not each.for_types and each.name.split(".")[0] in IMPURE
+    ]
+    assert wrong == []
+
+
+def test_every_room_has_a_rule() -> None:
+    assert {room(path) for path in modules()} - {"__init__"} <= BELOW.keys()
+
+
+def test_the_rules_have_no_circle() -> None:
+    for upper, lower in BELOW.items():
+        assert not any(upper in BELOW[each] for each in lower), upper
+
+
+def test_nothing_is_installed_beside_the_product() -> None:
+    """Standard library only: whatever else is imported would be a dependency."""
+    foreign = {
+        f"{place(path)}:{each.line} imports {each.name}"
+        for path in modules()
+        for each in imports(path)
+        if each.name.split(".")[0] not in {*sys.stdlib_module_names, "roadstead"}
+    }
+    assert foreign == set()
