@@ -14,7 +14,7 @@ import os
 import select
 import time
 
-from roadstead.cli import report, terminal
+from roadstead.cli import report
 from roadstead.engines import local
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import signals
@@ -53,17 +53,21 @@ class Attendance:
         signal_fd = signals.watch(
             [signals.SIGINT, *signals.FORWARDED, *([signals.SIGWINCH] if pty else [])]
         )
+        self._connection = local.request(self.message, fds, environ=os.environ)
+        for fd in fds:
+            if fd > 2:
+                os.close(fd)
+        return self._attend_on_terminal(signal_fd) if pty else self._attend(signal_fd)
+
+    def _attend_on_terminal(self, signal_fd: int) -> int:
+        from roadstead.cli import terminal  # termios: 1 ms that only --pty needs
+
+        self._old_mode = terminal.make_raw(0)
         try:
-            self._connection = local.request(self.message, fds, environ=os.environ)
-            for fd in fds:
-                if fd > 2:
-                    os.close(fd)
-            if pty:
-                self._old_mode = terminal.make_raw(0)
             return self._attend(signal_fd)
         finally:
-            if self._old_mode is not None:
-                terminal.restore(0, self._old_mode)
+            terminal.restore(0, self._old_mode)
+            self._old_mode = None
 
     def _streams(self, pty: bool) -> tuple[int, int, int]:
         """What the task gets as 0, 1 and 2; a closed one of ours becomes /dev/null."""
@@ -191,8 +195,7 @@ class Attendance:
 
     def _on_signal(self, signo: int) -> None:
         if signo == signals.SIGWINCH:
-            rows, columns = terminal.size(0)
-            self._send({"op": "resize", "rows": rows, "columns": columns})
+            self._send({"op": "resize", **terminal_size()})
         elif not self._started:
             self._give_up(signo)
         elif signo == signals.SIGINT:
@@ -281,5 +284,7 @@ def terminal_size() -> dict[str, int]:
         raise RoadsteadError(
             "--pty needs a terminal as standard input and output", hint="leave out --pty"
         )
+    from roadstead.cli import terminal
+
     rows, columns = terminal.size(1)
     return {"rows": rows, "columns": columns}

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from roadstead.cli.words import Ask, View
 
+    Entity: TypeAlias = "Callable[[Session, str], int]"
+
 COMMAND: Final = "scontrol"
 
 # Slurm's keywords that are not here yet.
@@ -78,10 +80,6 @@ class Session:
             else:
                 report.write_out(f"{sentence}\n")
         return 1
-
-
-if TYPE_CHECKING:
-    Entity: TypeAlias = Callable[[Session, str], int]
 
 
 def main(

@@ -67,7 +67,7 @@ def _partition(name: str) -> Value:
 
 def _starred(row: Row, clock: Clock) -> str:
     partition = row["partition"]
-    return partition["name"] + ("*" if partition["default"] else "")
+    return f"{partition['name']}{'*' if partition['default'] else ''}"
 
 
 def _limit(row: Row, clock: Clock) -> str:
@@ -242,7 +242,7 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | Non
 
 
 def _layout(asked: dict[str, str], argv: list[str], longest: int) -> Layout:
-    given = [name for name, _ in options.parse(COMMAND, argv) if name in ("format", "Format")]
+    given = [name for name, _ in options.parse(COMMAND, argv)[0] if name in ("format", "Format")]
     if given and "long" in asked:
         short = "o" if given[0] == "format" else "O"
         raise UsageError(

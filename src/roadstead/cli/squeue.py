@@ -226,7 +226,7 @@ def _take_operands(asked: dict[str, str], operands: list[str]) -> None:
 def _layout(asked: dict[str, str], argv: list[str]) -> Layout:
     """The layout asked for.  Letters and names that mean nothing are complained of."""
     columns, kind = (STEPS, "job step") if "steps" in asked else (JOBS, "job")
-    given = [name for name, _ in options.parse(COMMAND, argv) if name in ("format", "Format")]
+    given = [name for name, _ in options.parse(COMMAND, argv)[0] if name in ("format", "Format")]
     if "format" in given and "Format" in given:
         first, last = ("-o (--format)", "-O (--Format)")[:: 1 if given[-1] == "Format" else -1]
         raise UsageError(f"{last} is incompatible with {first}")

@@ -1,8 +1,8 @@
 """The course of jobs and steps: how they start, end, and take each other with them.
 
 The moves here are what the reactor's handlers are made of.  How a job ends is in one place:
-``decide`` fixes the outcome and tells every step to end; when the last step has gone, ``emptied_if_so``
-frees the CPUs, and ``schedule`` gives them to whoever is next.
+``decide`` fixes the outcome and tells every step to end; when the last one has gone,
+``emptied_if_so`` frees the CPUs, and ``run_queue`` gives them to whoever is next.
 """
 
 from __future__ import annotations
@@ -235,10 +235,16 @@ def decide(
             job_id=job.id,
             state=outcome.word.value,
         )
-    reason = "timeout" if outcome.word == life.TIMEOUT else "cancelled"
     for step in state.steps_of(job.id):
-        stop_step(state, effects, step, reason, at, signal=signal)
+        stop_step(state, effects, step, stop_reason(job), at, signal=signal)
     emptied_if_so(state, effects, job, at)
+
+
+def stop_reason(job: Job) -> str:
+    """What the tasks of a job are told: its time is up, or it is cancelled."""
+    state = job.state
+    timed_out = isinstance(state, life.JobCompleting) and state.outcome.word == life.TIMEOUT
+    return "timeout" if timed_out else "cancelled"
 
 
 def stop_step(

@@ -59,11 +59,13 @@ class OwnerGone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A supervisor says that the tasks of its step have started."""
+    """A supervisor says that the tasks of its step have started, or (``adopted``) that they had
+    when this controller began."""
 
     at: float
     step: StepKey
     pid: int
+    adopted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

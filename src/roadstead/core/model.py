@@ -14,6 +14,7 @@ import dataclasses
 import enum
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
@@ -24,7 +25,7 @@ EXTERN_STEP: Final = 0xFFFFFFFC
 
 JobKind = Literal["run", "batch", "alloc"]
 EnvPolicy = Literal["merge", "clean", "image", "host"]
-Writable = Literal["bundle", "private"]
+Writable = Literal["bundle", "direct", "private"]
 HookPolicy = Literal["drop", "run", "refuse"]
 Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "launch"]
 
@@ -33,7 +34,8 @@ Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "lau
 class ContainerRequest:
     """The container a user asked for.
 
-    ``bundle`` is absolute.  ``workdir`` is an explicit ``--chdir``: a path inside; without one the
+    ``bundle`` is absolute.  ``writable``: as config.json says, the bundle's own root in any case, or
+    a layer that each task has for itself.  ``workdir`` is an explicit ``--chdir``: a path inside; without one the
     bundle's own working directory counts.
     """
 
@@ -246,16 +248,14 @@ T = TypeVar("T")
 
 def to_json(value: object) -> Any:
     """The JSON form of a model value: dataclasses become objects, tuples arrays."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (str, int, float)) or value is None:
+        return value
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}
-    return value
-
-
-_HINTS: dict[type, dict[str, Any]] = {}
+    assert dataclasses.is_dataclass(value), f"{type(value).__name__} is not of the model"
+    return {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}
 
 
 def from_json(cls: type[T], data: Any) -> T:
@@ -266,26 +266,45 @@ def from_json(cls: type[T], data: Any) -> T:
     """
     if not isinstance(data, dict):
         raise TypeError(f"{cls.__name__} wants an object, not {type(data).__name__}")
-    hints = _HINTS.get(cls)
-    if hints is None:
-        hints = _HINTS[cls] = typing.get_type_hints(cls)
-    return cls(**{name: _load(hints[name], item) for name, item in data.items() if name in hints})
+    loaders = _loaders(cls)
+    return cls(**{name: loaders[name](item) for name, item in data.items() if name in loaders})
 
 
-def _load(hint: Any, item: Any) -> Any:
-    origin = typing.get_origin(hint)
+Loader = Callable[[Any], Any]
+
+
+_LOADERS: dict[type, dict[str, Loader]] = {}
+
+
+def _loaders(cls: type) -> dict[str, Loader]:
+    """What turns each field's JSON into its value; found out once, as hints are slow to read."""
+    found = _LOADERS.get(cls)
+    if found is None:
+        hints = typing.get_type_hints(cls)
+        found = _LOADERS[cls] = {name: _loader(hint) for name, hint in hints.items()}
+    return found
+
+
+def _loader(hint: Any) -> Loader:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType or origin is typing.Union:
-        choices = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        return None if item is None else _load(choices[0], item)
+        some = _loader(next(each for each in arguments if each is not type(None)))
+        return lambda item: None if item is None else some(item)
     if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast("type[Any]", hint), item)
+        return lambda item: from_json(typing.cast("type[Any]", hint), item)
     if origin is tuple:
-        inner = typing.get_args(hint)[0]
-        return tuple(_load(inner, element) for element in item)
+        each = _loader(arguments[0])
+        return lambda items: tuple([each(item) for item in items])
     if isinstance(hint, enum.EnumType):
-        return hint(item)
-    if hint is float and isinstance(item, int) and not isinstance(item, bool):
-        return float(item)
-    if hint in (int, float, str, bool) and type(item) is not hint:
-        raise TypeError(f"expected {hint.__name__}, got {type(item).__name__}")
+        return hint
+    if hint is float:
+        return lambda item: _checked(float(item) if type(item) is int else item, float)
+    if hint in (int, str, bool):
+        return lambda item: _checked(item, hint)
+    return lambda item: item
+
+
+def _checked(item: Any, kind: type) -> Any:
+    if type(item) is not kind:
+        raise TypeError(f"expected {kind.__name__}, got {type(item).__name__}")
     return item

@@ -37,7 +37,6 @@ from roadstead.errors import EngineError, RequestError, RoadsteadError
 BUSY: Final = "Requested nodes are busy"
 _AT_ONCE: Final = 1.0  # --immediate=1 and less: in this very turn (srun(1))
 _ROADSTEAD_FAILED: Final = 125
-_SIGKILL: Final = 9
 
 
 def react(state: State, effects: Effects, event: on.Event) -> None:
@@ -116,8 +115,8 @@ def _new_job_with_client(
     spec = _job_spec(state, kind, event)
     job = _new_job(state, replace(spec, env={}), event.at)
     state.environments[job.id] = spec.env
-    role = "allocation" if step_id is None else "step"
-    state.own(event.client, Role(role, job.id, step_id))
+    role = Role("step" if kind == "run" else "allocation", job.id, step_id)
+    state.own(event.client, role)
     effects(do.Save(job))
     course.run_queue(state, effects, event.at)
     if not isinstance(state.jobs[job.id].state, life.JobPending):
@@ -349,6 +348,9 @@ def on_started(state: State, effects: Effects, event: on.Started) -> None:
         return
     step = state.put_step(life.advance_step(step, life.StepReported(pid=event.pid, at=event.at)))
     _tell_started(state, effects, step)
+    if event.adopted and isinstance(step.state, life.StepCompleting):
+        # Told to end by a controller that may not have lived to say it.
+        effects(do.Terminate(step.key, course.stop_reason(state.jobs[step.job_id]), course.SIGTERM))
 
 
 def _tell_started(state: State, effects: Effects, step: Step) -> None:
@@ -408,8 +410,9 @@ def on_due(state: State, effects: Effects, event: on.Due) -> None:
         course.decide(state, effects, job, outcome, event.at)
     elif kind == "patience" and isinstance(job.state, life.JobPending):
         course.withdraw(state, effects, job, _busy(job), event.at)
-    elif kind == "patience" and (step := state.steps.get((job_id, step_id))) is not None:
-        if isinstance(step.state, life.StepPending):
+    elif kind == "patience":
+        step = state.steps.get((job_id, step_id))
+        if step is not None and isinstance(step.state, life.StepPending):
             effects.error(state.dismiss(step.key), course.step_error(job_id, BUSY))
             course.stop_step(state, effects, step, "cancelled", event.at)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast, get_args
+from typing import Any, Final, cast, get_args
 
 from roadstead.core import environment, values
 from roadstead.core.model import (
@@ -23,6 +23,7 @@ from roadstead.core.model import (
     Stdio,
     StepRequest,
     Terminal,
+    Writable,
 )
 from roadstead.core.schedule import Node, cpus_needed
 from roadstead.errors import EngineError, RequestError, UsageError
@@ -46,6 +47,12 @@ _CONTAINER_DETAILS = (
     "container-env-policy",
     "container-hooks",
 )
+# What --container-writable is given → what that means; "": the option alone.
+_WRITABLE: Final[dict[str | None, Writable]] = {
+    None: "bundle",
+    "": "direct",
+    "private": "private",
+}
 # Whether they were given matters, beside what they say: the environment tells only then.
 _ASKED = ("ntasks", "cpus-per-task", "ntasks-per-node", "mem", "mem-per-cpu", "wrap")
 
@@ -94,7 +101,7 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         cpus_per_task=per_task,
         time_limit=_time(options),
         partition=_partition(kind, options),
-        container=_container(options),
+        container=_container(options, cwd),
         stdio=_stdio(kind, options),
         terminal=_terminal(message),
         hold="hold" in options,
@@ -122,6 +129,7 @@ def step(message: Message, site: Site, extra: Extra) -> tuple[int, StepRequest]:
     options = _options(message)
     job_id = values.count(options.get("jobid", ""), "--jobid")
     argv = _argv(message)
+    cwd = _text(message, "cwd")
     least, _ = values.node_count(options.get("nodes", "1"))
     if least > 1:
         raise RequestError(f"Only allocated 1 nodes asked for {least}")
@@ -130,7 +138,7 @@ def step(message: Message, site: Site, extra: Extra) -> tuple[int, StepRequest]:
     return job_id, StepRequest(
         name=options.get("job-name") or _base_name(argv[0]),
         argv=argv,
-        cwd=_directory(options, _text(message, "cwd")),
+        cwd=_directory(options, cwd),
         env=_environment("run", message, options, site),
         umask=_number(message, "umask"),
         ntasks=_tasks(options),
@@ -143,7 +151,7 @@ def step(message: Message, site: Site, extra: Extra) -> tuple[int, StepRequest]:
         immediate=_immediate(options),
         parent_step=_optional_number(message, "in_step") if inside else None,
         time_limit=_time(options),
-        container=_container(options),
+        container=_container(options, cwd),
         stdio=_stdio("run", options),
         terminal=_terminal(message),
         interactive=message.get("interactive") is True,
@@ -340,7 +348,7 @@ def _stream(pattern: str) -> str:
     return "" if pattern == "all" else pattern
 
 
-def _container(options: Mapping[str, str]) -> ContainerRequest | None:
+def _container(options: Mapping[str, str], cwd: str) -> ContainerRequest | None:
     bundle = options.get("container", "")
     if not bundle:
         for name in _CONTAINER_DETAILS:
@@ -356,15 +364,16 @@ def _container(options: Mapping[str, str]) -> ContainerRequest | None:
             "--container-readonly and --container-writable contradict each other",
             hint="leave one out",
         )
-    if writable not in (None, "", "private"):
+    if writable not in _WRITABLE:
         raise UsageError("Invalid --container-writable specification", hint="the word is: private")
     return ContainerRequest(
         bundle=bundle,
         id=options.get("container-id", ""),
-        writable="private" if writable == "private" else "bundle",
+        writable=_WRITABLE[writable],
         readonly=readonly,
         env_policy=cast("EnvPolicy", _choice(options, "container-env-policy", EnvPolicy, "merge")),
         hooks=cast("HookPolicy", _choice(options, "container-hooks", HookPolicy, "drop")),
+        workdir=_directory(options, cwd) if "chdir" in options else "",
     )
 
 

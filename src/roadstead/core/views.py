@@ -54,9 +54,8 @@ def _jobs(state: State, query: Mapping[str, Any], facts: Facts) -> Iterator[View
 
 def _steps(state: State, query: Mapping[str, Any]) -> Iterator[View]:
     wanted = query.get("job_id")
-    for each in state.steps.values():
-        if wanted in (None, each.job_id):
-            yield step(state, each)
+    for each in state.steps.values() if wanted is None else state.steps_of(wanted):
+        yield step(state, each)
 
 
 def job(state: State, job: Job) -> View:

@@ -15,7 +15,7 @@ import os
 import sys
 
 from roadstead.errors import EngineError, from_kind
-from roadstead.host import child, paths, wire
+from roadstead.host import paths, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def _start_controller(environ: Mapping[str, str]) -> None:
     env = {name: environ[name] for name in _KEPT if name in environ}
     env |= {name: value for name, value in environ.items() if name.startswith("ROADSTEAD_")}
     argv = [sys.executable, "-IS", "-c", code, "--ready-fd", str(write)]
+    from roadstead.host import child
+
     try:
         child.start_daemon(argv, env, write)
     finally:

@@ -144,6 +144,11 @@ class Connection:
         raw = self._socket.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)
         return int.from_bytes(raw[4:8], "little")
 
+    def peer_pid(self) -> int:
+        """The process that connected; it may have ended, or passed its end on, since."""
+        raw = self._socket.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)
+        return int.from_bytes(raw[0:4], "little")
+
     def send(self, message: Any, fds: tuple[int, ...] = (), *, wait: bool = True) -> None:
         """Send one message.  Raises BrokenPipeError or ConnectionResetError if the peer is gone,
         BlockingIOError if ``wait`` is false and its queue is full."""

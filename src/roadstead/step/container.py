@@ -233,7 +233,8 @@ class Container:
 
     def _change(self, bundle: bundles.Bundle, env: dict[str, str]) -> config.Change:
         plan, request, conf = self.plan, self.plan.request, self.plan.conf
-        rootfs, readonly = bundle.rootfs, True if request.readonly else None
+        rootfs = bundle.rootfs
+        readonly = True if request.readonly else False if request.writable == "direct" else None
         if request.writable == "private":
             scratch = f"{plan.spec.directory}/private/{self.task.localid}"
             os.mkdir(scratch, 0o700)

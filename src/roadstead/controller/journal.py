@@ -1,0 +1,215 @@
+"""The journal: what must survive the controller, in SQLite.
+
+One row a job and one a step, each with its specification, which is written once, and its state,
+which is written at every change.  Ended jobs stay, for accounting.  A turn of the controller's loop
+is one transaction; nobody is told of anything before it is committed, and ``synchronous=FULL`` in
+WAL mode means that a committed turn survives a power cut (0.3 ms; NORMAL would be 0.01 ms and may
+lose the last turns, that is, accepted jobs).
+
+The controller is the journal's only user (its lock sees to that), so the database is opened in
+exclusive mode: no shared memory is needed, which home directories on NFS may not offer.
+
+Environments and scripts of batch jobs are apart from the jobs, so that a hundred thousand waiting
+jobs are not a hundred thousand environments in memory; they go when the job has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from roadstead.core import lifecycle as life
+from roadstead.core.effects import Effect, Save, SavePayload, SaveStep
+from roadstead.core.lifecycle import Job, Step
+from roadstead.core.model import JobSpec, StepRequest, from_json, to_json
+from roadstead.errors import EngineError
+from roadstead.host.wire import dumps, loads
+
+VERSION: Final = 1
+_LOWEST_SPECIAL_STEP: Final = 0xFFFFFFF0  # slurm.h: steps from here on have no number of their own
+_DELIMITER: Final = " --\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a controller that starts has to know."""
+
+    jobs: tuple[Job, ...]
+    steps: tuple[Step, ...]
+    next_job_id: int
+    next_step_ids: dict[int, int]
+
+
+class Journal:
+    """An open journal.  Raises EngineError when it cannot be used, now or later."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._sql = _statements()
+        self._specs: dict[int, JobSpec] = {}  # as last written, of unfinished jobs
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._migrate()
+        except sqlite3.Error as error:
+            raise self._failure(error) from None
+
+    def close(self) -> None:
+        self._db.close()
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def commit(self, effects: Iterable[Effect]) -> None:
+        """Write what is to be saved, in one transaction: the last state of each thing."""
+        jobs: dict[int, Job] = {}
+        steps: dict[tuple[int, int], Step] = {}
+        payloads: list[SavePayload] = []
+        for effect in effects:
+            if isinstance(effect, Save):
+                jobs[effect.job.id] = effect.job
+            elif isinstance(effect, SaveStep):
+                steps[effect.step.key] = effect.step
+            elif isinstance(effect, SavePayload):
+                payloads.append(effect)
+        if not jobs and not steps:
+            return
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for job in jobs.values():
+                self._save_job(job)
+            for step in steps.values():
+                self._save_step(step)
+            for payload in payloads:
+                row = (payload.job_id, dumps(payload.env), dumps(payload.script))
+                self._db.execute(self._sql["save payload"], row)
+            for job in jobs.values():
+                if job.state.word in life.FINAL:
+                    self._db.execute(self._sql["drop payload"], (job.id,))
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._failure(error) from None
+
+    def _save_job(self, job: Job) -> None:
+        word, ended_at = job.state.word.value, _ended_at(job.state)
+        state = dumps(to_json(job.state))
+        if self._specs.get(job.id) is job.spec:
+            self._db.execute(self._sql["save job state"], (word, ended_at, state, job.id))
+        else:
+            spec = dumps(to_json(job.spec))
+            row = (job.id, job.spec.key or None, word, _ascii(job.spec.name), job.submitted_at)
+            self._db.execute(self._sql["save job"], (*row, ended_at, spec, state))
+        if ended_at is None:
+            self._specs[job.id] = job.spec
+        else:
+            self._specs.pop(job.id, None)
+
+    def _save_step(self, step: Step) -> None:
+        wanted = to_json(step.request)
+        del wanted["env"]
+        row = (step.job_id, step.id, step.state.word.value, step.submitted_at)
+        texts = (_ended_at(step.state), dumps(wanted), dumps(to_json(step.state)))
+        self._db.execute(self._sql["save step"], (*row, *texts))
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def load(self) -> Contents:
+        """Everything that has not ended."""
+        jobs = tuple(_job(row) for row in self._rows("unfinished jobs"))
+        self._specs = {job.id: job.spec for job in jobs}
+        highest = self._rows("highest steps", _LOWEST_SPECIAL_STEP)
+        return Contents(
+            jobs=jobs,
+            steps=tuple(_step(row) for row in self._rows("unfinished steps")),
+            next_job_id=self._rows("highest job")[0][0] + 1,
+            next_step_ids={job_id: step_id + 1 for job_id, step_id in highest},
+        )
+
+    def payload(self, job_id: int) -> tuple[dict[str, str], str]:
+        """The environment and the script that a batch job was submitted with."""
+        for env, script in self._rows("payload", job_id):
+            return loads(env), loads(script)
+        return {}, ""
+
+    def job(self, job_id: int) -> Job | None:
+        return next((_job(row) for row in self._rows("job", job_id)), None)
+
+    def job_of_key(self, key: str) -> Job | None:
+        """The job that the request with this key has made."""
+        return next((_job(row) for row in self._rows("job of key", key)), None)
+
+    def jobs_ended_since(self, at: float) -> tuple[Job, ...]:
+        return tuple(_job(row) for row in self._rows("jobs ended since", at))
+
+    def step(self, job_id: int, step_id: int) -> Step | None:
+        return next((_step(row) for row in self._rows("step", job_id, step_id)), None)
+
+    def _rows(self, name: str, *values: object) -> list[Any]:
+        try:
+            return self._db.execute(self._sql[name], values).fetchall()
+        except sqlite3.Error as error:
+            raise self._failure(error) from None
+
+    # -- versions and failures ------------------------------------------------------------------
+
+    def _migrate(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise EngineError(
+                f"{self._path} is of version {version}, this roadstead knows {VERSION}",
+                hint="use the newer roadstead that wrote it",
+            )
+        for number in range(version + 1, VERSION + 1):
+            self._db.executescript(
+                f"BEGIN; {self._sql[f'migration {number}']}; PRAGMA user_version = {number}; COMMIT"
+            )
+
+    def _failure(self, error: sqlite3.Error) -> EngineError:
+        if isinstance(error, sqlite3.OperationalError):
+            return EngineError(f"{self._path}: {error}", hint="is the disk full or read-only?")
+        return EngineError(
+            f"{self._path} is damaged: {error}",
+            hint=f"move it away (its jobs are forgotten then): mv {self._path} {self._path}.bad",
+        )
+
+
+def _statements() -> dict[str, str]:
+    """The blocks of journal.sql by name."""
+    with open(f"{os.path.dirname(__file__)}/journal.sql", encoding="utf-8") as file:
+        blocks = file.read().split("\n-- ")[1:]
+    named = [block.partition(_DELIMITER) for block in blocks if _DELIMITER in block]
+    return {name: sql for name, _, sql in named}
+
+
+def _ended_at(state: life.JobState | life.StepState) -> float | None:
+    return state.ended_at if isinstance(state, (life.JobEnded, life.StepEnded)) else None
+
+
+def _job(row: tuple[int, float, str, str]) -> Job:
+    job_id, submitted_at, spec, state = row
+    return Job(
+        id=job_id,
+        spec=from_json(JobSpec, loads(spec)),
+        submitted_at=submitted_at,
+        state=life.job_state(loads(state)),
+    )
+
+
+def _step(row: tuple[int, int, float, str, str]) -> Step:
+    job_id, step_id, submitted_at, wanted, state = row
+    return Step(
+        job_id=job_id,
+        id=step_id,
+        request=from_json(StepRequest, loads(wanted)),
+        submitted_at=submitted_at,
+        state=life.step_state(loads(state)),
+    )
+
+
+def _ascii(text: str) -> str:
+    """Text that SQLite takes: arguments may hold bytes that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,83 @@
+-- Everything the journal says to SQLite, by name.  A block begins with its name between dashes.
+-- The schema is never edited: a change is a new migration, and journals of all versions must load.
+
+-- migration 1 --
+CREATE TABLE job (
+    id           INTEGER PRIMARY KEY,
+    key          TEXT UNIQUE,          -- of the request that made it; NULL: it had none
+    word         TEXT NOT NULL,        -- Slurm's word for its state
+    name         TEXT NOT NULL,
+    submitted_at REAL NOT NULL,
+    ended_at     REAL,                 -- NULL: it has not
+    spec         TEXT NOT NULL,        -- JSON, core/model.py: JobSpec
+    state        TEXT NOT NULL         -- JSON, core/lifecycle.py
+) STRICT;
+CREATE INDEX job_unfinished ON job (id) WHERE ended_at IS NULL;
+CREATE INDEX job_ended ON job (ended_at) WHERE ended_at IS NOT NULL;
+CREATE TABLE step (
+    job_id       INTEGER NOT NULL REFERENCES job,
+    id           INTEGER NOT NULL,
+    word         TEXT NOT NULL,
+    submitted_at REAL NOT NULL,
+    ended_at     REAL,
+    request      TEXT NOT NULL,        -- JSON, core/model.py: StepRequest, without its environment
+    state        TEXT NOT NULL,
+    PRIMARY KEY (job_id, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX step_unfinished ON step (job_id) WHERE ended_at IS NULL;
+-- What only a batch script's supervisor needs, until the job has ended.
+CREATE TABLE payload (
+    job_id INTEGER PRIMARY KEY REFERENCES job,
+    env    TEXT NOT NULL,
+    script TEXT NOT NULL
+) STRICT;
+
+-- save job --
+INSERT INTO job (id, key, word, name, submitted_at, ended_at, spec, state)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE
+SET word = excluded.word, ended_at = excluded.ended_at, spec = excluded.spec, state = excluded.state;
+
+-- save job state --
+UPDATE job SET word = ?, ended_at = ?, state = ? WHERE id = ?;
+
+-- save step --
+INSERT INTO step (job_id, id, word, submitted_at, ended_at, request, state)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (job_id, id) DO UPDATE
+SET word = excluded.word, ended_at = excluded.ended_at, state = excluded.state;
+
+-- save payload --
+INSERT OR REPLACE INTO payload (job_id, env, script) VALUES (?, ?, ?);
+
+-- drop payload --
+DELETE FROM payload WHERE job_id = ?;
+
+-- payload --
+SELECT env, script FROM payload WHERE job_id = ?;
+
+-- unfinished jobs --
+SELECT id, submitted_at, spec, state FROM job WHERE ended_at IS NULL ORDER BY id;
+
+-- unfinished steps --
+SELECT job_id, id, submitted_at, request, state FROM step
+WHERE ended_at IS NULL ORDER BY job_id, submitted_at, id;
+
+-- highest job --
+SELECT coalesce(max(id), 0) FROM job;
+
+-- highest steps --
+SELECT step.job_id, max(step.id) FROM job JOIN step ON step.job_id = job.id
+WHERE job.ended_at IS NULL AND step.id < ? GROUP BY step.job_id;
+
+-- job --
+SELECT id, submitted_at, spec, state FROM job WHERE id = ?;
+
+-- job of key --
+SELECT id, submitted_at, spec, state FROM job WHERE key = ?;
+
+-- jobs ended since --
+SELECT id, submitted_at, spec, state FROM job WHERE ended_at >= ? ORDER BY id;
+
+-- step --
+SELECT job_id, id, submitted_at, request, state FROM step WHERE job_id = ? AND id = ?;

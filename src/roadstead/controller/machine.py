@@ -1,0 +1,108 @@
+"""What the controller finds out about its machine and its user, from /proc and the databases."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Mapping
+from typing import Final
+
+from roadstead.core.schedule import Node
+
+_LOGIN_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+
+def node() -> Node:
+    """The machine as jobs see it: the CPUs that this process may use, all of the memory."""
+    uname = os.uname()
+    cpus = tuple(sorted(os.sched_getaffinity(0)))
+    sockets, cores = _topology(cpus)
+    return Node(
+        name=uname.nodename.partition(".")[0],
+        cpus=cpus,
+        memory=_meminfo("MemTotal"),
+        boot_time=_boot_time(),
+        os=f"{uname.sysname} {uname.release}",
+        arch=uname.machine,
+        sockets=sockets,
+        cores_per_socket=max(1, cores // sockets),
+        threads_per_core=max(1, len(cpus) // cores),
+    )
+
+
+def login(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a login sets, for batch jobs that take none from where they come."""
+    uid = os.getuid()
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        user, home, shell = environ.get("USER", str(uid)), environ.get("HOME", "/"), "/bin/sh"
+    else:
+        user, home, shell = entry.pw_name, entry.pw_dir, entry.pw_shell or "/bin/sh"
+    return {"USER": user, "LOGNAME": user, "HOME": home, "SHELL": shell, "PATH": _LOGIN_PATH}
+
+
+def group_name(gid: object) -> str:
+    """The group's name, its number where it has none."""
+    try:
+        return grp.getgrgid(gid).gr_name if isinstance(gid, int) else ""
+    except (KeyError, OverflowError):
+        return str(gid)
+
+
+def load() -> float:
+    return os.getloadavg()[0]
+
+
+def memory_free() -> int:
+    return _meminfo("MemFree")
+
+
+def boot_id() -> str:
+    """What names the time since the machine was started."""
+    return _read("/proc/sys/kernel/random/boot_id").strip()
+
+
+def process_started_at(pid: int) -> float:
+    """When a process was started, in seconds since the epoch; 0 when it is gone."""
+    try:
+        fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return _boot_time() + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _topology(cpus: tuple[int, ...]) -> tuple[int, int]:
+    """The numbers of sockets and of cores behind ``cpus``; one thread a core where unknown."""
+    packages, cores = set(), set()
+    for cpu in cpus:
+        directory = f"/sys/devices/system/cpu/cpu{cpu}/topology"
+        try:
+            package = _read(f"{directory}/physical_package_id").strip()
+            core = _read(f"{directory}/core_id").strip()
+        except OSError:
+            return 1, len(cpus)
+        packages.add(package)
+        cores.add((package, core))
+    return max(1, len(packages)), max(1, len(cores))
+
+
+def _meminfo(name: str) -> int:
+    """A line of /proc/meminfo, in MiB."""
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) >> 10
+    return 0
+
+
+def _boot_time() -> float:
+    for line in _read("/proc/stat").splitlines():
+        if line.startswith("btime "):
+            return float(line.split()[1])
+    return 0.0
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()

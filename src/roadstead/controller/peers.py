@@ -1,0 +1,114 @@
+"""The other ends of the controller's conversations: clients and supervisors.
+
+A peer that does not read must not stop the controller: what its queue does not take waits here,
+and is sent when there is room.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from roadstead.host import wire
+from roadstead.host.loop import Loop
+
+
+class Peer:
+    """A connection that is watched.  ``hear`` gets each message with its descriptors, ``gone`` is
+    called once, when the connection has ended (not when we close it)."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        connection: wire.Connection,
+        hear: Callable[[dict[str, Any], wire.FdSet], None],
+        gone: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._connection = connection
+        self._hear = hear
+        self._gone = gone
+        self._unsent: deque[dict[str, Any]] = deque()
+        self._closing = False
+        self._open = True
+        loop.watch(connection, self._readable)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send now or when the peer reads; a peer that has gone is heard of otherwise."""
+        if self._open:
+            self._unsent.append(message)
+            self._flush()
+
+    def close(self) -> None:
+        """End the conversation once everything has been sent."""
+        self._closing = True
+        if self._open and not self._unsent:
+            self._end()
+
+    def _flush(self) -> None:
+        while self._unsent:
+            try:
+                self._connection.send(self._unsent[0], wait=False)
+            except BlockingIOError:
+                self._loop.watch_writable(self._connection, self._flush)
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                self._unsent.clear()  # the reading side hears of it
+                break
+            self._unsent.popleft()
+        self._loop.unwatch_writable(self._connection)
+        if self._closing:
+            self._end()
+
+    def _readable(self) -> None:
+        try:
+            received = self._connection.receive(wait=False)
+        except BlockingIOError:
+            return
+        except ValueError:
+            received = None  # not our protocol: no conversation
+        if received is None:
+            self._end()
+            self._gone()
+            return
+        message, fds = received
+        self._hear(message, fds)
+
+    def _end(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.unwatch(self._connection)
+            self._connection.close()
+
+
+class Client(Peer):
+    """A command.  ``fds`` are its standard streams, until a supervisor gets them."""
+
+    def __init__(
+        self,
+        number: int,
+        loop: Loop,
+        connection: wire.Connection,
+        hear: Callable[[Client, dict[str, Any], wire.FdSet], None],
+        gone: Callable[[Client], None],
+    ) -> None:
+        super().__init__(
+            loop,
+            connection,
+            lambda message, fds: hear(self, message, fds),
+            lambda: gone(self),
+        )
+        self.number = number
+        self.pid = connection.peer_pid()
+        self.greeted = False
+        self.fds: list[int] = []
+
+    def take_fds(self) -> tuple[int, ...]:
+        taken, self.fds = tuple(self.fds), []
+        return taken
+
+    def close_fds(self) -> None:
+        for fd in self.take_fds():
+            os.close(fd)

@@ -1,0 +1,255 @@
+"""What a container of ours is like inside, and what it leaves outside: nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.engine import Engine
+from tests.support.skips import require
+
+pytestmark = pytest.mark.container
+
+
+@pytest.fixture(params=["crun", "runc"])
+def runtime(request: pytest.FixtureRequest) -> dict[str, str]:
+    require(request.param)
+    return {"ROADSTEAD_RUNTIME": request.param, "ROADSTEAD_OCI_CONF": "none"}
+
+
+def edit(engine: Engine, bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    config = json.loads((bundle / "config.json").read_text())
+    change(config)
+    engine.account.write(bundle / "config.json", json.dumps(config))
+
+
+def sh(engine: Engine, bundle: Path, script: str, *options: str, env: Any = None) -> str:
+    argv = ["srun", *options, "--container", str(bundle), "sh", "-c", script]
+    return engine.run(argv, env=env).check().stdout
+
+
+def test_who_and_where(engine: Engine, make_bundle: Callable[..., Path], runtime: Any) -> None:
+    bundle = make_bundle()
+    edit(engine, bundle, lambda c: c["process"].update(cwd="/tmp"))
+    said = sh(engine, bundle, "id -u; pwd; hostname; echo $$; cat /proc/self/uid_map", env=runtime)
+    uid, cwd, hostname, pid, mapping = said.splitlines()[:5]
+    assert (uid, cwd, hostname, pid) == ("0", "/tmp", "runc", "1")
+    if engine.account.uid:
+        assert mapping.split()[0] == "0"
+        assert mapping.split()[2] == "1", "the bundle's one id is the user's"
+
+
+def test_a_bundle_made_by_somebody_else(
+    engine: Engine, make_bundle: Callable[..., Path], runtime: Any
+) -> None:
+    """umoci and `runc spec --rootless` write their user's uid into config.json."""
+    other = [{"containerID": 0, "hostID": 4242, "size": 1}]
+    bundle = make_bundle(uid_map=other)
+    assert sh(engine, bundle, "id -u", env=runtime) == "0\n"
+
+
+def test_a_range_of_ids(engine: Engine, make_bundle: Callable[..., Path], runtime: Any) -> None:
+    """A bundle that asks for many ids gets the user's subordinate ones."""
+    if engine.account.uid:
+        require("uidmap")
+    many = [
+        {"containerID": 0, "hostID": engine.account.uid, "size": 1},
+        {"containerID": 1, "hostID": 100000, "size": 65536},
+    ]
+    bundle = make_bundle(uid_map=many)
+    edit(engine, bundle, lambda c: c["linux"].update(gidMappings=many))
+    lines = sh(engine, bundle, "cat /proc/self/uid_map", env=runtime).splitlines()
+    assert [line.split()[0] for line in lines] == ["0", "1"]
+    assert [line.split()[2] for line in lines] == ["1", "65536"]
+
+
+def test_the_bundle_is_used_in_place(
+    engine: Engine, make_bundle: Callable[..., Path], runtime: Any
+) -> None:
+    bundle = make_bundle(readonly=False)
+    before = (bundle / "config.json").read_text()
+    sh(engine, bundle, "echo kept >/root/file", env=runtime)
+    assert (bundle / "rootfs/root/file").read_text() == "kept\n"
+    assert (bundle / "config.json").read_text() == before
+    assert sorted(path.name for path in bundle.iterdir()) == ["config.json", "rootfs"]
+
+
+def test_a_private_writable_layer(
+    engine: Engine, make_bundle: Callable[..., Path], runtime: Any
+) -> None:
+    bundle = make_bundle(readonly=True)
+    script = "echo $SLURM_PROCID >/root/file; sleep 0.2; cat /root/file"
+    said = sh(
+        engine, bundle, script, "-n2", "-O", "--container-writable=private", env=runtime
+    )
+    assert sorted(said.split()) == ["0", "1"], "each task has a layer of its own"
+    assert list((bundle / "rootfs/root").iterdir()) == []
+
+
+def test_readonly(engine: Engine, make_bundle: Callable[..., Path], runtime: Any) -> None:
+    bundle = make_bundle(readonly=False)
+    argv = ["srun", "--container-readonly", "--container", str(bundle), "touch", "/root/file"]
+    done = engine.run(argv, env=runtime)
+    assert done.returncode == 1, str(done)
+    assert "Read-only file system" in done.stderr
+
+
+def test_a_rootfs_of_any_name(
+    engine: Engine, make_bundle: Callable[..., Path], runtime: Any
+) -> None:
+    bundle = make_bundle(rootfs_name="image")
+    assert sh(engine, bundle, "echo here", env=runtime) == "here\n"
+
+
+def test_crun_spec_too(engine: Engine, make_bundle: Callable[..., Path], runtime: Any) -> None:
+    """`crun spec --rootless` writes no mappings and a network namespace."""
+    bundle = make_bundle(spec="crun")
+    host = os.listdir("/sys/class/net")
+    said = sh(engine, bundle, "id -u; ls /sys/class/net", env=runtime).split()
+    assert said[0] == "0"
+    if engine.account.uid:
+        assert sorted(said[1:]) == sorted(host), "the host's network"
+
+
+def test_chdir_reaches_the_container(
+    engine: Engine, make_bundle: Callable[..., Path], runtime: Any
+) -> None:
+    bundle = make_bundle()
+    assert sh(engine, bundle, "pwd", "-D", "/var/tmp", env=runtime) == "/var/tmp\n"
+    argv = ["srun", "-D", "/no/such", "--container", str(bundle), "pwd"]
+    done = engine.run(argv, env=runtime).check()
+    assert done.stdout == "/\n"
+    assert "--chdir=/no/such" in done.stderr
+
+
+def test_step_variables_are_inside(
+    engine: Engine, make_bundle: Callable[..., Path], runtime: Any
+) -> None:
+    bundle = make_bundle()
+    said = sh(
+        engine, bundle, "echo $SLURM_PROCID $SLURM_LOCALID $SLURM_NTASKS $SLURM_CONTAINER",
+        "-n2", "-O", env=runtime,
+    )  # fmt: skip
+    assert sorted(said.splitlines()) == [f"0 0 2 {bundle}", f"1 1 2 {bundle}"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "host", "image", "path"),
+    [
+        ("merge", "yes", "image", "/image:/bin"),
+        ("image", "", "image", "/image:/bin"),
+        ("host", "yes", "host", ""),
+        ("clean", "", "", "/image:/bin"),
+    ],
+)
+def test_environment_policies(
+    engine: Engine, make_bundle: Callable[..., Path], policy: str, host: str, image: str, path: str
+) -> None:
+    bundle = make_bundle()
+    env = ["PATH=/image:/bin", "BOTH=image", "SLURM_PROCID=wrong"]
+    edit(engine, bundle, lambda c: c["process"].update(env=env))
+    said = sh(
+        engine, bundle, 'echo "$HOSTS|$BOTH|$PATH|$SLURM_PROCID"',
+        f"--container-env-policy={policy}", env={"HOSTS": "yes", "BOTH": "host"},
+    ).strip()  # fmt: skip
+    found = said.split("|")
+    assert found[:2] == [host, image]
+    assert found[2] == path or (not path and "/usr/bin" in found[2])
+    assert found[3] == "0"
+
+
+def test_a_batch_script_on_a_readonly_root(
+    engine: Engine, make_bundle: Callable[..., Path], runtime: Any
+) -> None:
+    """Slurm's needs a writable /tmp/slurm in the root file system."""
+    bundle = make_bundle(readonly=True)
+    script = engine.account.write(
+        engine.work / "job.sh",
+        f"#!/bin/sh\n#SBATCH --container={bundle}\n"
+        'echo "$1 $SLURM_JOB_ID"; id -u; cat /etc/os-release 2>/dev/null\n',
+    )
+    done = engine.run(["sbatch", "--wait", str(script), "an argument"], env=runtime).check()
+    job = done.stdout.split()[-1]
+    assert (engine.work / f"slurm-{job}.out").read_text() == f"an argument {job}\n0\n"
+    assert sorted(os.listdir(bundle / "rootfs/tmp")) == []
+    assert "slurm" not in os.listdir(bundle / "rootfs")
+
+
+def test_hooks_run_only_if_they_are_allowed(
+    engine: Engine, make_bundle: Callable[..., Path]
+) -> None:
+    bundle = make_bundle()
+    mark = engine.work / "mark"
+    hook = {"path": "/usr/bin/touch", "args": ["touch", str(mark)]}
+    edit(engine, bundle, lambda c: c.update(hooks={"prestart": [hook]}))
+    argv = ["srun", "--container", str(bundle)]
+    done = engine.run([*argv, "true"]).check()
+    assert "hooks of the bundle left out (prestart)" in done.stderr
+    assert not mark.exists()
+    refused = engine.run([*argv, "--container-hooks=refuse", "true"]).check(1)
+    assert "prestart" in refused.stderr
+    engine.run([*argv, "--container-hooks=run", "true"]).check()
+    assert mark.exists()
+
+
+def test_names_with_shell_characters(engine: Engine, make_bundle: Callable[..., Path]) -> None:
+    """What a pattern puts into a command line is quoted: a bundle's name runs nothing."""
+    evil = engine.work / "a b$(touch pwned);'`\"x"
+    bundle = make_bundle(evil)
+    conf = (
+        'RunTimeRun="crun --root=%m/../../../crun run --bundle %b %n.%j.%s.%t && : %r \'%r\'"\n'
+        'RunTimeKill="crun --root=%m/../../../crun kill %n.%j.%s.%t"\n'
+        'RunTimeDelete="crun --root=%m/../../../crun delete --force %n.%j.%s.%t"\n'
+    )
+    path = engine.account.write(engine.base / "oci.conf", conf)
+    done = engine.run(
+        ["srun", "--container", str(bundle), "echo", "ran"], env={"ROADSTEAD_OCI_CONF": str(path)}
+    )
+    assert done.check().stdout == "ran\n"
+    assert not (engine.work / "pwned").exists()
+
+
+def test_env_file_and_spool(engine: Engine, make_bundle: Callable[..., Path]) -> None:
+    """CreateEnvFile, MountSpoolDir, ContainerPath, EnvExclude: later releases' keys."""
+    bundle = make_bundle()
+    edit(
+        engine, bundle,
+        lambda c: c["mounts"].append({"destination": "/var/run", "type": "tmpfs", "source": "t"}),
+    )  # fmt: skip
+    seen = engine.work / "seen"
+    base = engine.base
+    conf = (
+        f'ContainerPath="{base}/work/box/%j.%s.%t"\n'
+        'MountSpoolDir="/var/run/slurm/"\nCreateEnvFile=newline\nEnvExclude="^SECRET="\n'
+        f'RunTimeRun="cp %e {seen}; crun --root={base}/run/c run --bundle %b %j.%s.%t"\n'
+        f'RunTimeKill="crun --root={base}/run/c kill %j.%s.%t"\n'
+        f'RunTimeDelete="crun --root={base}/run/c delete --force %j.%s.%t"\n'
+    )
+    path = engine.account.write(base / "oci.conf", conf)
+    done = engine.run(
+        ["srun", "--container", str(bundle), "sh", "-c", "ls -d /var/run/slurm; echo $SECRET."],
+        env={"ROADSTEAD_OCI_CONF": str(path), "SECRET": "s", "PLAIN": "p"},
+    )
+    assert done.check().stdout == "/var/run/slurm\n.\n"
+    written = seen.read_text().splitlines()
+    assert "PLAIN=p" in written
+    assert not any(line.startswith("SECRET=") for line in written)
+    assert os.listdir(base / "work" / "box") == []
+
+
+def test_an_opaque_container(engine: Engine) -> None:
+    """IgnoreFileConfigJson: --container is a string, and %@ is the command, quoted."""
+    conf = engine.account.write(
+        engine.base / "oci.conf",
+        'IgnoreFileConfigJson=true\nRunTimeRun="echo in %b: ; exec env %@"\n',
+    )
+    done = engine.run(
+        ["srun", "--container", "/an/image", "printf", "%s|", "it's", "$HOME", "a b"],
+        env={"ROADSTEAD_OCI_CONF": str(conf)},
+    )
+    assert done.check().stdout == "in /an/image:\nit's|$HOME|a b|"
