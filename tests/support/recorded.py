@@ -35,7 +35,7 @@ class Recorded(NamedTuple):
 
 def commands(program: str) -> list[Recorded]:
     """What was recorded of one program."""
-    text = TRANSCRIPT.read_text().replace("@HOST@", os.uname().nodename)
+    text = TRANSCRIPT.read_text().replace("@HOST@", os.uname().nodename)[:-1]
     found = []
     for section in text.split("\n$ ")[1:]:
         line, _, output = section.partition("\n")
@@ -45,8 +45,8 @@ def commands(program: str) -> list[Recorded]:
             code = int(number)
         argv = shlex.split(line)
         if argv[0] == program:
+            # The newline at the end of a section was taken for its separator from the next.
             found.append(Recorded(argv[1:], output + "\n" if output else "", code))
-    # The newline that separates two sections belongs to the first.
     return found
 
 
@@ -200,7 +200,7 @@ NODE = {
     "cpus_alloc": 2,
     "memory": 4000,
     "memory_alloc": 200,
-    "memory_free": 23290,
+    "memory_free": 23292,
     "boot_time": at("18:07:39"),
     "start_time": at("19:11:08"),
     "last_busy_time": at("19:11:11"),
@@ -210,7 +210,7 @@ NODE = {
     "sockets": 2,
     "cores": 1,
     "threads": 1,
-    "load": 0.34,
+    "load": 0.30,
     "partitions": "debug",
 }
 

@@ -33,19 +33,23 @@ from roadstead.core.model import Allocation, ContainerRequest, JobSpec, StepRequ
 from roadstead.oci.conf import KEYS
 from roadstead.oci.patterns import LETTERS
 
-_DIRECTIVE = re.compile(r"@([A-Z]+)((?: [^@]+)?)@")
+_DIRECTIVE = re.compile(r"@([A-Z]+)(?: (.+))?@")
+_INEFFECTIVE: Final = {
+    "no-op": "Their options are accepted without effect, and so are they.",
+    "refused": "Their options are refused, and so is a command that finds one of them set.",
+}
 _ASKED = ("ntasks", "cpus-per-task", "ntasks-per-node", "mem", "mem-per-cpu")
 
 
 def page(template: str) -> str:
     """The man page that a template describes.  Raises KeyError for a name that no table has."""
-    lines = [".\\\" Made by script/man from the .in file beside this one; edit that."]
+    lines = [r".\" Made by script/man from the .in file beside this one; edit that."]
     for line in template.replace("@VERSION@", __version__).splitlines():
         directive = _DIRECTIVE.fullmatch(line)
         if directive is None:
             lines.append(line)
         else:
-            lines += _DIRECTIVES[directive[1]](directive[2].strip())
+            lines += _DIRECTIVES[directive[1]](directive[2] or "")
     return "\n".join(lines) + "\n"
 
 
@@ -74,7 +78,7 @@ def _options(command: str) -> Iterator[str]:
     own = rows(command)
     for row in own:
         if row.treatment == HONOURED:
-            yield from (".TP", _spelling(row), prose(_sentence(row)))
+            yield from (".TP", _spelling(row), prose(_capital(row.help)) + ".")
     for heading, treatment in (("Accepted, without effect here", "no-op"), ("Refused", "refused")):
         reasons: dict[str, list[Option]] = {}
         for row in own:
@@ -101,11 +105,6 @@ def _spelling(row: Option) -> str:
     return _names(row) + (f"[{value}]" if row.arg == OPTIONAL else value)
 
 
-def _sentence(row: Option) -> str:
-    again = " May be given more than once." if row.repeat else ""
-    return f"{_capital(row.help)}.{again}"
-
-
 def _capital(text: str) -> str:
     """A capital letter at the start, unless an option or a name stands there."""
     first = text.partition(" ")[0]
@@ -113,10 +112,18 @@ def _capital(text: str) -> str:
 
 
 def _variables(command: str) -> Iterator[str]:
+    ineffective: dict[str, list[str]] = {"no-op": [], "refused": []}
     for row in rows(command):
-        for name in variables(command, row):
-            effect = "" if row.treatment == HONOURED else f" ({row.treatment.partition(':')[0]})"
-            yield from (".TP", f"\\fB{name}\\fR", f"As {_option_name(row)}{effect}.")
+        names = [f"\\fB{name}\\fR" for name in variables(command, row)]
+        if not names:
+            continue
+        if row.treatment == HONOURED:
+            yield from (".TP", ", ".join(names), f"As {_option_name(row)}.")
+        else:
+            ineffective[row.treatment.partition(":")[0]] += names
+    for kind, sentence in _INEFFECTIVE.items():
+        if ineffective[kind]:
+            yield from (".TP", ", ".join(ineffective[kind]), sentence)
 
 
 def _option_name(row: Option) -> str:
@@ -135,9 +142,7 @@ def _sets(command: str) -> Iterator[str]:
     granted = Allocation(job_id=1, node="", cpus=(0,), memory=1, started_at=0.0)
     step = StepRequest(name="", argv=(), cwd="/", container=container, asked=_ASKED)
     found = {
-        "srun": lambda: (
-            environment.step(1, 0, spec, granted, step, 1) | environment.task(0, 1)
-        ),
+        "srun": lambda: environment.step(1, 0, spec, granted, step, 1) | environment.task(0, 1),
         "sbatch": lambda: environment.batch(1, spec, granted) | environment.task(0, 1),
         "salloc": lambda: environment.allocation(1, spec, granted),
     }[command]()
@@ -155,7 +160,7 @@ _TABLES: Final[dict[str, tuple[Column, ...]]] = {
 
 def _columns(table: str) -> Iterator[str]:
     yield ".EX"
-    for column in sorted(_TABLES[table], key=lambda each: (each.names, each.letter)):
+    for column in sorted(_TABLES[table], key=lambda each: (each.header, each.letter)):
         letter = f"%{column.letter}" if column.letter else "  "
         yield literal(f"{letter}  {' '.join(column.names):<28} {column.header}".rstrip())
     yield ".EE"

@@ -116,16 +116,18 @@ def _container(view: View) -> list[str]:
 
 
 def step(view: View, clock: Clock) -> list[str]:
-    """The lines of a step."""
+    """The lines of a step.  The batch script's has no tasks that were distributed."""
+    tres = f"cpu={view['cpus']},node=1" if view["cpus"] else words.NULL
+    distribution = "" if words.is_named_step(view) else " Dist=Block"
     return [
         f"StepId={words.step_id(view)} UserId={view['uid']}"
         f" StartTime={clock.moment(view['start_time'], 'Unknown')}"
         f" TimeLimit={values.format_time(view['time_limit'])}",
         f"State={view['state']} Partition={view['partition']} NodeList={view['node']}",
         f"Nodes=1 CPUs={view['cpus']} Tasks={view['ntasks']} Name={view['name']} Network=(null)",
-        f"TRES=cpu={view['cpus']},mem=0,node=1",
+        f"TRES={tres}",
         "ResvPorts=(null)",
-        "CPUFreqReq=Default Dist=Block",
+        f"CPUFreqReq=Default{distribution}",
         "SrunHost:Pid=(null):0",
         *_container(view),
     ]

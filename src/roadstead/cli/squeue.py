@@ -93,11 +93,11 @@ JOBS: tuple[Column, ...] = (
     Column("", "tres-alloc", "TRES_ALLOC", words.tres),
     Column("d", "mintmpdisk", "MIN_TMP_DISK", _ZERO),
     Column("M", "timeused", "TIME", lambda v, c: values.format_time_short(c.elapsed(v)),
-           lambda v, c: c.elapsed(v)),
+           lambda v, c: c.elapsed(v), duration=True),
     Column("l", "timelimit", "TIME_LIMIT", lambda v, c: values.format_time_short(v["time_limit"]),
-           _or_0("time_limit")),
+           _or_0("time_limit"), duration=True),
     Column("L", "timeleft", "TIME_LEFT", lambda v, c: c.left(v),
-           lambda v, c: (v["time_limit"] or 0) - c.elapsed(v)),
+           lambda v, c: (v["time_limit"] or 0) - c.elapsed(v), duration=True),
     Column("", "mintime", "TIME_MIN", fixed("0:00")),
     Column("S", "starttime", "START_TIME", _time("start_time"), _or_0("start_time")),
     Column("e", "endtime", "END_TIME", lambda v, c: c.moment(c.end(v), "N/A"),
@@ -157,9 +157,9 @@ STEPS: tuple[Column, ...] = (
     Column("u", "username", "USER", key("user")),
     Column("U", "userid", "UID", key("uid"), _number("uid")),
     Column("M", "timeused", "TIME", lambda v, c: values.format_time_short(c.elapsed(v)),
-           lambda v, c: c.elapsed(v)),
+           lambda v, c: c.elapsed(v), duration=True),
     Column("l", "timelimit", "TIME_LIMIT", lambda v, c: values.format_time_short(v["time_limit"]),
-           _or_0("time_limit")),
+           _or_0("time_limit"), duration=True),
     Column("S", "starttime", "START_TIME", _time("start_time"), _or_0("start_time")),
     Column("N", "nodelist", "NODELIST", key("node")),
     Column("A", "numtasks", "TASKS", key("ntasks"), _number("ntasks")),
@@ -259,7 +259,7 @@ def _standard(asked: dict[str, str]) -> str:
 
 def _jobs(asked: dict[str, str], ask: Ask) -> list[View] | None:
     """Every job that might be wanted; None when one was asked for that there never was."""
-    ids = [part for part in asked.get("jobs", "").split(",") if part]
+    ids = _parts(asked.get("jobs", ""))
     numbers = [_job_number(part) for part in ids]
     lone = numbers[0] if len(numbers) == 1 else None
     ended = bool(ids) or "states" in asked
@@ -275,20 +275,25 @@ def _steps(asked: dict[str, str], ask: Ask) -> list[View]:
 
 
 def _job_number(text: str) -> int:
-    """The job of ``7`` or ``7.0``; -1, which no job has, for ``7_1`` and ``7+1``: there are neither
-    arrays nor heterogeneous jobs."""
+    """The job of ``7``, ``7.0``, ``7_1`` or ``7+1``."""
     rest = text.lstrip("0123456789")
     digits = text[: len(text) - len(rest)]
     if not digits or not (rest == "" or rest[0] in "._+"):
         raise RoadsteadError(f"Invalid job id: {text}")
-    return int(digits[:18]) if rest[:1] in ("", ".") else -1
+    return int(digits[:18])
+
+
+def _is_part(text: str) -> bool:
+    """Whether it names a part of a job array or heterogeneous job; there are neither."""
+    return "_" in text or "+" in text
 
 
 def _tests(asked: dict[str, str]) -> list[Test]:
     """What a job or step has to pass to be shown."""
     tests: list[Test] = []
     if asked.get("jobs"):
-        numbers = {_job_number(part) for part in asked["jobs"].split(",") if part}
+        listed = [part for part in _parts(asked["jobs"]) if not _is_part(part)]
+        numbers = {_job_number(part) for part in listed}
         tests.append(lambda view: view["job_id"] in numbers)
     if asked.get("steps"):
         labels = set(_parts(asked["steps"]))

@@ -33,17 +33,26 @@ _DIGITS: Final = "0123456789"
 class Column:
     """One row of a table of columns: its letter ("": none), names (in lower case), and heading.
 
-    ``order`` gives what to sort by, where that is not the text.
+    ``order`` gives what to sort by, where that is not the text.  A ``duration`` that stands at the
+    right is never cut: Slurm shows 1-02:03:00 in a column of 9.
     """
 
-    __slots__ = ("header", "letter", "names", "order", "value")
+    __slots__ = ("duration", "header", "letter", "names", "order", "value")
 
     def __init__(
-        self, letter: str, names: str, header: str, value: Value, order: Order | None = None
+        self,
+        letter: str,
+        names: str,
+        header: str,
+        value: Value,
+        order: Order | None = None,
+        *,
+        duration: bool = False,
     ) -> None:
         self.letter, self.names, self.header = letter, names.split(), header
         self.value = value
         self.order = order or value
+        self.duration = duration
 
 
 def fixed(text: str) -> Value:
@@ -64,10 +73,20 @@ class Field:
     def __init__(self, column: Column | None, width: int, right: bool, suffix: str) -> None:
         self.column, self.width, self.right, self.suffix = column, width, right, suffix
 
-    def text(self, value: str) -> str:
-        """``value``, padded and cut to the width, and what follows it."""
+    def header(self) -> str:
+        return self._place(self.column.header if self.column else "", cut=True)
+
+    def text(self, view: View, clock: Clock) -> str:
+        """The column's value, padded and cut to the width, and what follows it."""
+        if self.column is None:
+            return self.suffix
+        value = self.column.value(view, clock)
+        whole = self.column.duration and self.right and value[:1].isdigit()
+        return self._place(value, cut=not whole)
+
+    def _place(self, value: str, *, cut: bool) -> str:
         if self.width:
-            value = value[: self.width]
+            value = value[: self.width] if cut else value
             value = value.rjust(self.width) if self.right else value.ljust(self.width)
         return value + self.suffix
 
@@ -82,17 +101,11 @@ class Layout:
 
     def header(self) -> str:
         """The line of headings."""
-        return self.prefix + "".join(
-            field.text(field.column.header) if field.column else field.suffix
-            for field in self.fields
-        )
+        return self.prefix + "".join([field.header() for field in self.fields])
 
     def row(self, view: View, clock: Clock) -> str:
         """The line for ``view``."""
-        return self.prefix + "".join(
-            field.text(field.column.value(view, clock)) if field.column else field.suffix
-            for field in self.fields
-        )
+        return self.prefix + "".join([field.text(view, clock) for field in self.fields])
 
     def table(self, views: Iterable[View], clock: Clock, *, headings: bool) -> str:
         """The lines for ``views``, each ended, under the headings if they are wanted."""

@@ -146,6 +146,11 @@ def step_id(view: View) -> str:
     return f"{view['job_id']}.{_NAMED_STEPS.get(number, number)}"
 
 
+def is_named_step(view: View) -> bool:
+    """Whether a step is a batch script's or an allocation's own, and not one of srun's."""
+    return view["step_id"] in _NAMED_STEPS
+
+
 def step_order(view: View) -> tuple[int, int]:
     """What puts steps into the order of their numbers, those without one last."""
     return view["job_id"], view["step_id"]

@@ -16,6 +16,7 @@ jobs are not a hundred thousand environments in memory; they go when the job has
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from roadstead.host.wire import dumps, loads
 
 VERSION: Final = 1
 _LOWEST_SPECIAL_STEP: Final = 0xFFFFFFF0  # slurm.h: steps from here on have no number of their own
-_DELIMITER: Final = " --\n"
+_HEADING: Final = re.compile(r"^-- (.+) --$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,9 +181,8 @@ class Journal:
 def _statements() -> dict[str, str]:
     """The blocks of journal.sql by name."""
     with open(f"{os.path.dirname(__file__)}/journal.sql", encoding="utf-8") as file:
-        blocks = file.read().split("\n-- ")[1:]
-    named = [block.partition(_DELIMITER) for block in blocks if _DELIMITER in block]
-    return {name: sql for name, _, sql in named}
+        _, *blocks = _HEADING.split(file.read())
+    return dict(zip(blocks[::2], blocks[1::2], strict=True))
 
 
 def _ended_at(state: life.JobState | life.StepState) -> float | None:

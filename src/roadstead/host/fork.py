@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 
-def run_in_child(body: Callable[[], None], *, session: bool = False) -> int:
+def run_in_child(body: Callable[[], object], *, session: bool = False) -> int:
     """Fork; the child runs ``body`` and exits, 1 if it raises (after a traceback); the child's pid.
 
     With ``session`` the child leads a session of its own.

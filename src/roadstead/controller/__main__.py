@@ -1,0 +1,247 @@
+"""Starting the controller: directories, lock, spawner, journal, socket, and then ``ok``.
+
+``engines/local.py`` starts this as a process and reads one line from a pipe (``--ready-fd``):
+``ok`` once clients can connect, or a JSON object with the sentence that says why they never will.
+
+The order matters.  The lock is taken first, so that there is one controller; the spawner is forked
+before anything else is opened; the socket comes last, when all that the journal holds is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import resource
+import select
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from roadstead import __version__
+from roadstead.controller import machine, spawner
+from roadstead.controller.journal import Journal
+from roadstead.controller.main import Controller
+from roadstead.core import values
+from roadstead.core.request import Site
+from roadstead.core.state import Settings, State
+from roadstead.errors import EngineError, RoadsteadError
+from roadstead.host import fork, linux, paths, wire
+
+_IDLE_SECONDS: Final = 600.0
+_KILL_WAIT: Final = 30.0  # slurm.conf(5), KillWait
+_LOG_SIZE: Final = 1 << 20
+_PATIENCE_MS: Final = 10_000  # with a controller that is about to end
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None, supervise: spawner.Supervise | None = None) -> None:
+    """Run the controller to its end.  ``supervise`` stands in for the real supervisor."""
+    argv = sys.argv[1:] if argv is None else argv
+    ready = Ready(int(argv[argv.index("--ready-fd") + 1]) if "--ready-fd" in argv else -1)
+    try:
+        again = _run(os.environ, ready, supervise or _real_supervisor())
+    except RoadsteadError as error:
+        log.error("ended error=%r", str(error))
+        line = {"kind": error.kind, "sentence": str(error), "hint": error.hint}
+        ready.say(wire.dumps(line))
+        raise SystemExit(1) from None
+    if again:
+        fork.replace_process([sys.executable, *_arguments_without_ready_fd()])
+
+
+class Ready:
+    """The pipe on which who started us waits for one line."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+
+    def say(self, line: str) -> None:
+        """Say it, the first time; who started us may have gone."""
+        if self._fd >= 0:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._fd, f"{line}\n".encode())
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _real_supervisor() -> spawner.Supervise:
+    """Imports all that a supervisor needs: its forks find it there."""
+    from roadstead.step import container, supervisor  # noqa: F401
+
+    return supervisor.main
+
+
+def _arguments_without_ready_fd() -> list[str]:
+    arguments = list(sys.orig_argv[1:])
+    if "--ready-fd" in arguments:
+        at = arguments.index("--ready-fd")
+        del arguments[at : at + 2]
+    return arguments
+
+
+def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise) -> bool:
+    os.umask(0o077)
+    state_directory = paths.state_directory(environ)
+    paths.make_private(state_directory)
+    _detach(f"{state_directory}/controller.log")
+    runtime = _runtime_directory(environ, state_directory)
+    lock = _lock(f"{state_directory}/controller.lock", paths.socket_path(runtime))
+    if lock is None:
+        ready.say("ok")
+        return False
+    linux.set_process_name("roadstead-ctl")
+    link = spawner.start(supervise, lock)
+    _raise_descriptor_limit()
+    _name_runtime_directory(state_directory, runtime)
+    journal = Journal(paths.journal_path(state_directory))
+    site = Site(node=machine.node(), uid=os.getuid(), login=machine.login(environ))
+    settings = Settings(
+        runtime=runtime,
+        version=__version__,
+        kill_wait=_seconds(environ, "ROADSTEAD_KILL_WAIT", _KILL_WAIT),
+    )
+    controller = Controller(
+        State(site, settings),
+        journal,
+        link,
+        same_boot=_same_boot(state_directory),
+        idle_seconds=_seconds(environ, "ROADSTEAD_IDLE", _IDLE_SECONDS),
+    )
+    for name in ("TERM", "INT"):
+        controller.loop.on_signal(values.signal_number(name), controller.quit)
+    controller.restore()
+    controller.listen()
+    log.info("ready pid=%d version=%s runtime=%s", os.getpid(), __version__, runtime)
+    ready.say("ok")
+    again = controller.run()
+    journal.close()
+    log.info("ended")
+    return again
+
+
+def _detach(log_path: str) -> None:
+    """Leave the session, the directory and the streams of whoever started us."""
+    if os.getsid(0) != os.getpid():
+        # A process group's leader, as one started from a shell is, may not.
+        with contextlib.suppress(PermissionError):
+            os.setsid()
+    os.chdir("/")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.getsize(log_path) > _LOG_SIZE:
+            os.replace(log_path, f"{log_path}.old")
+    fd = os.open(log_path, flags, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+    os.close(null)
+    logging.basicConfig(
+        level=logging.INFO, format="time=%(asctime)s level=%(levelname)s msg=%(message)r"
+    )
+
+
+def _runtime_directory(environ: Mapping[str, str], state_directory: str) -> str:
+    """Where sockets go: where the last controller had them, as long as that is there: its
+    supervisors' are there too."""
+    runtime = paths.runtime_directory(environ)
+    if not os.path.isdir(runtime):
+        runtime = paths.default_runtime_directory(environ)
+    paths.make_private(runtime)
+    os.makedirs(f"{runtime}/steps", mode=0o700, exist_ok=True)
+    return runtime
+
+
+def _name_runtime_directory(state_directory: str, runtime: str) -> None:
+    """Leave word for commands with another environment."""
+    link = f"{state_directory}/run"
+    temporary = f"{link}.{os.getpid()}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.symlink(runtime, temporary)
+    os.rename(temporary, link)
+
+
+def _lock(path: str, socket: str) -> int | None:
+    """The lock, held until we end; None when a controller is there and answers."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if _answers(socket):
+            os.close(lock)
+            return None
+        _wait_for_end(os.read(lock, 32))
+        # Its spawner may still hold the lock: until it has launched what it was asked to.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def _answers(socket: str) -> bool:
+    try:
+        wire.connect(socket).close()
+    except OSError:
+        return False
+    return True
+
+
+def _wait_for_end(written: bytes) -> None:
+    """Wait for the controller that holds the lock; raises EngineError if it does not end."""
+    if not written.isdigit():
+        return
+    pid = int(written)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    ended = poll.poll(_PATIENCE_MS)
+    os.close(pidfd)
+    if not ended:
+        raise EngineError(
+            f"the controller (pid {pid}) is there and does not answer", hint=f"kill {pid}"
+        )
+
+
+def _same_boot(state_directory: str) -> bool:
+    """Whether the last controller ran since the machine was started; notes that this one has."""
+    path = f"{state_directory}/boot"
+    now = machine.boot_id()
+    try:
+        with open(path, encoding="ascii") as file:
+            last = file.read()
+    except FileNotFoundError:
+        last = ""
+    if last != now:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(now)
+    return last == now
+
+
+def _raise_descriptor_limit() -> None:
+    """A waiting srun is four descriptors here.  Tasks keep the limit that the spawner has."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "")
+    if not text:
+        return default
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        raise EngineError(f"{name}={text}: not a number of seconds") from None
+
+
+if __name__ == "__main__":
+    main()

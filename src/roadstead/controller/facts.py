@@ -1,0 +1,77 @@
+"""What is looked up for a message before the reactor sees it: the journal, /proc, oci.conf.
+
+Only what the request needs: a submission costs one look for its key, a query what it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from roadstead.controller import machine
+from roadstead.controller.journal import Journal
+from roadstead.core.events import Facts
+from roadstead.core.lifecycle import Job
+from roadstead.core.request import Extra
+from roadstead.core.state import State
+from roadstead.oci import search
+
+_SHOWN_SECONDS: Final = 300.0  # MinJobAge of slurm.conf(5): so long are ended jobs listed
+
+
+def gather(state: State, journal: Journal, body: Mapping[str, Any], pid: int, now: float) -> Facts:
+    """The facts for a message.  Raises RoadsteadError for an oci.conf that cannot be used."""
+    match body.get("op"):
+        case "run" | "submit" | "allocate":
+            return Facts(extra=_extra(body, pid), known=_known(state, journal, body))
+        case "wait":
+            return _for_wait(state, journal, body)
+        case "query":
+            return _for_query(state, journal, body, now)
+        case _:
+            return Facts()
+
+
+def _extra(body: Mapping[str, Any], pid: int) -> Extra:
+    options, env = body.get("options"), body.get("env")
+    oci_conf = ""
+    if isinstance(options, dict) and options.get("container") and isinstance(env, dict):
+        oci_conf = search.find(env) or ""
+    group = machine.group_name(body.get("gid"))
+    return Extra(group=group, oci_conf=oci_conf, client_pid=pid)
+
+
+def _known(state: State, journal: Journal, body: Mapping[str, Any]) -> Job | None:
+    key = body.get("key")
+    if not isinstance(key, str) or not key.isascii() or not key or key in state.keys:
+        return None
+    return journal.job_of_key(key)
+
+
+def _for_wait(state: State, journal: Journal, body: Mapping[str, Any]) -> Facts:
+    job_id, step_id = body.get("job_id"), body.get("step_id")
+    if type(job_id) is not int:
+        return Facts()
+    ended = _ended(state, journal, job_id)
+    if type(step_id) is not int or (job_id, step_id) in state.steps:
+        return Facts(ended_jobs=ended)
+    return Facts(ended_jobs=ended, ended_step=journal.step(job_id, step_id))
+
+
+def _for_query(state: State, journal: Journal, body: Mapping[str, Any], now: float) -> Facts:
+    what, job_id = body.get("what"), body.get("job_id")
+    if what == "nodes":
+        return Facts(load=machine.load(), memory_free=machine.memory_free())
+    if what != "jobs":
+        return Facts()
+    if type(job_id) is int:
+        script = journal.payload(job_id)[1] if body.get("details") else None
+        return Facts(ended_jobs=_ended(state, journal, job_id), script=script)
+    return Facts(
+        ended_jobs=journal.jobs_ended_since(now - _SHOWN_SECONDS) if body.get("all") else ()
+    )
+
+
+def _ended(state: State, journal: Journal, job_id: int) -> tuple[Job, ...]:
+    job = None if job_id in state.jobs else journal.job(job_id)
+    return () if job is None else (job,)

@@ -1,0 +1,393 @@
+"""The controller's loop: connections, supervisors and timers in; journal, replies and launches out.
+
+Whatever happens becomes an event for ``core.reactor``; what that records is done when the turn of
+the loop is over: one commit for everything to be saved, then the rest.  Nothing is decided here.
+
+Looking for a supervisor that an earlier controller started: its exit record, if it has ended; its
+socket, if it lives; its process, if it is between the two; else it was killed, and what it left is
+swept away.  Only a step that has no directory on a machine that has not been restarted was never
+begun (see spawner.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from roadstead import __version__
+from roadstead.controller import facts, machine
+from roadstead.controller.journal import Journal
+from roadstead.controller.peers import Client, Peer
+from roadstead.core import course
+from roadstead.core import effects as do
+from roadstead.core import events as on
+from roadstead.core.effects import Effect, Effects
+from roadstead.core.lifecycle import StepKey
+from roadstead.core.model import ExitRecord, from_json, to_json
+from roadstead.core.reactor import react
+from roadstead.core.state import State
+from roadstead.errors import EngineError, RoadsteadError
+from roadstead.host import fork, paths, process, wire
+from roadstead.host.loop import Loop, Timer
+from roadstead.step import record
+
+_STREAMS: Final = 3
+_OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+
+log = logging.getLogger(__name__)
+
+
+class Controller:
+    """The controller at work.  ``run`` returns when it is to end, True if another is to follow."""
+
+    def __init__(
+        self,
+        state: State,
+        journal: Journal,
+        spawner: wire.Connection,
+        *,
+        same_boot: bool,
+        idle_seconds: float,
+    ) -> None:
+        self.state = state
+        self.loop = Loop(after_turn=self._after_turn)
+        self._journal = journal
+        self._spawner = spawner
+        self._same_boot = same_boot
+        self._idle_seconds = idle_seconds
+        self._idle_timer: Timer | None = None
+        self._effects = Effects()
+        self._clients: dict[int, Client] = {}
+        self._next_client = 1
+        self._supervisors: dict[StepKey, Peer] = {}
+        self._timers: dict[on.TimerName, Timer] = {}
+        self._socket = paths.socket_path(state.settings.runtime)
+        self._listener: wire.Listener | None = None
+        self._paused = False
+        self._restart = False
+
+    def restore(self) -> None:
+        """Take over what the journal holds."""
+        contents = self._journal.load()
+        log.info("restored jobs=%d steps=%d", len(contents.jobs), len(contents.steps))
+        self._react(
+            on.Restored(
+                at=time.time(),
+                jobs=contents.jobs,
+                steps=contents.steps,
+                next_job_id=contents.next_job_id,
+                next_step_ids=contents.next_step_ids,
+            )
+        )
+        self._after_turn()
+
+    def listen(self) -> None:
+        """Be there for clients."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._socket)  # of a controller that was killed; the lock is ours
+        self._listener = wire.Listener(self._socket)
+        self.loop.watch(self._listener, self._accept)
+
+    def run(self) -> bool:
+        self.loop.watch(self._spawner, self._restart_in_place)
+        self._watch_idleness()
+        self.loop.run()
+        if self._listener is not None:
+            self._listener.close()
+        return self._restart
+
+    def quit(self) -> None:
+        """End; supervisors go on, and the next controller finds them."""
+        self.loop.stop()
+
+    def _restart_in_place(self) -> None:
+        """Without a spawner nothing can be launched: make way for a controller that has one."""
+        log.error("spawner gone, restarting")
+        self._restart = True
+        self.loop.stop()
+
+    # -- events in, effects out -----------------------------------------------------------------
+
+    def _react(self, event: on.Event) -> None:
+        react(self.state, self._effects, event)
+
+    def _after_turn(self) -> None:
+        while recorded := self._effects.take():
+            self._journal.commit(recorded)
+            for effect in recorded:
+                self._perform(effect)
+        self._watch_idleness()
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case do.Reply():
+                if (client := self._clients.get(effect.client)) is not None:
+                    client.send(effect.message)
+            case do.Launch():
+                self._launch(effect)
+            case do.Signal():
+                self._tell(
+                    effect.step, "signal", signal=effect.signal, batch_only=effect.batch_only
+                )
+            case do.Terminate():
+                self._tell(effect.step, "terminate", reason=effect.reason, signal=effect.signal)
+            case do.Resize():
+                self._tell(effect.step, "resize", rows=effect.rows, columns=effect.columns)
+            case do.SetTimer():
+                self._set_timer(effect)
+            case do.CancelTimer():
+                if (timer := self._timers.pop(effect.timer, None)) is not None:
+                    timer.cancel()
+            case do.Close():
+                self._close(effect.client)
+            case do.Forget():
+                record.forget_exit(course.step_directory(self.state, effect.step))
+            case do.Adopt():
+                self._adopt(effect.step)
+            case do.WatchOwner():
+                self._watch_owner(effect)
+            case do.Quit():
+                self.quit()
+            case do.Save() | do.SaveStep() | do.SavePayload():
+                pass  # committed
+
+    def _set_timer(self, effect: do.SetTimer) -> None:
+        def due() -> None:
+            del self._timers[effect.timer]
+            self._react(on.Due(at=time.time(), timer=effect.timer))
+
+        if (old := self._timers.pop(effect.timer, None)) is not None:
+            old.cancel()
+        left = max(0.0, effect.at - time.time())
+        self._timers[effect.timer] = self.loop.call_later(left, due)
+
+    # -- clients --------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            connection = self._listener.accept()
+        except OSError as error:
+            if error.errno in _OUT_OF_DESCRIPTORS:
+                log.error("accept failed error=%r", error.strerror)
+                self.loop.unwatch(self._listener)
+                self._paused = True  # until a client goes
+            return
+        if connection is None:
+            return
+        number = self._next_client
+        self._next_client += 1
+        self._clients[number] = Client(number, self.loop, connection, self._hear, self._gone)
+
+    def _hear(self, client: Client, body: dict[str, Any], fds: wire.FdSet) -> None:
+        if not client.greeted and body.get("v") != wire.VERSION:
+            fds.close()
+            client.send(_other_version(body.get("v")))
+            return
+        client.greeted = True
+        if body.get("op") == "ping":
+            fds.close()
+            client.send({"event": "pong", "version": __version__, "pid": os.getpid()})
+            return
+        if body.get("op") == "run" and len(fds) == _STREAMS and not client.fds:
+            client.fds = fds.take_all()
+        fds.close()
+        now = time.time()
+        try:
+            known = facts.gather(self.state, self._journal, body, client.pid, now)
+        except RoadsteadError as error:
+            self._effects.error(client.number, error)
+            return
+        self._react(on.Message(at=now, client=client.number, body=body, facts=known))
+
+    def _gone(self, client: Client) -> None:
+        self._clients.pop(client.number, None)
+        client.close_fds()
+        if self._paused and self._listener is not None:
+            self._paused = False
+            self.loop.watch(self._listener, self._accept)
+        self._react(on.ClientGone(at=time.time(), client=client.number))
+
+    def _close(self, number: int) -> None:
+        client = self._clients.pop(number, None)
+        if client is not None:
+            client.close_fds()
+            client.close()
+
+    # -- supervisors ----------------------------------------------------------------------------
+
+    def _launch(self, effect: do.Launch) -> None:
+        spec = to_json(effect.spec)
+        if effect.payload is not None:
+            env, spec["script"] = self._journal.payload(effect.payload)
+            spec["env"] = {**env, **spec["env"]}
+        client = None if effect.client is None else self._clients.get(effect.client)
+        streams = () if client is None else client.take_fds()
+        ours, theirs = wire.pair()
+        try:
+            self._spawner.send({"op": "launch", "step": spec}, (theirs.fileno(), *streams))
+        except (BrokenPipeError, ConnectionResetError):
+            self._restart_in_place()
+        finally:
+            theirs.close()
+            for fd in streams:
+                os.close(fd)
+        self._converse((effect.spec.job_id, effect.spec.step_id), ours)
+
+    def _converse(self, key: StepKey, connection: wire.Connection) -> Peer:
+        hear, gone = partial(self._hear_supervisor, key), partial(self._supervisor_gone, key)
+        self._supervisors[key] = Peer(self.loop, connection, hear, gone)
+        return self._supervisors[key]
+
+    def _tell(self, key: StepKey, op: str, **fields: object) -> None:
+        if (supervisor := self._supervisors.get(key)) is not None:
+            supervisor.send({"op": op, **fields})
+
+    def _hear_supervisor(self, key: StepKey, message: dict[str, Any], fds: wire.FdSet) -> None:
+        fds.close()
+        now = time.time()
+        match message.get("event"):
+            case "started":
+                self._react(on.Started(at=now, step=key, pid=message["pid"]))
+            case "adopted":
+                self._react(on.Started(at=now, step=key, pid=message["pid"], adopted=True))
+            case "notice":
+                self._react(on.Noticed(step=key, sentence=message["sentence"]))
+            case "exit":
+                ended = from_json(ExitRecord, message["record"])
+                self._react(on.Exited(at=now, step=key, record=ended))
+            case what:
+                log.warning("supervisor says step=%d.%d event=%r", *key, what)
+
+    def _supervisor_gone(self, key: StepKey) -> None:
+        self._supervisors.pop(key, None)
+        if key in self.state.steps and not self._restart:
+            self._find(key)
+
+    def _adopt(self, key: StepKey) -> None:
+        if self._find_exit(key):
+            return
+        directory = course.step_directory(self.state, key)
+        try:
+            connection = wire.connect(f"{directory}/{record.SOCKET}")
+        except OSError:
+            self._find(key, adopting=True)
+            return
+        self._converse(key, connection).send({"op": "adopt"})
+
+    def _find(self, key: StepKey, *, adopting: bool = False) -> None:
+        """What became of a step whose supervisor does not answer."""
+        if self._find_exit(key):
+            return
+        directory = course.step_directory(self.state, key)
+        claim = record.read_claim(directory)
+        if claim is not None and record.is_running(claim) and self._await(claim["pid"], key):
+            return
+        if self._find_exit(key):  # it may have ended just now
+            return
+        begun = not adopting or not self._same_boot or os.path.isdir(directory)
+        self._sweep(key, directory, begun=begun)
+
+    def _sweep(self, key: StepKey, directory: str, *, begun: bool) -> None:
+        """Remove what a killed supervisor left, in a process of its own: runtimes may hang."""
+
+        def swept() -> None:
+            self._react(on.Vanished(at=time.time(), step=key, begun=begun))
+
+        log.warning("supervisor gone step=%d.%d begun=%s", *key, begun)
+        pid = fork.run_in_child(partial(record.sweep, directory)) if begun else 0
+        if not pid or not self._when_ended(pid, swept):
+            swept()
+
+    def _find_exit(self, key: StepKey) -> bool:
+        ended = record.read_exit(course.step_directory(self.state, key))
+        if ended is None:
+            return False
+        self._react(on.Exited(at=time.time(), step=key, record=ended))
+        return True
+
+    def _await(self, pid: int, key: StepKey) -> bool:
+        """Look again when the process has ended; False if it has already."""
+        return self._when_ended(pid, partial(self._find, key))
+
+    def _watch_owner(self, effect: do.WatchOwner) -> None:
+        """The process of the same pid may be another one, if it is younger than the job."""
+
+        def gone() -> None:
+            self._react(on.OwnerGone(at=time.time(), job_id=effect.job_id))
+
+        started = machine.process_started_at(effect.pid)
+        if not 0 < started <= effect.since + 1 or not self._when_ended(effect.pid, gone):
+            gone()
+
+    def _when_ended(self, pid: int, then: Callable[[], None]) -> bool:
+        try:
+            child = process.adopt(pid)
+        except ProcessLookupError:
+            return False
+
+        def ended() -> None:
+            self.loop.unwatch(child)
+            try:
+                child.reap()
+            except ChildProcessError:  # somebody else's
+                os.close(child.pidfd)
+            then()
+
+        self.loop.watch(child, ended)
+        return True
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _watch_idleness(self) -> None:
+        idle = not self._clients and not self.state.jobs
+        if not idle and self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        elif idle and self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self._idle_seconds, self._go_if_idle)
+
+    def _go_if_idle(self) -> None:
+        """End, unless somebody has connected meanwhile: nobody can once the name is gone."""
+        self._idle_timer = None
+        assert self._listener is not None
+        os.unlink(self._socket)
+        if not _is_readable(self._listener):
+            self.loop.unwatch(self._listener)
+            self._listener.close(unlink=False)
+            self._listener = None
+            log.info("idle, ending")
+            self.quit()
+            return
+        while _is_readable(self._listener):
+            self._accept()
+        self.loop.unwatch(self._listener)
+        self._listener.close(unlink=False)
+        self.listen()
+
+
+def _is_readable(source: wire.Listener) -> bool:
+    poll = select.poll()
+    poll.register(source.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _other_version(version: object) -> dict[str, Any]:
+    error = EngineError(
+        f"the controller speaks protocol {wire.VERSION}, this command {version}",
+        hint="roadstead engine stop, or wait until its jobs have ended",
+    )
+    return {
+        "event": "error",
+        "kind": error.kind,
+        "sentence": str(error),
+        "hint": error.hint,
+        "version": __version__,
+    }
