@@ -56,7 +56,7 @@ def test_a_bundle_made_by_somebody_else(
 def test_a_range_of_ids(engine: Engine, make_bundle: Callable[..., Path], runtime: Any) -> None:
     """A bundle that asks for many ids gets the user's subordinate ones."""
     if engine.account.uid:
-        require("uidmap")
+        require("newuidmap")
     many = [
         {"containerID": 0, "hostID": engine.account.uid, "size": 1},
         {"containerID": 1, "hostID": 100000, "size": 65536},
@@ -84,9 +84,7 @@ def test_a_private_writable_layer(
 ) -> None:
     bundle = make_bundle(readonly=True)
     script = "echo $SLURM_PROCID >/root/file; sleep 0.2; cat /root/file"
-    said = sh(
-        engine, bundle, script, "-n2", "-O", "--container-writable=private", env=runtime
-    )
+    said = sh(engine, bundle, script, "-n2", "-O", "--container-writable=private", env=runtime)
     assert sorted(said.split()) == ["0", "1"], "each task has a layer of its own"
     assert list((bundle / "rootfs/root").iterdir()) == []
 
@@ -170,8 +168,7 @@ def test_a_batch_script_on_a_readonly_root(
     bundle = make_bundle(readonly=True)
     script = engine.account.write(
         engine.work / "job.sh",
-        f"#!/bin/sh\n#SBATCH --container={bundle}\n"
-        'echo "$1 $SLURM_JOB_ID"; id -u; cat /etc/os-release 2>/dev/null\n',
+        f'#!/bin/sh\n#SBATCH --container={bundle}\necho "$1 $SLURM_JOB_ID"; id -u\n',
     )
     done = engine.run(["sbatch", "--wait", str(script), "an argument"], env=runtime).check()
     job = done.stdout.split()[-1]
@@ -202,7 +199,7 @@ def test_names_with_shell_characters(engine: Engine, make_bundle: Callable[..., 
     evil = engine.work / "a b$(touch pwned);'`\"x"
     bundle = make_bundle(evil)
     conf = (
-        'RunTimeRun="crun --root=%m/../../../crun run --bundle %b %n.%j.%s.%t && : %r \'%r\'"\n'
+        "RunTimeRun=\"crun --root=%m/../../../crun run --bundle %b %n.%j.%s.%t && : %r '%r'\"\n"
         'RunTimeKill="crun --root=%m/../../../crun kill %n.%j.%s.%t"\n'
         'RunTimeDelete="crun --root=%m/../../../crun delete --force %n.%j.%s.%t"\n'
     )

@@ -130,7 +130,7 @@ JOBS = [
         "cancelled",
         state="CANCELLED",
         reason="JobHeldUser",
-        start_time=at("19:11:08"),
+        start_time=None,
         end_time=at("19:11:08"),
         time_limit=5400,
         node="",
@@ -142,6 +142,7 @@ JOBS = [
         "train",
         submit_time=at("19:11:13"),
         start_time=at("19:11:14"),
+        end_time=at("21:14:14", day=24),
         time_limit=93780,
         priority=4294901757,
         command="/home/alice/work/job.sh a b",
@@ -153,6 +154,7 @@ JOBS = [
         "srunjob",
         submit_time=at("19:11:14"),
         start_time=at("19:11:14"),
+        end_time=at("19:14:14"),
         time_limit=180,
         priority=4294901756,
         command="sleep",
@@ -202,8 +204,6 @@ NODE = {
     "memory_alloc": 200,
     "memory_free": 23292,
     "boot_time": at("18:07:39"),
-    "start_time": at("19:11:08"),
-    "last_busy_time": at("19:11:11"),
     "os": "Linux 6.1.0 #1 SMP",
     "arch": "x86_64",
     "version": "22.05.8",
@@ -211,7 +211,6 @@ NODE = {
     "cores": 1,
     "threads": 1,
     "load": 0.30,
-    "partitions": "debug",
 }
 
 PARTITION = {
@@ -222,8 +221,10 @@ PARTITION = {
     "total_cpus": 2,
     "total_nodes": 1,
     "alloc_cpus": 2,
-    "memory": 4000,
+    "total_memory": 4000,
     "max_time": None,
+    "default_time": None,
+    "oversubscribe": "NO",
 }
 
 
@@ -235,7 +236,7 @@ def ask(request: dict[str, Any]) -> dict[str, Any]:
             view
             for view in JOBS
             if request["job_id"] in (None, view["job_id"])
-            and (request["all"] or view["end_time"] is None)
+            and (request["all"] or view["state"] in ("PENDING", "RUNNING"))
         ],
         "steps": STEPS,
         "nodes": [NODE],

@@ -70,6 +70,9 @@ def test_the_task_is_the_users() -> None:
     assert process["cwd"] == "/image"
     assert process["terminal"] is False
     assert "consoleSize" not in process
+    on_terminal = rewritten(terminal=(30, 99))[0]["process"]
+    assert on_terminal["terminal"] is True
+    assert on_terminal["consoleSize"] == {"height": 30, "width": 99}
     assert process["user"] == {"uid": 0, "gid": 0}
     assert process["rlimits"] == [{"type": "RLIMIT_NOFILE", "hard": 2048, "soft": 1024}]
     assert process["oomScoreAdj"] == 0

@@ -19,6 +19,14 @@ UNKNOWN = "Invalid job id specified"
 ENDED = "Job/step already completing or completed"
 
 
+def _what(job: str) -> str:
+    return "job step id" if "." in job else "job id"
+
+
+def _why(job: str) -> str:
+    return ENDED if job == "1" else UNKNOWN
+
+
 class Controller:
     """Answers queries, remembers what it is told to cancel and fails for unknown jobs."""
 
@@ -30,9 +38,9 @@ class Controller:
             return recorded.ask(request)
         assert request.pop("op") == "cancel"
         self.cancels.append(request)
-        known = {"4", "5", "6", "7", "4.0"}
+        known = {"4", "5", "6", "7", "4.0", "4.batch"}
         errors = [
-            {"job": job, "sentence": ENDED if job == "1" else UNKNOWN}
+            {"job": job, "sentence": f"Kill job error on {_what(job)} {job}: {_why(job)}"}
             for job in request["jobs"]
             if job not in known
         ]
@@ -63,6 +71,7 @@ def request(*jobs: str, **changes: Any) -> dict[str, Any]:
         ("4", request("4")),
         ("4 5,6", request("4", "5", "6")),
         ("4.0", request("4.0")),
+        ("4.batch", request("4.batch")),
         ("4 --signal SIGTERM", request("4", signal=15)),
         ("-s USR2 4", request("4", signal=12)),
         ("--signal=9 4", request("4", signal=9)),

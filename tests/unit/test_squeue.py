@@ -178,8 +178,18 @@ def test_states(state: str, letters: str, where: str, capsys: Any) -> None:
 
 def test_end_of_a_job(capsys: Any) -> None:
     assert one(capsys, "%S %e") == "2026-11-23T19:11:14 2026-11-24T21:14:14"
-    assert one(capsys, "%e", time_limit=None) == "N/A"
-    assert one(capsys, "%S %e", start_time=None) == "N/A N/A"
+    assert one(capsys, "%S %e", start_time=None, end_time=None) == "N/A N/A"
+
+
+def test_a_run_lasts_from_the_one_time_shown_to_the_other(capsys: Any) -> None:
+    start, end = recorded.at("19:11:10") + 0.9, recorded.at("19:11:11") + 0.1
+    shown = one(capsys, "%S %e %M", state="FAILED", start_time=start, end_time=end)
+    assert shown == "2026-11-23T19:11:10 2026-11-23T19:11:11 0:01"
+
+
+def test_a_job_that_ended_before_it_started(capsys: Any) -> None:
+    ended = {"state": "CANCELLED", "start_time": None, "end_time": recorded.at("19:11:20")}
+    assert one(capsys, "%S %e %M", **ended) == "2026-11-23T19:11:20 2026-11-23T19:11:20 0:00"
 
 
 def test_priority_as_a_fraction(capsys: Any) -> None:
@@ -217,6 +227,12 @@ def test_containers_are_columns_of_jobs_and_steps(capsys: Any) -> None:
     assert capsys.readouterr().out == "(null)        (null\n/srv/bundle   box  \n"
     run("-h", "-s", "5.0", "-O", fields)
     assert capsys.readouterr().out == "/srv/bundle   (null\n"
+
+
+def test_steps_that_wait_are_not_shown(capsys: Any) -> None:
+    waiting = recorded.step(4, 1, "x", state="PENDING", start_time=None)
+    run("-h", "-s", "-o", "%i", ask=lambda _: {"steps": [*recorded.STEPS, waiting]})
+    assert capsys.readouterr().out.split() == ["4.0", "4.batch", "5.0"]
 
 
 def test_steps_without_a_number_are_those_of_the_model(capsys: Any) -> None:

@@ -43,6 +43,7 @@ class Attendance:
         self._pending = False
         self._started = False
         self._interrupts: list[float] = []
+        self._early: list[int] = []
         self._input = -1  # the write end of the pipe that carries typed lines
         self._old_mode: list[Any] | None = None
 
@@ -139,11 +140,16 @@ class Attendance:
                 self._job = answer["job_id"]
                 self._pending = True
                 self._say(f"job {self._job} queued and waiting for resources")
+                for signo in self._early:
+                    self._give_up(signo)
             case "started":
                 self._job, self._step = answer["job_id"], answer["step_id"]
                 self._started = True
                 if self._pending:
                     self._say(f"job {self._job} has been allocated resources")
+                early, self._early = self._early, []
+                for signo in early:
+                    self._on_signal(signo)
             case "notice":
                 self._on_notice(answer["sentence"])
             case "exit":
@@ -153,9 +159,11 @@ class Attendance:
         return None
 
     def _on_notice(self, sentence: str) -> None:
-        if self.verbose or sentence.startswith(("error:", "warning:")):
+        if sentence.startswith("error: ***"):
+            self._write(sentence, "slurmstepd")  # as Slurm has it; scripts look for this line
+        elif self.verbose or sentence.startswith(("error:", "warning:")):
             self._write(sentence)
-        elif sentence.startswith("job "):
+        elif sentence.startswith("Job "):
             self._say(sentence)
 
     def _on_exit(self, answer: dict[str, Any]) -> int:
@@ -180,9 +188,9 @@ class Attendance:
         if not self.quiet:
             self._write(sentence)
 
-    def _write(self, sentence: str) -> None:
+    def _write(self, sentence: str, who: str = "") -> None:
         end = "\r\n" if self._old_mode is not None else "\n"
-        report.write_line(f"{self.command}: {sentence}", end)
+        report.write_line(f"{who or self.command}: {sentence}", end)
 
     # -- signals ----------------------------------------------------------------------------------
 
@@ -197,11 +205,18 @@ class Attendance:
         if signo == signals.SIGWINCH:
             self._send({"op": "resize", **terminal_size()})
         elif not self._started:
-            self._give_up(signo)
+            self._on_early_signal(signo)
         elif signo == signals.SIGINT:
             self._on_interrupt()
         else:
             self._send({"op": "signal", "signal": signo})
+
+    def _on_early_signal(self, signo: int) -> None:
+        """Before we know of a start: a job that waits is given up; for one that may be starting
+        right now the signal is kept until there is something to send it to."""
+        if self._pending or signo in self._early:
+            self._give_up(signo)
+        self._early.append(signo)
 
     def _give_up(self, signo: int) -> None:
         if self._job:

@@ -6,11 +6,9 @@ clients parse (``slurm 22.05.8``); ``roadstead --version`` names ours.
 
 from __future__ import annotations
 
-from roadstead import __version__
+from roadstead import SLURM_VERSION, __version__
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL
 from roadstead.cli.options import COMMANDS, OPTIONS, Option
-
-SLURM_VERSION = "22.05.8"
 
 _WIDTH = 80
 _COLUMN = 32

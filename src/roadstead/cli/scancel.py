@@ -60,10 +60,10 @@ class Request:
         return any(name in self.asked for name in _FILTERS)
 
     @property
-    def plain(self) -> bool:
-        """Whether this is mere cancelling of jobs by their ids."""
-        special = self.batch or self.signal is not None or self.filtered
-        return not special and "interactive" not in self.asked
+    def special(self) -> bool:
+        """Whether this is more than cancelling jobs by their ids."""
+        chosen = self.filtered or "interactive" in self.asked
+        return chosen or self.batch or self.signal is not None
 
     def announce(self, ident: str) -> None:
         """With -v, say what is about to be done."""
@@ -75,12 +75,15 @@ class Request:
 
     def complain(self, ident: str, sentence: str) -> int:
         """Say, if it matters, that one job or step could not be cancelled; the exit code."""
-        step = "." in ident
-        harmless = self.plain and not step
-        if not self.quiet and (self.verbose or not harmless):
-            kind = "job step id" if step else "job id"
-            report.warn(COMMAND, f"Kill job error on {kind} {ident}: {sentence}")
-        return 0 if harmless else 1
+        matters = self.special or "." in ident
+        if self.verbose or (matters and not self.quiet):
+            report.warn(COMMAND, sentence)
+        return int(matters)
+
+    def unknown(self, ident: str) -> int:
+        """Say, if it matters, that there is no such job or step; the exit code."""
+        what = "job step id" if "." in ident else "job id"
+        return self.complain(ident, f"Kill job error on {what} {ident}: {_UNKNOWN}")
 
 
 def main(
@@ -109,7 +112,7 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str]) -> int:
     for ident in ids:
         request.announce(ident)
         if _has_array_index(ident):
-            code = max(code, request.complain(ident, _UNKNOWN))
+            code = max(code, request.unknown(ident))
         else:
             sent.append(ident)
     if not sent:
@@ -136,9 +139,12 @@ def _checked(text: str) -> str:
     """``text`` if it has the form of a job or step id.  Jobs have the numbers from 1 on."""
     job, dot, step = text.partition(".")
     number, _, index = job.replace("+", "_").partition("_")
-    if not all(part.isascii() and part.isdigit() for part in (number, index or "0", step or "0")):
+    numbers = [number, index or "0"]
+    if dot and step not in words.STEP_NAMES:
+        numbers.append(step)
+    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in numbers):
         raise UsageError(f"Invalid job id {text}")
-    if len(number) > 18 or not int(number) or (dot and not step):
+    if not int(number):
         raise UsageError(f"Invalid job id {text}")
     return text
 
@@ -157,7 +163,7 @@ def _chosen(request: Request, ask: Ask) -> tuple[int, list[str]]:
     for ident in request.ids or passing:
         job = ident.partition(".")[0]
         if job not in jobs:
-            code = max(code, request.complain(ident, _UNKNOWN))
+            code = max(code, request.unknown(ident))
         elif job in passing and ("interactive" not in request.asked or _agreed(ident, jobs[job])):
             ids.append(ident)
     if request.verbose and not passing:

@@ -186,7 +186,8 @@ def _step(session: Session, ident: str) -> int:
     number = _number(job)
     if ident and number is None:
         return session.missing(f"Job step {ident} not found")
-    steps = session.query("steps")
+    # A step that waits in its job is not shown: scripts take what is shown for started.
+    steps = [view for view in session.query("steps") if view["start_time"] is not None]
     if not ident:
         if not steps:
             report.write_out("No job steps in the system\n")
@@ -212,7 +213,15 @@ def _node(session: Session, ident: str) -> int:
         for name in names:
             if name not in by_name:
                 code = session.missing(f"Node {name} not found")
-    session.records([show.node(view, session.clock, details=session.details) for view in nodes])
+    members = [
+        (partition["name"], hostlist.expand(partition["nodes"]))
+        for partition in session.query("partitions")
+    ]
+    records = []
+    for view in nodes:
+        partitions = [name for name, hosts in members if view["name"] in hosts]
+        records.append(show.node(view, session.clock, partitions, details=session.details))
+    session.records(records)
     return code
 
 

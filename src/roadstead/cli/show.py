@@ -54,14 +54,15 @@ def _job_times(view: View, clock: Clock) -> list[str]:
     submitted = clock.moment(view["submit_time"], "Unknown")
     # A held job is not eligible before it is released.
     eligible = "Unknown" if view["reason"].startswith("JobHeld") else submitted
-    start = clock.moment(view["start_time"], "Unknown")
-    considered = submitted if view["start_time"] is None else start
+    started = words.start_time(view)
+    start = clock.moment(started, "Unknown")
+    considered = submitted if started is None else start
     return [
         f"RunTime={values.format_time(clock.elapsed(view))}"
         f" TimeLimit={values.format_time(view['time_limit'])} TimeMin=N/A",
         f"SubmitTime={submitted} EligibleTime={eligible}",
         f"AccrueTime={eligible}",
-        f"StartTime={start} EndTime={clock.moment(clock.end(view), 'Unknown')} Deadline=N/A",
+        f"StartTime={start} EndTime={clock.moment(view['end_time'], 'Unknown')} Deadline=N/A",
         f"SuspendTime=None SecsPreSuspend=0 LastSchedEval={considered} Scheduler=Main",
     ]
 
@@ -133,8 +134,8 @@ def step(view: View, clock: Clock) -> list[str]:
     ]
 
 
-def node(view: View, clock: Clock, *, details: bool) -> list[str]:
-    """The lines of a node."""
+def node(view: View, clock: Clock, partitions: list[str], *, details: bool) -> list[str]:
+    """The lines of a node, which is in ``partitions``."""
     memory = clock.memory(view["memory"])
     free = "N/A" if view["memory_free"] is None else view["memory_free"]
     used = []
@@ -156,10 +157,9 @@ def node(view: View, clock: Clock, *, details: bool) -> list[str]:
         f" Sockets={view['sockets']} Boards=1",
         f"State={view['state']} ThreadsPerCore={view['threads']} TmpDisk=0 Weight=1 Owner=N/A"
         " MCS_label=N/A",
-        f"Partitions={view['partitions']} ",
-        f"BootTime={clock.moment(view['boot_time'], 'None')}"
-        f" SlurmdStartTime={clock.moment(view['start_time'], 'None')}",
-        f"LastBusyTime={clock.moment(view['last_busy_time'], 'Unknown')}",
+        f"Partitions={','.join(partitions)} ",
+        f"BootTime={clock.moment(view['boot_time'], 'None')} SlurmdStartTime=None",
+        "LastBusyTime=Unknown",
         f"CfgTRES=cpu={view['cpus']},mem={memory},billing={view['cpus']}",
         f"AllocTRES={','.join(used)}",
         "CapWatts=n/a",
@@ -170,16 +170,20 @@ def node(view: View, clock: Clock, *, details: bool) -> list[str]:
 
 def partition(view: View, clock: Clock) -> list[str]:
     """The lines of a partition."""
-    cpus, nodes, memory = view["total_cpus"], view["total_nodes"], clock.memory(view["memory"])
+    cpus, nodes = view["total_cpus"], view["total_nodes"]
+    memory = clock.memory(view["total_memory"])
+    standard = view["default_time"]
     return [
         f"PartitionName={view['name']}",
         "AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL",
         f"AllocNodes=ALL Default={'YES' if view['default'] else 'NO'} QoS=N/A",
-        "DefaultTime=NONE DisableRootJobs=NO ExclusiveUser=NO GraceTime=0 Hidden=NO",
+        f"DefaultTime={'NONE' if standard is None else values.format_time(standard)}"
+        " DisableRootJobs=NO ExclusiveUser=NO GraceTime=0 Hidden=NO",
         f"MaxNodes=UNLIMITED MaxTime={values.format_time(view['max_time'])} MinNodes=0 LLN=NO"
         " MaxCPUsPerNode=UNLIMITED",
         f"Nodes={view['nodes']}",
-        "PriorityJobFactor=1 PriorityTier=1 RootOnly=NO ReqResv=NO OverSubscribe=NO",
+        "PriorityJobFactor=1 PriorityTier=1 RootOnly=NO ReqResv=NO"
+        f" OverSubscribe={view['oversubscribe']}",
         "OverTimeLimit=NONE PreemptMode=OFF",
         f"State={view['state']} TotalCPUs={cpus} TotalNodes={nodes} SelectTypeParameters=NONE",
         "JobDefaults=(null)",

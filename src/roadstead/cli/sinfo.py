@@ -70,9 +70,12 @@ def _starred(row: Row, clock: Clock) -> str:
     return f"{partition['name']}{'*' if partition['default'] else ''}"
 
 
-def _limit(row: Row, clock: Clock) -> str:
-    limit = row["partition"]["max_time"]
-    return "infinite" if limit is None else values.format_time_short(limit)
+def _duration(name: str, missing: str) -> Value:
+    def value(row: Row, clock: Clock) -> str:
+        seconds = row["partition"][name]
+        return missing if seconds is None else values.format_time_short(seconds)
+
+    return value
 
 
 def _state(row: Row, clock: Clock) -> str:
@@ -154,8 +157,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("P", "partition", "PARTITION", _starred),
     Column("R", "partitionname", "PARTITION", _partition("name")),
     Column("a", "available", "AVAIL", lambda row, clock: str(row["partition"]["state"]).lower()),
-    Column("l", "time", "TIMELIMIT", _limit),
-    Column("L", "defaulttime", "DEFAULTTIME", fixed("n/a")),
+    Column("l", "time", "TIMELIMIT", _duration("max_time", "infinite")),
+    Column("L", "defaulttime", "DEFAULTTIME", _duration("default_time", "n/a")),
     Column("D", "nodes", "NODES", lambda row, clock: str(len(row["nodes"]))),
     Column("t", "statecompact", "STATE", _short_state),
     Column("T", "statelong", "STATE", _state),
@@ -183,7 +186,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("G", "gres", "GRES", fixed(words.NULL)),
     Column("", "gresused", "GRES_USED", fixed(words.NULL)),
     Column("g", "groups", "GROUPS", fixed("all")),
-    Column("h", "oversubscribe share", "OVERSUBSCRIBE", fixed("NO")),
+    Column("h", "oversubscribe share", "OVERSUBSCRIBE", _partition("oversubscribe")),
     Column("s", "size", "JOB_SIZE", fixed("1-infinite")),
     Column("r", "root", "ROOT", fixed("no")),
     Column("S", "allocnodes", "ALLOCNODES", fixed("all")),

@@ -99,14 +99,14 @@ JOBS: tuple[Column, ...] = (
     Column("L", "timeleft", "TIME_LEFT", lambda v, c: c.left(v),
            lambda v, c: (v["time_limit"] or 0) - c.elapsed(v), duration=True),
     Column("", "mintime", "TIME_MIN", fixed("0:00")),
-    Column("S", "starttime", "START_TIME", _time("start_time"), _or_0("start_time")),
-    Column("e", "endtime", "END_TIME", lambda v, c: c.moment(c.end(v), "N/A"),
-           lambda v, c: c.end(v) or 0),
+    Column("S", "starttime", "START_TIME", lambda v, c: c.moment(words.start_time(v), "N/A"),
+           lambda v, c: words.start_time(v) or 0),
+    Column("e", "endtime", "END_TIME", _time("end_time"), _or_0("end_time")),
     Column("V", "submittime", "SUBMIT_TIME", _time("submit_time"), _or_0("submit_time")),
     Column("", "eligibletime", "ELIGIBLE_TIME", _time("submit_time")),
     Column("", "accruetime", "ACCRUE_TIME", _time("submit_time")),
     Column("", "pendingtime", "PENDING_TIME", lambda v, c: str(int(
-        (c.now if v["start_time"] is None else v["start_time"]) - v["submit_time"]))),
+        (words.start_time(v) or c.now) - v["submit_time"]))),
     Column("p", "priority", "PRIORITY", lambda v, c: f"{v['priority'] / _MAX_PRIORITY:.14f}",
            _number("priority")),
     Column("Q", "prioritylong", "PRIORITY", key("priority"), _number("priority")),
@@ -200,7 +200,7 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | Non
     )
     layout = _layout(asked, argv)
     tests = _tests(asked)
-    views = _steps(asked, ask) if "steps" in asked else _jobs(asked, ask)
+    views = _steps(ask) if "steps" in asked else _jobs(asked, ask)
     if views is None:
         report.write_line("slurm_load_jobs error: Invalid job id specified")
         return 1
@@ -268,10 +268,10 @@ def _jobs(asked: dict[str, str], ask: Ask) -> list[View] | None:
     return None if lone is not None and not jobs else jobs
 
 
-def _steps(asked: dict[str, str], ask: Ask) -> list[View]:
+def _steps(ask: Ask) -> list[View]:
+    """The steps that run; Slurm does not list those that wait in their job."""
     answer = ask({"op": "query", "what": "steps", "job_id": None, "all": False})
-    steps: list[View] = answer["steps"]
-    return steps
+    return [view for view in answer["steps"] if view["start_time"] is not None]
 
 
 def _job_number(text: str) -> int:

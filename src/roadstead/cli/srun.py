@@ -6,7 +6,7 @@ import os
 import sys
 
 from roadstead.cli import attend, options, report
-from roadstead.errors import RoadsteadError, UsageError
+from roadstead.errors import RoadsteadError
 
 COMMAND = "srun"
 
@@ -28,9 +28,7 @@ def _run(asked: dict[str, str], operands: list[str]) -> int:
         report.write_line("MPI plugin types are...\n\tnone")
         return 0
     if not operands:
-        raise UsageError(
-            "No command given to execute", hint='Try "srun --help" for more information'
-        )
+        raise RoadsteadError("No command given to execute", hint="srun [options] command …")
     message = attend.base_message("run", asked, operands)
     if asked.pop("pty", None) is not None:
         message["terminal"] = attend.terminal_size()

@@ -59,6 +59,7 @@ _NAMED_STEPS: Final[dict[int, str]] = {
     0xFFFFFFFA: "interactive",
     0xFFFFFFFC: "extern",
 }
+STEP_NAMES: Final = tuple(_NAMED_STEPS.values())
 
 _DAY: Final = 86400
 _UNITS: Final = "MGTPE"
@@ -99,20 +100,12 @@ class Clock:
         """The time now, as the first line of a long listing has it."""
         return time.strftime("%a %b %d %H:%M:%S %Y", time.localtime(self.now))
 
-    def elapsed(self, view: View) -> float:
-        """How long a job or step has run, or ran."""
+    def elapsed(self, view: View) -> int:
+        """How long a job or step has run, or ran: the difference of the times that are shown."""
         if view["start_time"] is None:
             return 0
-        end = view.get("end_time")
-        return max(float(self.now if end is None else end) - float(view["start_time"]), 0.0)
-
-    def end(self, view: View) -> float | None:
-        """When a job has ended, or has to."""
-        if view["end_time"] is not None:
-            return float(view["end_time"])
-        if view["start_time"] is None or view["time_limit"] is None:
-            return None
-        return float(view["start_time"] + view["time_limit"])
+        end = view["end_time"] if view["state"] in FINISHED else self.now
+        return max(int(end) - int(view["start_time"]), 0)
 
     def left(self, view: View) -> str:
         """The time that a job has left."""
@@ -154,6 +147,13 @@ def is_named_step(view: View) -> bool:
 def step_order(view: View) -> tuple[int, int]:
     """What puts steps into the order of their numbers, those without one last."""
     return view["job_id"], view["step_id"]
+
+
+def start_time(view: View) -> float | None:
+    """When a job started; one that ended before it could start did both at once."""
+    ended = view["state"] in FINISHED and view["start_time"] is None
+    moment: float | None = view["end_time" if ended else "start_time"]
+    return moment
 
 
 def state_letters(view: View) -> str:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from roadstead import __version__
+from roadstead import SLURM_VERSION, __version__
 from roadstead.controller import machine, spawner
 from roadstead.controller.journal import Journal
 from roadstead.controller.main import Controller
@@ -102,7 +102,7 @@ def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise)
     site = Site(node=machine.node(), uid=os.getuid(), login=machine.login(environ))
     settings = Settings(
         runtime=runtime,
-        version=__version__,
+        version=SLURM_VERSION,
         kill_wait=_seconds(environ, "ROADSTEAD_KILL_WAIT", _KILL_WAIT),
     )
     controller = Controller(

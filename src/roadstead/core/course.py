@@ -203,12 +203,12 @@ def job_answer(state: State, job: Job) -> dict[str, object]:
     """The fields of the "exit" event of a job, for ``sbatch --wait``."""
     assert isinstance(job.state, life.JobEnded)
     outcome = job.state.outcome
-    code = 128 + outcome.signal if outcome.signal else outcome.code
     return {
         "job_id": job.id,
         "step_id": None,
         "state": outcome.word.value,
-        "code": code or int(outcome.word != life.COMPLETED),
+        # sbatch(1), --wait: 1 where a signal ended the job.
+        "code": outcome.code or int(outcome.word != life.COMPLETED),
         "signal": outcome.signal,
         "node": state.node.name,
     }
@@ -280,6 +280,14 @@ def _withdraw_step(state: State, effects: Effects, step: Step, signal: int, at: 
 
 def withdraw(state: State, effects: Effects, job: Job, error: RequestError, at: float) -> None:
     """A job that has not started never will; ``error`` is what its client hears."""
+    withdraw_quietly(state, effects, job, error, at)
+    run_queue(state, effects, at)
+
+
+def withdraw_quietly(
+    state: State, effects: Effects, job: Job, error: RequestError, at: float
+) -> None:
+    """The same, without starting those behind it."""
     outcome = Outcome(word=life.CANCELLED)
     job = state.put_job(life.advance_job(job, life.JobWithdrawn(outcome=outcome, at=at)))
     effects(do.Save(job))
@@ -290,7 +298,6 @@ def withdraw(state: State, effects: Effects, job: Job, error: RequestError, at: 
         if client is not None:
             effects.error(client, error)
     _tell_watchers(state, effects, job)
-    run_queue(state, effects, at)
 
 
 def emptied_if_so(state: State, effects: Effects, job: Job, at: float) -> None:

@@ -178,10 +178,9 @@ def step(
         env["SLURM_JOB_CPUS_PER_NODE_PACK_GROUP_0"] = str(len(granted.cpus))
     if "cpus-per-task" in request.asked:
         env["SLURM_CPUS_PER_TASK"] = str(request.cpus_per_task)
-    if request.container is None:
-        env.pop("SLURM_CONTAINER", None)
-        env.pop("SLURM_CONTAINER_ID", None)
-    else:
+    for name in ("SLURM_CONTAINER", "SLURM_CONTAINER_ID"):  # the job's is not its steps'
+        env.pop(name, None)
+    if request.container is not None:
         env["SLURM_CONTAINER"] = request.container.bundle
         if request.container.id:
             env["SLURM_CONTAINER_ID"] = request.container.id

@@ -34,9 +34,9 @@ Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "lau
 class ContainerRequest:
     """The container a user asked for.
 
-    ``bundle`` is absolute.  ``writable``: as config.json says, the bundle's own root in any case, or
-    a layer that each task has for itself.  ``workdir`` is an explicit ``--chdir``: a path inside; without one the
-    bundle's own working directory counts.
+    ``bundle`` is absolute.  ``writable``: as config.json says, the bundle's own root in any case,
+    or a layer that each task has for itself.  ``workdir`` is an explicit ``--chdir``: a path
+    inside; without one the bundle's own working directory counts.
     """
 
     bundle: str

@@ -142,9 +142,9 @@ def _run_in_job(state: State, effects: Effects, event: on.Message) -> None:
     if parent is None or allocation_of(job) is None or parent.id in (BATCH_STEP, INTERACTIVE_STEP):
         wanted = replace(wanted, parent_step=None)
     must_wait = seats.has_line(wanted) and not wanted.overlap and not wanted.interactive
-    step_id = state.new_step_id(job_id)
-    if wanted.interactive and (job_id, INTERACTIVE_STEP) not in state.steps:
-        step_id = INTERACTIVE_STEP
+    step_id = INTERACTIVE_STEP
+    if not wanted.interactive or (job_id, INTERACTIVE_STEP) in state.steps:
+        step_id = state.new_step_id(job_id)
     place = None if must_wait else seats.place(step_id, wanted)
     if place is None and wanted.immediate is not None and wanted.immediate <= _AT_ONCE:
         raise course.step_error(job_id, BUSY)
@@ -406,7 +406,8 @@ def on_due(state: State, effects: Effects, event: on.Due) -> None:
     if job is None:
         return
     if kind == "limit" and isinstance(job.state, life.JobRunning):
-        outcome = Outcome(word=life.TIMEOUT, reason="TimeLimit")
+        signal = course.SIGTERM if job.spec.kind == "batch" else 0
+        outcome = Outcome(word=life.TIMEOUT, signal=signal, reason="TimeLimit")
         course.decide(state, effects, job, outcome, event.at)
     elif kind == "patience" and isinstance(job.state, life.JobPending):
         course.withdraw(state, effects, job, _busy(job), event.at)
@@ -426,7 +427,7 @@ def on_restored(state: State, effects: Effects, event: on.Restored) -> None:
     state.next_job_id = event.next_job_id
     state.next_step_ids = dict(event.next_step_ids)
     for job in event.jobs:
-        _restore_job(state, effects, job)
+        _restore_job(state, effects, job, event.at)
     for step in event.steps:
         state.put_step(step)
         if isinstance(step.state, (life.StepRunning, life.StepCompleting)):
@@ -435,18 +436,19 @@ def on_restored(state: State, effects: Effects, event: on.Restored) -> None:
         else:
             course.stop_step(state, effects, step, "cancelled", event.at)
     for job in event.jobs:
-        if isinstance(job.state, life.JobPending) and job.spec.kind != "batch":
-            course.withdraw(state, effects, job, _revoked(job), event.at)
-        elif isinstance(job.state, life.JobCompleting):
+        if isinstance(job.state, life.JobCompleting):
             course.emptied_if_so(state, effects, job, event.at)
     course.run_queue(state, effects, event.at)
 
 
-def _restore_job(state: State, effects: Effects, job: Job) -> None:
+def _restore_job(state: State, effects: Effects, job: Job, at: float) -> None:
     state.put_job(job)
     granted = allocation_of(job)
-    if granted is None:
+    if granted is None and job.spec.kind == "batch":
         state.queue.add(job.id)
+    elif granted is None:
+        course.withdraw_quietly(state, effects, job, _revoked(job), at)
+    if granted is None:
         return
     state.seats[job.id] = Seats(granted.cpus)
     state.resources.take_again(granted.cpus, granted.memory)

@@ -99,7 +99,7 @@ def _start_controller(environ: Mapping[str, str]) -> None:
     with open(read, encoding="utf-8") as pipe:
         said = pipe.readline()
     if said.startswith("{"):
-        error = wire.loads(said)
+        error = wire.loads(said.strip())
         raise from_kind(error["kind"], error["sentence"], error.get("hint", ""))
     if said != "ok\n":
         raise EngineError(

@@ -18,3 +18,21 @@ def open_pty(rows: int, columns: int) -> tuple[int, int, str]:
 def resize(fd: int, rows: int, columns: int) -> None:
     """Set a terminal's size; its foreground processes get SIGWINCH (tty_ioctl(4))."""
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def resize_of_process(pid: int, rows: int, columns: int) -> None:
+    """Set the size of the terminal that is standard input of a process in a container.
+
+    Its pty is in a devpts that only that process can name; its descriptor can be opened through
+    /proc.  What a container puts there is not trusted: nothing is waited for, and an ioctl on
+    anything but a terminal fails.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/fd/0", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return  # it has ended, or has closed it
+    try:
+        if os.isatty(fd):
+            resize(fd, rows, columns)
+    finally:
+        os.close(fd)

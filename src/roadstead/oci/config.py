@@ -33,7 +33,8 @@ class Change:
     """What this task needs of its config.json.
 
     ``uids`` None: no user namespace (root).  ``cwd`` "" keeps the bundle's.  ``report`` is a path
-    that is to hold the container's state once it has started, or "".  ``limits`` are our own hard
+    that is to hold the container's state once it has started, or "".  ``terminal`` is the size of
+    the container's own terminal, in rows and columns, if it has one.  ``limits`` are our own hard
     limits by name (RLIMIT_NOFILE …), -1 for none.
     """
 
@@ -41,7 +42,7 @@ class Change:
     args: tuple[str, ...]
     env: dict[str, str]
     cwd: str = ""
-    terminal: bool = False
+    terminal: tuple[int, int] | None = None
     readonly: bool | None = None
     uids: IdMap | None = None
     gids: IdMap | None = None
@@ -82,8 +83,11 @@ def _process(config: dict[str, Any], change: Change, notes: list[str]) -> None:
     process["args"] = list(change.args)
     process["env"] = [f"{name}={value}" for name, value in change.env.items()]
     process["cwd"] = change.cwd or process.get("cwd") or "/"
-    process["terminal"] = change.terminal
+    process["terminal"] = change.terminal is not None
     process.pop("consoleSize", None)
+    if change.terminal is not None:
+        rows, columns = change.terminal
+        process["consoleSize"] = {"height": rows, "width": columns}
     user = process["user"] = process.get("user") or {"uid": 0, "gid": 0}
     if change.uids is not None and change.gids is not None:
         user["uid"], user["gid"] = change.uids.process, change.gids.process

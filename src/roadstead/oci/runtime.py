@@ -114,9 +114,12 @@ class Configured:
 
 
 def program_name(conf: OciConf) -> str:
-    """The name of the program that an oci.conf starts containers with."""
-    words = (conf.runtime_run or conf.runtime_create or "").split()
-    return os.path.basename(words[0]) if words else ""
+    """The name of the program that an oci.conf starts containers with: a runtime that we know if
+    its command line names one, else the line's first word."""
+    words = [
+        os.path.basename(word) for word in (conf.runtime_run or conf.runtime_create or "").split()
+    ]
+    return next((word for word in words if word in KNOWN), words[0] if words else "")
 
 
 def find(env: dict[str, str], which: Callable[[str, str], str | None]) -> str:

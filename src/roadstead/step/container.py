@@ -249,7 +249,7 @@ class Container:
             args=args,
             env=env,
             cwd=self._working_directory(bundle),
-            terminal=plan.spec.terminal is not None and self.task.procid == 0,
+            terminal=self._terminal(),
             readonly=readonly,
             uids=plan.uids,
             gids=plan.gids,
@@ -261,6 +261,10 @@ class Container:
             limits={name: resource.getrlimit(number)[1] for name, number in _RLIMITS.items()},
             oom_score_adj=_oom_score_adj(),
         )
+
+    def _terminal(self) -> tuple[int, int] | None:
+        size = self.plan.spec.terminal
+        return (size.rows, size.columns) if size is not None and self.task.procid == 0 else None
 
     def _working_directory(self, bundle: bundles.Bundle) -> str:
         """``--chdir`` where that directory exists inside; else the bundle's own."""

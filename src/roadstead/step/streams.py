@@ -36,6 +36,7 @@ class Streams:
         self._master = -1
         self.terminal = ""
         self._opened: list[int] = []
+        self._begun = False  # whether the output files have been opened
 
     # -- names --------------------------------------------------------------------------------
 
@@ -66,6 +67,7 @@ class Streams:
 
         They are closed by ``started`` once the task has them.
         """
+        self._begun = True
         if self._spec.terminal is not None and procid == 0:
             return self._open_terminal()
         out = self._output(1, self._spec.stdio.output, procid)
@@ -161,6 +163,21 @@ class Streams:
     def resize(self, rows: int, columns: int) -> None:
         if self._master >= 0:
             terminal.resize(self._master, rows, columns)
+
+    def say(self, sentence: str) -> None:
+        """Tell whoever reads the output of a step that nobody attends: a line in its error file."""
+        stdio = self._spec.stdio
+        path = self._file(stdio.error or stdio.output, 0)
+        if not path:
+            return
+        fresh = not self._begun and not stdio.append
+        try:
+            fd = open_output(path, append=not fresh)
+        except OSError:
+            return  # that it cannot be opened is what is to be said; the record has it
+        self._begun = True
+        with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"{sentence}\n")
 
     # -- the end ------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RoadsteadError
-from roadstead.host import files, linux, process, wire
+from roadstead.host import files, linux, process, terminal, wire
 from roadstead.host.loop import Loop, Timer
 from roadstead.step import record
 from roadstead.step.life import Lives
@@ -146,9 +146,14 @@ class Supervisor:
                 procid=0, code=error.exit_code, reason=reason, message=str(error), hint=error.hint
             )
         )
+        self._say_failure(str(error), error.hint)
         self._kill_processes(process.KILL)
         if not any(task.running for task in self.tasks):
             self.loop.call_later(0, self._all_ended)
+
+    def _say_failure(self, sentence: str, hint: str) -> None:
+        if self.spec.kind == "batch":
+            self.streams.say(f"slurmstepd: error: {sentence}{'; ' + hint if hint else ''}")
 
     # -- the controller -----------------------------------------------------------------------
 
@@ -184,9 +189,19 @@ class Supervisor:
                 reason: Reason = "timeout" if message.get("reason") == "timeout" else "cancelled"
                 self.terminate(reason, int(message.get("signal", process.TERM)))
             case "resize":
-                self.streams.resize(int(message["rows"]), int(message["columns"]))
+                self._resize(int(message["rows"]), int(message["columns"]))
             case _:
                 pass  # a newer controller may ask more than we understand
+
+    def _resize(self, rows: int, columns: int) -> None:
+        """The user's window has changed: our pty, and the container's own behind it.
+
+        runc passes the size on by itself when SIGWINCH tells it; crun 1.8 does not.
+        """
+        self.streams.resize(rows, columns)
+        if self.spec.container is not None:
+            for pid in self.tasks[0].processes()[:1]:
+                terminal.resize_of_process(pid, rows, columns)
 
     def tell(self, message: dict[str, object]) -> None:
         """Tell every controller that listens; one that is gone finds the exit record."""
@@ -202,6 +217,17 @@ class Supervisor:
 
     def _notice(self, sentence: str) -> None:
         self.tell({"event": "notice", "sentence": sentence})
+        if self.spec.kind == "batch" and sentence.startswith(("error:", "warning:")):
+            self.streams.say(f"slurmstepd: {sentence}")
+
+    def _notice_of_end(self, why: str) -> None:
+        """The line that tells a script's reader, or srun's, why it all ended (as slurmstepd's)."""
+        spec = self.spec
+        what = (
+            f"JOB {spec.job_id}" if spec.kind == "batch" else f"STEP {spec.job_id}.{spec.step_id}"
+        )
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
+        self._notice(f"error: *** {what} ON {spec.node} CANCELLED AT {stamp}{why} ***")
 
     # -- signals and ends ---------------------------------------------------------------------
 
@@ -217,7 +243,7 @@ class Supervisor:
             for pid in processes[:1] if batch_only else processes:
                 state = process.signal_state(pid) if signo in process.ENDING else None
                 if state is not None and state.drops(signo):
-                    task.ended_by = signo
+                    task.ended_by = task.ended_by or signo
                     process.send(pid, process.KILL)
                 else:
                     process.send(pid, signo)
@@ -226,7 +252,9 @@ class Supervisor:
         """End the step: ``signo`` now, SIGKILL after KillWait."""
         if self.ending is not None and signo != process.KILL:
             return
-        self.ending = self.ending or reason
+        if self.ending is None:
+            self.ending = reason
+            self._notice_of_end(" DUE TO TIME LIMIT" if reason == "timeout" else "")
         for task in self.tasks:
             task.stop_setup()
         self.signal(process.CONT)
@@ -244,11 +272,6 @@ class Supervisor:
             process.send(pid, signo)
 
     def _out_of_time(self) -> None:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
-        self._notice(
-            f"error: *** STEP {self.spec.job_id}.{self.spec.step_id} ON {self.spec.node} "
-            f"CANCELLED AT {stamp} DUE TO TIME LIMIT ***"
-        )
         self.terminate("timeout", process.TERM)
 
     def task_ended(self, ended: TaskExit) -> None:
@@ -256,6 +279,8 @@ class Supervisor:
         if self.ending is not None and ended.reason == "program":
             ended = _because(ended, self.ending)
         self.exits.append(ended)
+        if ended.message and self.spec.kind == "batch":
+            self._say_failure(ended.message, ended.hint)
         left = [task for task in self.tasks if task.running]
         if not left:
             self._all_ended()

@@ -1,0 +1,140 @@
+"""The transition table, and that nothing else changes a state."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+
+from roadstead.core import lifecycle as life
+from roadstead.core.lifecycle import JOB, STEP, ImpossibleTransition, Outcome, Place, Word
+from roadstead.core.model import (
+    Allocation,
+    ExitRecord,
+    JobSpec,
+    Reason,
+    StepRequest,
+    TaskExit,
+    to_json,
+)
+
+SPEC = JobSpec(kind="run", name="x", user="u", uid=1, gid=1, cwd="/")
+GRANTED = Allocation(job_id=1, node="n", cpus=(0,), memory=0, started_at=1.0)
+PLACE = Place(cpus=(0,), claimed=True)
+BAD = Outcome(word=Word.FAILED, code=3, reason="NonZeroExitCode")
+
+
+def record(code: int = 0, signal: int = 0, reason: Reason = "program") -> ExitRecord:
+    task = TaskExit(procid=0, code=code, signal=signal, reason=reason)
+    return ExitRecord(job_id=1, step_id=0, tasks=(task,), started_at=1.0, ended_at=2.0)
+
+
+JOB_STATES: dict[Word, life.JobState] = {
+    Word.PENDING: life.JobPending(),
+    Word.RUNNING: life.JobRunning(allocation=GRANTED),
+    Word.COMPLETING: life.JobCompleting(allocation=GRANTED, outcome=BAD),
+    Word.FAILED: life.JobEnded(allocation=GRANTED, outcome=BAD, ended_at=2.0),
+}
+JOB_EVENTS: list[life.JobEvent] = [
+    life.JobReleased(),
+    life.JobAllocated(allocation=GRANTED),
+    life.JobWithdrawn(outcome=Outcome(word=Word.CANCELLED), at=2.0),
+    life.JobDecided(outcome=BAD),
+    life.JobEmptied(at=2.0),
+]
+STEP_STATES: dict[Word, life.StepState] = {
+    Word.PENDING: life.StepPending(),
+    Word.RUNNING: life.StepRunning(place=PLACE, started_at=1.0),
+    Word.COMPLETING: life.StepCompleting(place=PLACE, started_at=1.0),
+    Word.COMPLETED: life.StepEnded(word=Word.COMPLETED, ended_at=2.0, record=record()),
+}
+STEP_EVENTS: list[life.StepEvent] = [
+    life.StepPlaced(place=PLACE, at=1.0),
+    life.StepReported(pid=7, at=1.5),
+    life.StepStopped(),
+    life.StepExited(record=record()),
+    life.StepWithdrawn(at=2.0),
+]
+
+
+def job(state: life.JobState) -> life.Job:
+    return life.Job(id=1, spec=SPEC, submitted_at=0.0, state=state)
+
+
+def step(state: life.StepState) -> life.Step:
+    request = StepRequest(name="x", argv=("x",), cwd="/")
+    return life.Step(job_id=1, id=0, request=request, submitted_at=0.0, state=state)
+
+
+@pytest.mark.parametrize(("word", "event"), list(itertools.product(JOB_STATES, JOB_EVENTS)))
+def test_a_job_moves_as_the_table_says_and_not_otherwise(word: Word, event: life.JobEvent) -> None:
+    allowed = JOB[word].get(type(event))
+    if allowed is None:
+        with pytest.raises(ImpossibleTransition):
+            life.advance_job(job(JOB_STATES[word]), event)
+    else:
+        assert life.advance_job(job(JOB_STATES[word]), event).state.word in allowed
+
+
+@pytest.mark.parametrize(("word", "event"), list(itertools.product(STEP_STATES, STEP_EVENTS)))
+def test_a_step_moves_as_the_table_says_and_not_otherwise(
+    word: Word, event: life.StepEvent
+) -> None:
+    allowed = STEP[word].get(type(event))
+    if allowed is None:
+        with pytest.raises(ImpossibleTransition):
+            life.advance_step(step(STEP_STATES[word]), event)
+    else:
+        assert life.advance_step(step(STEP_STATES[word]), event).state.word in allowed
+
+
+@pytest.mark.parametrize("table", [JOB, STEP])
+def test_the_table_is_whole(table: life.Table) -> None:
+    assert set(table) == set(Word)
+    assert {word for word, moves in table.items() if not moves} == life.FINAL
+    reached = {word for moves in table.values() for words in moves.values() for word in words}
+    assert reached | {Word.PENDING} == set(Word)
+
+
+def test_facts_are_carried_along() -> None:
+    running = life.advance_job(job(life.JobPending()), JOB_EVENTS[1])
+    completing = life.advance_job(running, JOB_EVENTS[3])
+    ended = life.advance_job(completing, JOB_EVENTS[4])
+    assert ended.state == life.JobEnded(allocation=GRANTED, outcome=BAD, ended_at=2.0)
+
+
+@pytest.mark.parametrize(
+    ("ended", "stopped", "outcome"),
+    [
+        (record(), False, Outcome(word=Word.COMPLETED)),
+        (record(3), False, BAD),
+        (record(137, 9), False, Outcome(word=Word.FAILED, signal=9, reason="NonZeroExitCode")),
+        (record(127, 0, "launch"), False, dataclasses.replace(BAD, code=127, reason="JobLaunch")),
+        (record(125, 0, "roadstead"), False, dataclasses.replace(BAD, code=125, reason="System")),
+        (record(143, 15, "timeout"), True, Outcome(word=Word.TIMEOUT, signal=15, reason="Time")),
+        (record(143, 15, "cancelled"), True, Outcome(word=Word.CANCELLED, signal=15)),
+        # Tasks that their supervisor ended because another one had failed.
+        (record(143, 15, "cancelled"), False, Outcome(word=Word.FAILED, signal=15, reason="Job")),
+    ],
+)
+def test_outcomes(ended: ExitRecord, stopped: bool, outcome: Outcome) -> None:
+    found = life.outcome_of(ended, stopped=stopped)
+    assert found.reason.startswith(outcome.reason)
+    assert dataclasses.replace(found, reason=outcome.reason) == outcome
+
+
+def test_states_are_json() -> None:
+    for job_state in JOB_STATES.values():
+        assert life.job_state(to_json(job_state)) == job_state
+    for step_state in STEP_STATES.values():
+        assert life.step_state(to_json(step_state)) == step_state
+
+
+def test_the_diagram_shows_every_move() -> None:
+    lines = life.diagram(STEP).splitlines()
+    assert lines[:2] == ["stateDiagram-v2", "    [*] --> PENDING"]
+    assert "    RUNNING --> COMPLETING: stopped" in lines
+    assert "    TIMEOUT --> [*]" in lines
+    moves = sum(len(words) for each in STEP.values() for words in each.values())
+    assert len(lines) == 2 + moves + len(life.FINAL)
