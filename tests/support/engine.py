@@ -119,7 +119,7 @@ class Engine:
 
     def stop(self) -> Completed:
         """Ask the controller to end."""
-        return self.run(["roadstead", "engine", "stop"], timeout=30)
+        return self.run(["roadstead", "engine", "stop", "--now"], timeout=30)
 
     def close(self) -> None:
         """The end, once; an assertion fails if something was left behind."""

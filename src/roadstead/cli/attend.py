@@ -36,7 +36,8 @@ class Attendance:
         self.message = message
         self.verbose = verbose
         self.quiet = quiet
-        self.quit_on_interrupt = False
+        self.quit_on_interrupt = False  # the first Ctrl-C ends the step
+        self.pass_on_interrupt = False  # the first Ctrl-C goes to the tasks
         self._connection: Connection | None = None
         self._job = 0
         self._step = -1
@@ -228,9 +229,11 @@ class Attendance:
         now = time.monotonic()
         self._interrupts = [at for at in self._interrupts if now - at < 1.0] + [now]
         name = f"StepId={self._job}.{self._step}"
-        if self.quit_on_interrupt or len(self._interrupts) == 2:
+        if self.pass_on_interrupt and len(self._interrupts) == 1:
+            self._send({"op": "signal", "signal": signals.SIGINT})
+        elif self.quit_on_interrupt or len(self._interrupts) == 2:
             self._write(f"sending Ctrl-C to {name}")
-            self._send({"op": "signal", "signal": int(signals.SIGINT)})
+            self._send({"op": "signal", "signal": signals.SIGINT})
             self._send({"op": "terminate"})
         elif len(self._interrupts) > 2:
             raise RoadsteadError("forcing job termination")

@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _allocate(asked: dict[str, str], operands: list[str]) -> int:
     quiet = "quiet" in asked
+    report.explain(COMMAND, asked)
     message = attend.base_message("allocate", asked, operands)
     signal_fd = signals.watch([signals.SIGINT, *signals.FORWARDED])
     connection = local.request(message, environ=os.environ)
@@ -51,14 +52,15 @@ def _allocate(asked: dict[str, str], operands: list[str]) -> int:
         connection.send({"op": "keep"})
         local.receive(connection)
         return 0
+    code = 1
     try:
         if asked.get("container"):
             code = _interactive_step(asked, operands, granted)
         else:
-            code = _local_command(connection, operands, granted["env"])
+            code = _local_command(connection, asked, operands, granted["env"])
     finally:
         _say(quiet, f"Relinquishing job allocation {job_id}")
-        _release(connection)
+        _release(connection, code)
     return code
 
 
@@ -92,10 +94,10 @@ def _until_granted(connection: Connection, signal_fd: int, quiet: bool) -> dict[
             return answer
 
 
-def _release(connection: Connection) -> None:
+def _release(connection: Connection, code: int) -> None:
     """Give the allocation back, and wait until it is: the next command may need its CPUs."""
     try:
-        connection.send({"op": "release"})
+        connection.send({"op": "release", "code": code})
         while local.receive(connection) is not None:
             continue
     except (BrokenPipeError, ConnectionResetError, RoadsteadError):
@@ -123,8 +125,12 @@ def _interactive_step(asked: dict[str, str], operands: list[str], granted: dict[
     ).run()
 
 
-def _local_command(connection: Connection, operands: list[str], env: dict[str, str]) -> int:
-    """Run the command here; end with it, or when the allocation is taken away."""
+def _local_command(
+    connection: Connection, asked: dict[str, str], operands: list[str], env: dict[str, str]
+) -> int:
+    """Run the command here; end with it.  When the allocation is taken away the command is told
+    so by a signal if --kill-command says which (salloc(1)); else it may go on without."""
+    revoked = signals.number(asked["kill-command"] or "TERM") if "kill-command" in asked else 0
     argv = operands or [os.environ.get("SHELL") or "/bin/sh"]
     signals.ignore([signals.SIGINT, signals.SIGQUIT, signals.SIGTSTP])
     try:
@@ -147,6 +153,7 @@ def _local_command(connection: Connection, operands: list[str], env: dict[str, s
             poll.unregister(connection.fileno())
             if answer is not None:
                 report.write_line(f"{COMMAND}: Job allocation {answer['job_id']} has been revoked.")
-                child.hang_up(pidfd)
+                if revoked:
+                    child.signal(pidfd, revoked)
         elif answer["event"] == "notice":
             report.write_line(f"{COMMAND}: {answer['sentence']}")

@@ -54,6 +54,7 @@ def _script(asked: dict[str, str], operands: list[str]) -> tuple[str, list[str]]
 
 
 def _submit(asked: dict[str, str], text: str, operands: list[str]) -> int:
+    report.explain(COMMAND, asked)
     message = attend.base_message("submit", asked, operands)
     message["script"] = text
     answer = local.ask(message)

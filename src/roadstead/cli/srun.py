@@ -29,6 +29,7 @@ def _run(asked: dict[str, str], operands: list[str]) -> int:
         return 0
     if not operands:
         raise RoadsteadError("No command given to execute", hint="srun [options] command …")
+    report.explain(COMMAND, asked)
     message = attend.base_message("run", asked, operands)
     if asked.pop("pty", None) is not None:
         message["terminal"] = attend.terminal_size()
@@ -38,5 +39,6 @@ def _run(asked: dict[str, str], operands: list[str]) -> int:
         verbose=int(asked.get("verbose", "0")),
         quiet="quiet" in asked,
     )
+    attendance.pass_on_interrupt = "disable-status" in asked
     attendance.quit_on_interrupt = "quit-on-interrupt" in asked
     return attendance.run()

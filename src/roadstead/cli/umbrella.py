@@ -36,15 +36,16 @@ def _shims(operands: list[str]) -> int:
 
 
 def _engine(operands: list[str]) -> int:
-    action = operands[0] if operands else "status"
-    if operands[1:] or action not in ("status", "start", "stop"):
+    action, *rest = operands or ["status"]
+    if action not in ("status", "start", "stop") or rest not in ([], ["--now"][: action == "stop"]):
         raise UsageError(
-            f"engine does not know {' '.join(operands)}", hint="roadstead engine status|start|stop"
+            f"engine does not know {' '.join(operands)}",
+            hint="roadstead engine status | start | stop [--now]",
         )
     running = local.is_running(os.environ)
     if action == "stop":
         if running:
-            local.ask({"op": "stop", "now": True})
+            local.ask({"op": "stop", "now": bool(rest)})
         return 0
     if action == "start" or running:
         answer = local.ask({"op": "ping"})
@@ -59,17 +60,17 @@ def _engine(operands: list[str]) -> int:
 # name → what it takes, what it is for, what does it
 SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
     "shims": ("DIR", "write fast-starting wrappers for all commands into DIR", _shims),
-    "engine": ("[status|start|stop]", "the local engine's controller", _engine),
+    "engine": ("[status|start|stop [--now]]", "the local engine's controller", _engine),
 }
 
 
 def _usage() -> str:
     lines = ["Usage: roadstead COMMAND …", ""]
     for name, (takes, does, _) in SUBCOMMANDS.items():
-        lines.append(f"  {name + ' ' + takes:<28} {does}")
+        lines.append(f"  {name + ' ' + takes:<36} {does}")
     lines += [
-        f"  {'srun | sbatch | salloc …':<28} Slurm's commands, by their own names",
-        f"  {'--version, --help':<28} about this program",
+        f"  {'srun | sbatch | salloc …':<36} Slurm's commands, by their own names",
+        f"  {'--version, --help':<36} about this program",
         "",
     ]
     return "\n".join(lines)

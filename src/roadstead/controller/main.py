@@ -87,6 +87,16 @@ class Controller:
             )
         )
         self._after_turn()
+        self._forget_journaled()
+
+    def _forget_journaled(self) -> None:
+        """Delete exit records that the last controller had committed, and not deleted yet."""
+        steps = f"{self.state.settings.runtime}/steps"
+        wanted = {record.exit_path(course.step_directory(self.state, k)) for k in self.state.steps}
+        for name in os.listdir(steps):
+            path = f"{steps}/{name}"
+            if name.endswith(".exit") and path not in wanted:
+                os.unlink(path)
 
     def listen(self) -> None:
         """Be there for clients."""

@@ -410,7 +410,7 @@ def _argv(message: Message) -> tuple[str, ...]:
     if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
         raise _malformed("argv")
     if not argv and message.get("op") != "allocate":
-        raise UsageError("No command given to execute")
+        raise RequestError("No command given to execute")
     return tuple(argv)
 
 

@@ -45,11 +45,11 @@ def reap(pid: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def hang_up(pidfd: int) -> None:
-    """Tell a child that its terminal, or what it stood for, has gone."""
+def signal(pidfd: int, signo: int) -> None:
+    """Signal a child, if it is still there."""
     import _signal  # type: ignore[import-not-found]
 
     try:
-        _signal.pidfd_send_signal(pidfd, _signal.SIGHUP)
+        _signal.pidfd_send_signal(pidfd, signo)
     except ProcessLookupError:
         return

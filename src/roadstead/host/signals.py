@@ -8,6 +8,8 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import os
 
+from roadstead.errors import UsageError
+
 SIGINT: int = _signal.SIGINT
 SIGQUIT: int = _signal.SIGQUIT
 SIGTSTP: int = _signal.SIGTSTP
@@ -53,6 +55,16 @@ _NAMES = {
 def describe(signo: int) -> str:
     """The words of strsignal(3), as srun prints them."""
     return _NAMES.get(signo, f"Real-time signal {signo - 34}" if signo >= 34 else f"Signal {signo}")
+
+
+def number(name: str) -> int:
+    """The number of a signal that a user named: 15, TERM or SIGTERM.  Raises UsageError."""
+    if name.isdigit() and 0 < int(name) <= 64:
+        return int(name)
+    found = getattr(_signal, f"SIG{name.upper().removeprefix('SIG')}", None)
+    if not isinstance(found, int):
+        raise UsageError(f"unknown signal {name}", hint="kill -l lists them")
+    return found
 
 
 def watch(signals: list[int]) -> int:

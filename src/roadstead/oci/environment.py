@@ -3,10 +3,11 @@
     merge  the job's, then the bundle's over them (as Slurm since 23.02), then the step's
     image  the bundle's, then the step's
     host   the job's, then the step's
-    clean  PATH, HOME, USER, LOGNAME, LANG and TERM (the bundle's, or a default), then the step's
+    clean  PATH, HOME, USER, LOGNAME, LANG and TERM of the bundle's, then the step's
 
 The step's are those that say where a task stands in its job (SLURM_*, SLURMD_*, PMI*): without them
-no program finds its rank, so no policy takes them away and no bundle overrides them.
+no program finds its rank, so no policy takes them away and no bundle overrides them (oci.conf's
+EnvExclude can: it is the administrator's).  Where nobody says a PATH there is a default one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from roadstead.oci.lookup import DEFAULT_PATH
 if TYPE_CHECKING:
     from roadstead.core.model import EnvPolicy
 
-_STEP_PREFIXES = ("SLURM_", "SLURMD_", "PMI_", "PMI2_", "PMIX_")
+_STEP_PREFIXES = ("SLURM_", "SLURMD_", "PMI_", "PMI2_", "PMIX_", "ROADSTEAD_STEP")
 _CLEAN = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM")
 
 

@@ -37,6 +37,10 @@ class Commands(Protocol):
         """The file that holds the runtime's own complaints, or "" where they go to stderr."""
 
     @property
+    def state(self) -> str:
+        """The directory in which the runtime keeps the container's state, "" if it is not ours."""
+
+    @property
     def removes_itself(self) -> bool:
         """Whether a ``run`` that has ended has surely left no state behind."""
 
@@ -60,8 +64,12 @@ class BuiltIn:
         return os.path.basename(self.path)
 
     @property
+    def state(self) -> str:
+        return f"{self.root}/{self.container_id}"
+
+    @property
     def removes_itself(self) -> bool:
-        return not os.path.lexists(f"{self.root}/{self.container_id}")
+        return not os.path.lexists(self.state)
 
     def command(self, operation: Operation, pid: int = 0) -> list[str] | None:
         base = [self.path, f"--root={self.root}", f"--log={self.log}", "--log-format=json"]
@@ -95,6 +103,7 @@ class Configured:
     conf: OciConf
     values: Substitutions
     log: str = ""
+    state: str = ""
     removes_itself: bool = False
 
     @property
@@ -107,8 +116,8 @@ class Configured:
 
     def command(self, operation: Operation, pid: int = 0) -> list[str] | None:
         pattern = getattr(self.conf, _KEYS[operation])
-        if not pattern:
-            return None
+        if not pattern or (not pid and "%p" in pattern.replace("%%", "")):
+            return None  # not given, or it signals a process that is not there (any more)
         values = replace(self.values, pid=pid) if pid else self.values
         return ["/bin/sh", "-c", expand(pattern, values)]
 
@@ -127,7 +136,7 @@ def find(env: dict[str, str], which: Callable[[str, str], str | None]) -> str:
 
     Raises RuntimeFailure where there is none: a task that asked for a container never runs outside.
     """
-    path = env.get("PATH", "") + ":/usr/local/bin:/usr/bin:/usr/sbin"
+    path = ":".join(filter(None, (env.get("PATH"), "/usr/local/bin:/usr/bin:/usr/sbin")))
     asked = env.get("ROADSTEAD_RUNTIME", "")
     for name in (asked,) if asked else KNOWN:
         found = which(name, path)

@@ -325,11 +325,13 @@ class Container:
             self.child = None
 
     def _run(self, stdio: Stdio, terminal: str) -> Life[int]:
-        child = self.child = self._spawn("run", stdio, terminal)
+        argv = self._argv("run")
+        assert argv is not None
+        child = self.child = self._spawn("run", argv, stdio, terminal)
         status = yield Until(child, self._patience)
         if status is None:
             if not self.processes():
-                yield from self._remove()
+                yield from self._remove(kill=True)
                 self._kill(child)
                 yield Until(child)
                 raise RuntimeFailure(
@@ -340,7 +342,7 @@ class Container:
         assert status is not None
         failure = self._run_failure(status) if status else None
         if status < 0 or not self.commands.removes_itself:
-            yield from self._remove()
+            yield from self._remove(kill=status < 0)
         if failure is not None:
             raise failure
         return status
@@ -365,8 +367,9 @@ class Container:
             init = self.child = process.adopt(pid)
             yield from self._must("start", None)
             status = yield Until(init)
+            self.child = None
         finally:
-            yield from self._remove()
+            yield from self._remove(kill=self.child is not None)
         assert status is not None
         return status
 
@@ -400,17 +403,22 @@ class Container:
         raise RuntimeFailure(f"{self.commands.program}: {operation} {how}{tail}")
 
     def _call(
-        self, operation: runtime.Operation, stdio: Stdio | None = None, pid: int = 0
+        self, operation: runtime.Operation, stdio: Stdio | None = None
     ) -> Life[tuple[int | None, str]]:
         """Run one operation; its status (None: it took too long and was killed) and its output.
+
+        An operation that has no command succeeds: there is nothing to do.
 
         Its output goes to a memfd, not a pipe: ``create`` leaves a process behind that would hold a
         pipe open for as long as the container lives.
         """
+        argv = self._argv(operation)
+        if argv is None:
+            return 0, ""
         memory = os.memfd_create("roadstead-runtime", os.MFD_CLOEXEC)
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            child = self._spawn(operation, stdio or (null, memory, memory), "", pid)
+            child = self._spawn(operation, argv, stdio or (null, memory, memory), "")
             status = yield Until(child, self._patience)
             if status is None:
                 self._kill(child)
@@ -421,10 +429,8 @@ class Container:
             os.close(memory)
 
     def _spawn(
-        self, operation: runtime.Operation, stdio: Stdio, terminal: str, pid: int = 0
+        self, operation: runtime.Operation, argv: list[str], stdio: Stdio, terminal: str
     ) -> process.Child:
-        argv = self.commands.command(operation, pid)
-        assert argv is not None
         try:
             child = process.spawn(argv, env=self.plan.runtime_env, stdio=stdio, terminal=terminal)
         except OSError as error:
@@ -443,10 +449,17 @@ class Container:
             process.send(pid, process.KILL)
         child.signal(process.KILL)
 
-    def _remove(self) -> Life[None]:
-        """Delete the container, with what still runs in it."""
-        if self.commands.command("delete") is None:
-            return
+    def _argv(self, operation: runtime.Operation) -> list[str] | None:
+        """The command of an operation; %p is the container's first process, or the runtime's."""
+        first = self.processes()[:1]
+        if not first and self.child is not None and self.child.status is None:
+            first = [self.child.pid]
+        return self.commands.command(operation, *first)
+
+    def _remove(self, *, kill: bool = False) -> Life[None]:
+        """Delete the container; ``kill``: end first what still runs in it (RunTimeKill)."""
+        if kill:
+            yield from self._call("kill")
         status, _ = yield from self._call("delete")
         if status == 0 or self.commands.command("query") is None:
             return
@@ -466,6 +479,14 @@ class Container:
         own = process.namespace("self", "mnt")
         below = [self.child.pid, *process.descendants(self.child.pid)]
         return [pid for pid in below if process.namespace(pid, "mnt") not in ("", own)]
+
+    def claim(self) -> dict[str, object]:
+        """How to remove what the runtime may leave, for somebody who finds us gone."""
+        return {
+            "delete": self.commands.command("delete"),
+            "state": self.commands.state,
+            "directory": self.directory,
+        }
 
     def close(self) -> None:
         """Remove the task's directory, unless oci.conf says that it is to be kept."""

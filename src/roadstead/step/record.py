@@ -88,20 +88,34 @@ def sweep(directory: str) -> list[str]:
     if is_running(claim):
         return []
     found = _kill_marked(str(claim.get("mark", "")))
-    for command in claim.get("delete", []):
-        memory = os.memfd_create("roadstead-sweep", os.MFD_CLOEXEC)
-        try:
-            child = process.spawn(
-                [str(word) for word in command],
-                env={"PATH": os.environ.get("PATH", os.defpath)},
-                stdio=(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), memory, memory),
-            )
-            child.reap()
-        except OSError:
-            found.append(f"could not run {command[0]}")
-        finally:
-            os.close(memory)
+    for container in claim.get("containers", []):
+        found += _remove_container(container)
     files.remove_tree(directory)
+    return found
+
+
+def _remove_container(claim: dict[str, Any]) -> list[str]:
+    """Have the runtime delete a container; what it does not remove of its state, we do.
+
+    A runtime that could only be called in the step's own namespace cannot be called from here, but
+    its processes are gone, and its state is a directory of ours.
+    """
+    found = []
+    if claim.get("delete"):
+        command = [str(word) for word in claim["delete"]]
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            env = {"PATH": os.environ.get("PATH", os.defpath)}
+            process.spawn(command, env=env, stdio=(null, null, null)).reap()
+        except OSError as error:
+            found.append(f"{command[0]} could not be called: {error.strerror}")
+        finally:
+            os.close(null)
+    for kind in ("state", "directory"):
+        path = str(claim.get(kind) or "")
+        if path and os.path.lexists(path):
+            files.remove_tree(path)
+            found.append(f"{kind} {path}")
     return found
 
 

@@ -76,19 +76,20 @@ class Supervisor:
         """Write down who we are and what could be left of us, before anything is made."""
         directory = self.spec.directory
         os.makedirs(directory, mode=0o700)
-        mark = f"{self.spec.job_id}.{self.spec.step_id}"
+        self._write_claim([])
+        self._listener = wire.Listener(f"{directory}/{record.SOCKET}")
+        self.loop.watch(self._listener, self._accept)
+
+    def _write_claim(self, containers: list[dict[str, object]]) -> None:
         record.write_claim(
-            directory,
+            self.spec.directory,
             {
                 "pid": os.getpid(),
                 "start_time": record.start_time(os.getpid()),
-                "mark": mark,
-                "started_at": self.started_at,
-                "delete": [],
+                "mark": f"{self.spec.job_id}.{self.spec.step_id}",
+                "containers": containers,
             },
         )
-        self._listener = wire.Listener(f"{directory}/{record.SOCKET}")
-        self.loop.watch(self._listener, self._accept)
 
     def _prepare(self) -> Plan | None:
         spec = self.spec
@@ -128,6 +129,8 @@ class Supervisor:
     def _launch(self, plan: Plan | None) -> None:
         for task_spec in task_specs(self.spec):
             self.tasks.append(Task(self, task_spec, plan))
+        if plan is not None:
+            self._write_claim([task.claim() for task in self.tasks])
         # Every task is made before the first one starts: a step does not begin half.
         connected = [(task, self.streams.for_task(task.spec.procid)) for task in self.tasks]
         for task, stdio in connected:

@@ -77,6 +77,10 @@ class Task:
         assert status is not None
         return status
 
+    def claim(self) -> dict[str, object]:
+        """What could be left of this task if its supervisor were killed."""
+        return self._container.claim() if self._container is not None else {}
+
     def processes(self) -> list[int]:
         """The task's processes, its first one first."""
         if self._container is not None:
