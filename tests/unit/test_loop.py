@@ -121,3 +121,10 @@ def test_after_a_turn_comes_what_was_to_come() -> None:
     loop.run()
     loop.close()
     assert told[:2] == ["timer", "turn"]
+
+
+def test_a_deadline_beyond_all_measure_is_no_error(loop: Loop) -> None:
+    loop.call_later(1e15, loop.stop)
+    loop.on_signal(signal.SIGUSR1, loop.stop)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    loop.run()

@@ -323,6 +323,9 @@ def test_a_held_job_waits_for_its_release(world: World) -> None:
     assert world.told(held) == ["notice", "pending"]
     world.run()
     assert [world.word(1), world.word(2)] == ["PENDING", "RUNNING"]
+    assert world.told(world.say("unhold", job_id=1)) == ["done"]
+    assert world.word(1) == "RUNNING"
+    assert [world.told(world.say("unhold", job_id=n)) for n in (1, 9)] == [["error"], ["error"]]
 
 
 def test_an_error_is_an_answer(world: World) -> None:

@@ -161,6 +161,7 @@ RUN = "Unable to allocate resources: "
         ({"nodes": "2"}, "request", f"{RUN}Node count specification invalid"),
         ({"nodes": "0"}, "request", f"{RUN}Node count specification invalid"),
         ({"ntasks": "5"}, "request", f"{RUN}More processors requested than permitted"),
+        ({"ntasks": "513", "overcommit": "1"}, "request", "--ntasks=513: a node runs at most 512"),
         ({"cpus_per_task": "5"}, "request", f"{RUN}More processors requested than permitted"),
         ({"ntasks": "3", "ntasks_per_node": "2"}, "request", f"{RUN}More processors"),
         ({"mem": "5G"}, "request", f"{RUN}Requested node configuration is not available"),

@@ -6,7 +6,7 @@ Only what the request needs: a submission costs one look for its key, a query wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from roadstead.controller import machine
 from roadstead.controller.journal import Journal
@@ -16,6 +16,7 @@ from roadstead.core.request import Extra
 from roadstead.core.state import State
 from roadstead.oci import search
 
+_LARGEST_ROW: Final = (1 << 63) - 1
 _SHOWN_SECONDS: Final = 300.0  # MinJobAge of slurm.conf(5): so long are ended jobs listed
 
 
@@ -35,7 +36,7 @@ def gather(state: State, journal: Journal, body: Mapping[str, Any], pid: int, no
 def _extra(body: Mapping[str, Any], pid: int) -> Extra:
     options, env = body.get("options"), body.get("env")
     oci_conf = ""
-    if isinstance(options, dict) and options.get("container") and isinstance(env, dict):
+    if isinstance(options, dict) and options.get("container") and _is_environment(env):
         oci_conf = search.find(env) or ""
     group = machine.group_name(body.get("gid"))
     return Extra(group=group, oci_conf=oci_conf, client_pid=pid)
@@ -49,27 +50,39 @@ def _known(state: State, journal: Journal, body: Mapping[str, Any]) -> Job | Non
 
 
 def _for_wait(state: State, journal: Journal, body: Mapping[str, Any]) -> Facts:
-    job_id, step_id = body.get("job_id"), body.get("step_id")
-    if type(job_id) is not int:
+    job_id, step_id = _row_number(body.get("job_id")), _row_number(body.get("step_id"))
+    if job_id is None:
         return Facts()
     ended = _ended(state, journal, job_id)
-    if type(step_id) is not int or (job_id, step_id) in state.steps:
+    if step_id is None or (job_id, step_id) in state.steps:
         return Facts(ended_jobs=ended)
     return Facts(ended_jobs=ended, ended_step=journal.step(job_id, step_id))
 
 
 def _for_query(state: State, journal: Journal, body: Mapping[str, Any], now: float) -> Facts:
-    what, job_id = body.get("what"), body.get("job_id")
+    what, job_id = body.get("what"), _row_number(body.get("job_id"))
     if what == "nodes":
         return Facts(load=machine.load(), memory_free=machine.memory_free())
     if what != "jobs":
         return Facts()
-    if type(job_id) is int:
+    if job_id is not None:
         script = journal.payload(job_id)[1] if body.get("details") else None
         return Facts(ended_jobs=_ended(state, journal, job_id), script=script)
     return Facts(
         ended_jobs=journal.jobs_ended_since(now - _SHOWN_SECONDS) if body.get("all") else ()
     )
+
+
+def _is_environment(env: object) -> TypeGuard[dict[str, str]]:
+    """Whether the reactor will take it; what it will not take must not be looked into either."""
+    return isinstance(env, dict) and all(
+        isinstance(value, str) and "\0" not in value for value in env.values()
+    )
+
+
+def _row_number(value: object) -> int | None:
+    """A number that SQLite can look for."""
+    return value if type(value) is int and 0 <= value <= _LARGEST_ROW else None
 
 
 def _ended(state: State, journal: Journal, job_id: int) -> tuple[Job, ...]:

@@ -206,7 +206,12 @@ class Controller:
             fds.close()
             client.send({"event": "pong", "version": __version__, "pid": os.getpid()})
             return
-        if body.get("op") == "run" and len(fds) == _STREAMS and not client.fds:
+        if body.get("op") == "run":
+            if len(fds) != _STREAMS or client.fds:
+                fds.close()
+                error = EngineError("malformed request: descriptors")
+                self._effects.error(client.number, error)
+                return
             client.fds = fds.take_all()
         fds.close()
         now = time.time()

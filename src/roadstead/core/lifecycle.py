@@ -288,11 +288,6 @@ def advance_step(step: Step, event: StepEvent) -> Step:
     return replace(step, state=after)
 
 
-def may(table: Table, word: Word, event: type) -> bool:
-    """Whether the table has a move for ``event`` from ``word``."""
-    return event in table[word]
-
-
 def _check(table: Table, what: str, before: Word, event: object, after: Word | None) -> None:
     if after is None or after not in table[before].get(type(event), ()):
         raise ImpossibleTransition(f"{what}: {before} cannot take {type(event).__name__}")

@@ -227,6 +227,21 @@ def on_cancel(state: State, effects: Effects, event: on.Message) -> None:
     effects.reply(event.client, "done", cancelled=cancelled, errors=errors)
 
 
+def on_unhold(state: State, effects: Effects, event: on.Message) -> None:
+    """scontrol release: the job takes its place in the queue, by its number."""
+    job = state.jobs.get(_number(event.body, "job_id"))
+    if job is None:
+        raise RequestError("Invalid job id specified")
+    if not isinstance(job.state, life.JobPending):
+        raise RequestError("Job is no longer pending execution")
+    if job.state.held:
+        job = state.put_job(life.advance_job(job, life.JobReleased()))
+        effects(do.Save(job))
+        state.queue.add(job.id)
+    effects.reply(event.client, "done", job_id=job.id)
+    course.run_queue(state, effects, event.at)
+
+
 def on_stop(state: State, effects: Effects, event: on.Message) -> None:
     """End the controller: when nothing runs, or now, and leave what runs to the next one."""
     if event.body.get("now") is True:
@@ -297,6 +312,7 @@ REQUESTS: Final[dict[str, Handler]] = {
     "wait": on_wait,
     "query": on_query,
     "cancel": on_cancel,
+    "unhold": on_unhold,
     "stop": on_stop,
     "signal": on_signal,
     "terminate": on_terminate,
@@ -444,11 +460,11 @@ def on_restored(state: State, effects: Effects, event: on.Restored) -> None:
 def _restore_job(state: State, effects: Effects, job: Job, at: float) -> None:
     state.put_job(job)
     granted = allocation_of(job)
-    if granted is None and job.spec.kind == "batch":
-        state.queue.add(job.id)
-    elif granted is None:
-        course.withdraw_quietly(state, effects, job, _revoked(job), at)
     if granted is None:
+        if job.spec.kind == "batch":
+            state.queue.add(job.id)  # if it is held: passed over there
+        else:
+            course.withdraw_quietly(state, effects, job, _revoked(job), at)
         return
     state.seats[job.id] = Seats(granted.cpus)
     state.resources.take_again(granted.cpus, granted.memory)
@@ -495,7 +511,8 @@ def _new_job(state: State, spec: JobSpec, at: float) -> Job:
     pending = life.JobPending(held=spec.hold)
     job = Job(id=state.new_job_id(), spec=spec, submitted_at=at, state=pending)
     state.put_job(job)
-    state.queue.add(job.id)
+    if not spec.hold:
+        state.queue.add(job.id)
     return job
 
 

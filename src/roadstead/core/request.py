@@ -33,6 +33,7 @@ BATCH_OUTPUT = "slurm-%j.out"
 _IMMEDIATELY = 1  # srun(1): --immediate without a value
 
 _LONGEST_KEY = 64
+_MOST_TASKS = 512  # slurm.conf(5), MaxTasksPerNode; without --overcommit CPUs are the limit
 
 Message = Mapping[str, Any]
 REFUSED = {
@@ -255,7 +256,11 @@ def _script(message: Message) -> str:
 def _tasks(options: Mapping[str, str]) -> int:
     per_node = options.get("ntasks-per-node")
     number = 1 if per_node is None else values.count(per_node, "--ntasks-per-node")
-    return values.count(options["ntasks"], "--ntasks") if "ntasks" in options else number
+    if "ntasks" in options:
+        number = values.count(options["ntasks"], "--ntasks")
+    if "overcommit" in options and number > _MOST_TASKS:
+        raise RequestError(f"--ntasks={number}: a node runs at most {_MOST_TASKS} tasks")
+    return number
 
 
 def _cpus_per_task(options: Mapping[str, str]) -> int:

@@ -7,7 +7,6 @@ in the journal.  Only ``put_job`` and ``put_step`` store what ``lifecycle`` retu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,10 +126,6 @@ class State:
 
     def first_in_line(self) -> int | None:
         return self.queue.head(lambda job_id: self.waiting_spec(job_id) is not None)
-
-    def running_jobs(self) -> Iterator[Job]:
-        """Jobs that have an allocation.  Their number is bounded by the node's CPUs."""
-        return (self.jobs[job_id] for job_id in self.seats)
 
     # -- clients --------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ View = dict[str, Any]
 
 def answer(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> View:
     """The fields of the "answer" to a ``query`` request."""
+    if type(query.get("job_id")) not in (int, type(None)):
+        raise EngineError("malformed request: job_id")
     match query.get("what"):
         case "jobs":
             return {"now": at, "jobs": list(_jobs(state, query, facts))}

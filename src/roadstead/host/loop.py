@@ -23,6 +23,8 @@ from typing import Protocol
 
 Callback = Callable[[], None]
 
+_LONGEST_SLEEP = 86400.0  # epoll_wait(2) counts milliseconds in an int: 24 days
+
 
 class HasFileno(Protocol):
     def fileno(self) -> int: ...
@@ -173,7 +175,7 @@ class Loop:
             heapq.heappop(self._timers)
         if not self._timers:
             return None
-        return max(0.0, self._timers[0].deadline - time.monotonic())
+        return min(max(0.0, self._timers[0].deadline - time.monotonic()), _LONGEST_SLEEP)
 
     def _run_timers(self, now: float) -> None:
         while self._timers and self._timers[0].deadline <= now:

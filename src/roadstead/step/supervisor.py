@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from roadstead.core.model import ExitRecord, TaskExit, to_json
@@ -33,12 +34,18 @@ if TYPE_CHECKING:
 _ORPHAN_SECONDS: Final = 10.0
 
 
-def main(spec: StepSpec, ctl: wire.Connection, fds: list[int]) -> None:
-    """Run one step to its end.  ``fds`` are the user's 0, 1 and 2, or empty.  Returns when all is
-    done; a failure of the step is told to the controller, never raised."""
+def main(
+    spec: StepSpec,
+    ctl: wire.Connection,
+    fds: list[int],
+    claimed: Callable[[], None] = lambda: None,
+) -> None:
+    """Run one step to its end.  ``fds`` are the user's 0, 1 and 2, or empty; ``claimed`` is called
+    once the step can be found by its directory.  Returns when all is done; a failure of the step is
+    told to the controller, never raised."""
     linux.set_process_name("roadstead-step")
     linux.set_child_subreaper()
-    Supervisor(spec, ctl, fds).run()
+    Supervisor(spec, ctl, fds).run(claimed)
 
 
 class Supervisor:
@@ -60,9 +67,11 @@ class Supervisor:
 
     # -- start --------------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def run(self, claimed: Callable[[], None]) -> None:
+        """Start the step, and serve it until it has ended."""
         try:
             self._claim()
+            claimed()
             plan = self._prepare()
             self._launch(plan)
         except RoadsteadError as error:
