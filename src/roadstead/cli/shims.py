@@ -2,7 +2,8 @@
 
 Each is a script whose first line is this interpreter with ``-I -S``: no site packages to scan, no
 ``PYTHONPATH`` and no ``.pth`` file of a module system in the way.  The kernel names the process
-after the script, so it is ``srun`` in ps, not ``python3``.
+after the script, so it is ``srun`` in ps, not ``python3``.  Beside them, in ``.roadstead``, lie the
+commands' modules as images (image.py).
 """
 
 from __future__ import annotations
@@ -13,15 +14,21 @@ import sys
 COMMANDS = ("srun", "sbatch", "salloc", "squeue", "scancel", "sinfo", "scontrol", "roadstead")
 
 _TEMPLATE = """#!{python} -IS
-import sys
+import marshal, os, sys
 sys.path.insert(0, {root!r})
-from roadstead.cli.{module} import main
-import os
-code = main()
 try:
-    sys.stdout.flush()
-except BrokenPipeError:
-    code = 141
+    with open({image!r} + sys.implementation.cache_tag, "rb") as file:
+        loader, modules = marshal.loads(file.read())
+    exec(loader, {{"modules": modules}})
+except OSError:
+    pass  # without its image a command is slower, and works
+from roadstead.cli.{module} import main
+code = main()
+if sys.stdout is not None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        code = code or 1
 os._exit(code)
 """
 
@@ -29,18 +36,28 @@ os._exit(code)
 def write(directory: str) -> list[str]:
     """Write the wrappers into ``directory`` (made if need be); their paths.  Raises OSError."""
     import roadstead
+    from roadstead.cli import image
 
     root = os.path.dirname(os.path.dirname(os.path.abspath(roadstead.__file__)))
-    os.makedirs(directory, exist_ok=True)
+    directory = os.path.abspath(directory)
+    images = os.path.join(directory, ".roadstead")
+    os.makedirs(images, exist_ok=True)
     paths = []
     for command in COMMANDS:
         path = os.path.join(directory, command)
         module = "umbrella" if command == "roadstead" else command
-        text = _TEMPLATE.format(python=sys.executable, root=root, module=module)
-        temporary = f"{path}.{os.getpid()}.new"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o755)
-        os.rename(temporary, path)
+        stem = os.path.join(images, f"{command}.")
+        _replace(stem + sys.implementation.cache_tag, image.build(root, f"roadstead.cli.{module}"))
+        text = _TEMPLATE.format(python=sys.executable, root=root, image=stem, module=module)
+        _replace(path, os.fsencode(text), mode=0o755)
         paths.append(path)
     return paths
+
+
+def _replace(path: str, data: bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all: a command may be starting from the old one."""
+    temporary = f"{path}.{os.getpid()}.new"
+    with open(temporary, "wb") as file:
+        file.write(data)
+    os.chmod(temporary, mode)
+    os.rename(temporary, path)

@@ -1,0 +1,114 @@
+"""A command's modules in one file, for the wrappers of ``roadstead shims``.
+
+A command imports some fifteen small modules.  Found, read and checked one by one by the import
+system they cost 4 to 5 ms, a third of the interpreter's own start; from one file, already compiled,
+1 ms.  On a parallel file system the difference is larger: each module is several metadata
+operations.
+
+An image is only used while every module's source is as it was (time and size), so an upgraded
+package is never mixed with an old image: the wrapper then imports as usual.  Modules that a command
+imports later, inside functions, are not in it.
+"""
+
+from __future__ import annotations
+
+import ast
+import marshal
+import os
+
+# Runs in the wrapper with ``modules`` defined.  A finder for exactly those; nothing if one changed.
+_LOADER = """
+import sys
+from posix import stat
+from _frozen_importlib import ModuleSpec
+
+class Image:
+    codes = {}
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        found = cls.codes.get(name)
+        if found is None:
+            return None
+        file, package, code = found
+        spec = ModuleSpec(name, cls, origin=file, is_package=bool(package))
+        spec.has_location = True
+        if package:
+            spec.submodule_search_locations.append(package)
+        return spec
+
+    @staticmethod
+    def create_module(spec):
+        return None
+
+    @classmethod
+    def exec_module(cls, module):
+        exec(cls.codes[module.__name__][2], module.__dict__)
+
+def is_fresh():
+    try:
+        for name, file, package, mtime, size, code in modules:
+            found = stat(file)
+            if found.st_mtime_ns != mtime or found.st_size != size:
+                return False
+    except OSError:
+        return False
+    return True
+
+if is_fresh():
+    for name, file, package, mtime, size, code in modules:
+        Image.codes[name] = (file, package, code)
+    sys.meta_path.insert(0, Image)
+"""
+
+
+def build(root: str, module: str) -> bytes:
+    """The image for ``module`` and all that it imports at its top level of the package below
+    ``root``: (loader, modules), as marshal writes it.  Raises OSError."""
+    entries = []
+    for name in _closure(root, module):
+        file = _file(root, name)
+        assert file is not None
+        with open(file, "rb") as source:
+            code = compile(source.read(), file, "exec", dont_inherit=True)
+            found = os.fstat(source.fileno())
+        package = os.path.dirname(file) if file.endswith("/__init__.py") else ""
+        entries.append((name, file, package, found.st_mtime_ns, found.st_size, code))
+    loader = compile(_LOADER, "<roadstead image>", "exec", dont_inherit=True)
+    return marshal.dumps((loader, tuple(entries)))
+
+
+def _file(root: str, name: str) -> str | None:
+    base = os.path.join(root, *name.split("."))
+    for file in (f"{base}/__init__.py", f"{base}.py"):
+        if os.path.isfile(file):
+            return file
+    return None
+
+
+def _closure(root: str, module: str) -> list[str]:
+    """Names of the package's modules that importing ``module`` imports, itself included."""
+    found: dict[str, None] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        file = _file(root, name)
+        if file is None or name in found:
+            continue
+        found[name] = None
+        if "." in name:
+            pending.append(name.rpartition(".")[0])
+        with open(file, encoding="utf-8") as source:
+            pending += _imports(ast.parse(source.read()))
+    return list(found)
+
+
+def _imports(tree: ast.Module) -> list[str]:
+    names: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.append(node.module)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
