@@ -73,9 +73,15 @@ class Bundle:
 def read(path: str) -> Bundle:
     """Read and check the bundle at ``path``.  Raises BundleError: what is wrong, and what to do."""
     _check_directory(path)
-    config = _parse(f"{path}/config.json", _text(path))
-    _check_shape(f"{path}/config.json", config)
+    config = check(f"{path}/config.json", _text(path))
     return Bundle(path, config, _rootfs(path, config))
+
+
+def check(where: str, text: str) -> dict[str, Any]:
+    """The config that ``text`` holds, if we can use it.  Raises BundleError."""
+    config = _parse(where, text)
+    _check_shape(where, config)
+    return config
 
 
 def _check_directory(path: str) -> None:

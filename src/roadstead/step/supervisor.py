@@ -38,14 +38,14 @@ def main(
     spec: StepSpec,
     ctl: wire.Connection,
     fds: list[int],
-    claimed: Callable[[], None] = lambda: None,
+    settled: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run one step to its end.  ``fds`` are the user's 0, 1 and 2, or empty; ``claimed`` is called
-    once the step can be found by its directory.  Returns when all is done; a failure of the step is
-    told to the controller, never raised."""
+    """Run one step to its end.  ``fds`` are the user's 0, 1 and 2, or empty; ``settled`` is called
+    once the step has its directory and its tasks are on their way, or cannot be.  Returns when all
+    is done; a failure of the step is told to the controller, never raised."""
     linux.set_process_name("roadstead-step")
     linux.set_child_subreaper()
-    Supervisor(spec, ctl, fds).run(claimed)
+    Supervisor(spec, ctl, fds).run(settled)
 
 
 class Supervisor:
@@ -67,11 +67,14 @@ class Supervisor:
 
     # -- start --------------------------------------------------------------------------------
 
-    def run(self, claimed: Callable[[], None]) -> None:
+    def run(self, settled: Callable[[], None]) -> None:
         """Start the step, and serve it until it has ended."""
         try:
-            self._claim()
-            claimed()
+            # Until we have settled no other controller can begin (spawner.py): a directory is
+            # enough to be found by.
+            if os.path.lexists(self.spec.directory):
+                record.sweep(self.spec.directory)  # of a journal that was moved away
+            os.makedirs(self.spec.directory, mode=0o700)
             plan = self._prepare()
             self._launch(plan)
         except RoadsteadError as error:
@@ -79,17 +82,15 @@ class Supervisor:
         except OSError as error:
             where = f" {error.filename}" if error.filename else ""
             self._fail(LaunchError(f"cannot set up the step:{where} {error.strerror}"))
+        try:
+            self._listen()
+        except OSError as error:
+            self._notice(f"warning: cannot be adopted by another controller: {error.strerror}")
+        settled()
         self.loop.run()
 
-    def _claim(self) -> None:
-        """Write down who we are and what could be left of us, before anything is made."""
-        directory = self.spec.directory
-        os.makedirs(directory, mode=0o700)
-        self._write_claim([])
-        self._listener = wire.Listener(f"{directory}/{record.SOCKET}")
-        self.loop.watch(self._listener, self._accept)
-
-    def _write_claim(self, containers: list[dict[str, object]]) -> None:
+    def _claim(self, containers: list[dict[str, object]]) -> None:
+        """Write down who we are and what could be left of us, before a task is started."""
         record.write_claim(
             self.spec.directory,
             {
@@ -99,6 +100,11 @@ class Supervisor:
                 "containers": containers,
             },
         )
+
+    def _listen(self) -> None:
+        """Be there for the next controller, should this one go."""
+        self._listener = wire.Listener(f"{self.spec.directory}/{record.SOCKET}")
+        self.loop.watch(self._listener, self._accept)
 
     def _prepare(self) -> Plan | None:
         spec = self.spec
@@ -138,8 +144,7 @@ class Supervisor:
     def _launch(self, plan: Plan | None) -> None:
         for task_spec in task_specs(self.spec):
             self.tasks.append(Task(self, task_spec, plan))
-        if plan is not None:
-            self._write_claim([task.claim() for task in self.tasks])
+        self._claim([task.claim() for task in self.tasks])
         # Every task is made before the first one starts: a step does not begin half.
         connected = [(task, self.streams.for_task(task.spec.procid)) for task in self.tasks]
         for task, stdio in connected:
