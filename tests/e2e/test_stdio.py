@@ -164,8 +164,8 @@ def test_a_pty_of_the_tasks_own(engine: Engine, srun: list[str]) -> None:
     screen.expect(r"30 99")
     fcntl.ioctl(screen.master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     os.kill(screen.process.pid, signal.SIGWINCH)
-    screen.type("stty size\n")
-    screen.expect(r"40 120")
+    screen.type("while ! stty size | grep '40 120'; do sleep 0.1; done\n")
+    screen.expect(r"\n40 120")
     screen.type("sleep 100\n")
     screen.expect("sleep 100")
     time.sleep(0.3)  # for the shell to have started it
@@ -191,6 +191,7 @@ def test_interrupts(engine: Engine, srun: list[str]) -> None:
     """Once: what runs.  Twice within a second: the end (srun(1))."""
     process = engine.popen([*srun, "sh", "-c", "echo up; exec sleep 60"])
     assert process.stdout.readline() == "up\n"
+    time.sleep(0.3)  # for the shell to have become sleep
     process.send_signal(signal.SIGINT)
     assert "one more within 1 sec to abort" in process.stderr.readline()
     process.send_signal(signal.SIGINT)

@@ -25,7 +25,7 @@ from functools import partial
 from roadstead.core.model import ContainerRequest, StepSpec, from_json, to_json
 from roadstead.host import fork, linux, process, wire
 from roadstead.host.loop import Loop
-from roadstead.step import container
+from roadstead.step import taskdir
 
 Supervise = Callable[[StepSpec, wire.Connection, list[int], Callable[[], None]], None]
 
@@ -130,7 +130,7 @@ class Spawner:
         linux.set_process_name("roadstead-spare")
         if rehearse:
             from_json(StepSpec, _SAMPLE)
-            container.rehearse()
+            taskdir.rehearse()
         received = theirs.receive()
         if received is None:
             return

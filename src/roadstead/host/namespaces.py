@@ -75,13 +75,19 @@ def enter(*, ranges: SubordinateIds | None, hide_unified: bool) -> None:
 
     Raises RuntimeFailure when the kernel or newuidmap does not allow it, with what to change.
     """
-    if os.geteuid() == 0:
+    root = os.geteuid() == 0
+    if root:
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount("none", "/", "none", linux.MS_REC | linux.MS_PRIVATE)
     else:
         _enter_user_namespace(ranges)
-    if hide_unified:
-        linux.mount("tmpfs", CGROUP_UNIFIED, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=4k")
+    if not hide_unified:
+        return
+    if root:
+        linux.unmount(CGROUP_UNIFIED, linux.MNT_DETACH)
+    else:
+        # Not ours to unmount, in a user namespace (mount_namespaces(7), locked mounts): cover it.
+        linux.mount("tmpfs", CGROUP_UNIFIED, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=64k")
 
 
 def _enter_user_namespace(ranges: SubordinateIds | None) -> None:

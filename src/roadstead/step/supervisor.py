@@ -22,6 +22,7 @@ from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RoadsteadError
 from roadstead.host import files, linux, process, terminal, wire
 from roadstead.host.loop import Loop, Timer
+from roadstead.step import plan as plans
 from roadstead.step import record
 from roadstead.step.life import Lives
 from roadstead.step.streams import Streams
@@ -29,7 +30,7 @@ from roadstead.step.task import Task, task_specs
 
 if TYPE_CHECKING:
     from roadstead.core.model import Reason, StepSpec
-    from roadstead.step.container import Plan
+    from roadstead.step.plan import Plan
 
 _ORPHAN_SECONDS: Final = 10.0
 
@@ -113,9 +114,7 @@ class Supervisor:
         os.umask(spec.umask)
         plan: Plan | None = None
         if spec.container is not None:
-            from roadstead.step import container  # imported by the spawner already
-
-            plan = container.prepare(spec, self._notice)
+            plan = plans.prepare(spec, self._notice)
         if spec.script:
             self._write_script()
         self._change_directory()

@@ -9,11 +9,12 @@ from roadstead.core import environment
 from roadstead.core.model import TaskExit, TaskSpec
 from roadstead.errors import CommandNotFound, CommandNotRunnable, RoadsteadError
 from roadstead.host import process
+from roadstead.step.container import Container
 from roadstead.step.life import Life, Until
 
 if TYPE_CHECKING:
     from roadstead.core.model import Reason, StepSpec
-    from roadstead.step.container import Container, Plan
+    from roadstead.step.plan import Plan
     from roadstead.step.supervisor import Supervisor
 
 
@@ -41,8 +42,6 @@ class Task:
         self._child: process.Child | None = None
         self._container: Container | None = None
         if plan is not None:
-            from roadstead.step.container import Container
-
             self._container = Container(plan, spec, supervisor._notice)
 
     def start(self, stdio: tuple[int, int, int]) -> None:

@@ -1,0 +1,131 @@
+"""What the containers of a step share, found out once: oci.conf, the bundle, the id mapping, and
+whether the runtime has to be called in a namespace of the step's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from roadstead.errors import RuntimeFailure
+from roadstead.host import namespaces, process
+from roadstead.oci import bundle as bundles
+from roadstead.oci import idmap, runtime, search
+
+if TYPE_CHECKING:
+    from roadstead.core.model import ContainerRequest, StepSpec
+    from roadstead.oci.conf import OciConf
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the containers of a step share."""
+
+    spec: StepSpec
+    request: ContainerRequest
+    conf: OciConf | None
+    program: str
+    bundle: bundles.Bundle | None
+    uids: idmap.IdMap | None
+    gids: idmap.IdMap | None
+    runtime_root: str
+    runtime_env: dict[str, str]
+
+    @property
+    def rootfs(self) -> str:
+        return self.bundle.rootfs if self.bundle else self.request.bundle
+
+
+def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
+    """Read and check everything the step's containers need; enter a namespace if they need one.
+
+    Raises BundleError, ConfigError and RuntimeFailure.  After this the process may be in another
+    user namespace: call it once, before any task exists.
+    """
+    request = spec.container
+    assert request is not None
+    conf = search.load(spec.oci_conf) if spec.oci_conf else None
+    for warning in conf.warnings if conf else ():
+        notice(f"warning: {warning}")
+    if conf is not None and not conf.has_commands:
+        raise RuntimeFailure(
+            f"{spec.oci_conf} names no RunTimeRun: no container can be started",
+            hint='add RunTimeRun="…", or unset ROADSTEAD_OCI_CONF',
+        )
+    program = "" if conf else runtime.find(spec.env, process.which)
+    opaque = conf is not None and conf.ignore_file_config_json
+    bundle = None if opaque else bundles.read(request.bundle)
+    called = runtime.program_name(conf) if conf else os.path.basename(program)
+    private = request.writable == "private"
+    hide = called == "crun" and namespaces.hybrid_cgroups()
+    uids = gids = None
+    if bundle is not None:
+        uids, gids = _map_ids(spec, bundle, called, own_namespace=private or hide)
+    if private or hide:
+        ranged = uids is not None and len(uids.entries) > 1
+        ranges = namespaces.subordinate_ids(spec.user, spec.uid) if ranged else None
+        namespaces.enter(ranges=ranges, hide_unified=hide)
+    if bundle is not None and private:
+        scratch = f"{spec.directory}/private"
+        os.mkdir(scratch, 0o700)
+    root = f"{os.path.dirname(spec.directory)}/../containers"
+    root = os.path.normpath(root)
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    return Plan(spec, request, conf, program, bundle, uids, gids, root, _runtime_env(spec, conf))
+
+
+def _map_ids(
+    spec: StepSpec, bundle: bundles.Bundle, program: str, *, own_namespace: bool
+) -> tuple[idmap.IdMap | None, idmap.IdMap | None]:
+    linux = bundle.config.get("linux") or {}
+    user = (bundle.config.get("process") or {}).get("user") or {}
+    if spec.uid == 0 and not linux.get("uidMappings"):
+        return None, None
+    ranges = _ranges(spec, linux)
+    maps = []
+    for key, number, me, own in (
+        ("uidMappings", user.get("uid", 0), spec.uid, ranges.uids),
+        ("gidMappings", user.get("gid", 0), spec.gid, ranges.gids),
+    ):
+        mapping = idmap.plan(
+            linux.get(key), process=number, me=me, subordinate=own, root_needed=program != "crun"
+        )
+        if own_namespace and spec.uid != 0:
+            mapping = idmap.nested(mapping, me, own)
+        maps.append(mapping)
+    return maps[0], maps[1]
+
+
+def _ranges(spec: StepSpec, linux: dict[str, Any]) -> namespaces.SubordinateIds:
+    """The ids beside the user's own that the container gets; none where it asks for one id only."""
+    none = namespaces.SubordinateIds(None, None)
+    uids, gids = linux.get("uidMappings"), linux.get("gidMappings")
+    if uids and not _several(uids) and not _several(gids):
+        return none
+    if spec.uid == 0:  # root may use any: those that the bundle names
+        return namespaces.SubordinateIds(_largest(uids), _largest(gids))
+    found = namespaces.subordinate_ids(spec.user, spec.uid)
+    return found if found.usable else none
+
+
+def _largest(mappings: list[dict[str, Any]] | None) -> tuple[int, int] | None:
+    ranges = [(int(each.get("hostID", 0)), int(each.get("size", 1))) for each in mappings or []]
+    return max(ranges, key=lambda each: each[1], default=None)
+
+
+def _several(mappings: list[dict[str, Any]] | None) -> bool:
+    return sum(int(entry.get("size", 1)) for entry in mappings or []) > 1
+
+
+def _runtime_env(spec: StepSpec, conf: OciConf | None) -> dict[str, str]:
+    """The runtime's own environment: the controller's, never the job's (its LD_PRELOAD or
+    PYTHONPATH would act on the runtime); only PATH is the user's, who may have chosen a runtime."""
+    env = dict(os.environ)
+    if spec.env.get("PATH"):
+        env["PATH"] = spec.env["PATH"]
+    if conf and conf.runtime_env_exclude:
+        pattern = conf.runtime_env_exclude
+        env = {name: value for name, value in env.items() if not pattern.search(f"{name}={value}")}
+    return env

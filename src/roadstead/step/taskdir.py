@@ -1,0 +1,239 @@
+"""A task's directory: its config.json, its environment file, and what it sees of the step's files.
+
+All of it is made before the runtime is called, so that a bad request fails before anything runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from roadstead.errors import BundleError, RuntimeFailure
+from roadstead.host import files, namespaces, process
+from roadstead.oci import bundle as bundles
+from roadstead.oci import config, environment, idmap, lookup
+from roadstead.oci.patterns import Substitutions, expand
+
+if TYPE_CHECKING:
+    from roadstead.core.model import TaskSpec
+    from roadstead.step.plan import Plan
+
+# Where the step's own files are seen inside: on the container's own tmpfs, so that nothing has to
+# be made in a root file system that may be read-only or shared (Slurm 22.05 uses /tmp/slurm).
+_SPOOL_INSIDE: Final = "slurm"
+_RLIMITS: Final = {
+    f"RLIMIT_{name}": getattr(resource, f"RLIMIT_{name}")
+    for name in ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "NPROC", "STACK")
+}
+
+
+class TaskDirectory:
+    """The directory of one task's container, made and filled."""
+
+    def __init__(self, plan: Plan, task: TaskSpec, notice: Callable[[str], None]) -> None:
+        self.plan = plan
+        self.task = task
+        self._notice = notice
+        self.path = self._make_directory()
+        self.report = f"{self.path}/state.json"
+
+    def substitutions(self) -> Substitutions:
+        """What oci.conf's patterns stand for, for this task."""
+        return self._substitutions(self.path)
+
+    def _substitutions(self, directory: str) -> Substitutions:
+        spec, conf = self.plan.spec, self.plan.conf
+        opaque = conf is not None and conf.ignore_file_config_json
+        return Substitutions(
+            arguments=self.task.argv,
+            bundle=self.plan.request.bundle if opaque else directory,
+            environment_file=f"{directory}/environment",
+            job_id=spec.job_id,
+            spool_dir=spec.directory,
+            node_name=spec.node,
+            rootfs=self.plan.rootfs,
+            step_id=spec.step_id,
+            task_id=self.task.localid,
+            user=spec.user,
+            uid=spec.uid,
+            work_dir=spec.cwd,
+        )
+
+    def _make_directory(self) -> str:
+        """The task's directory: oci.conf's ContainerPath, or our own below the step's."""
+        conf = self.plan.conf
+        own = f"{self.plan.spec.directory}/task-{self.task.localid}"
+        if conf is None or conf.container_path is None:
+            os.mkdir(own, 0o700)
+            return own
+        path = expand(conf.container_path, self._substitutions(own), quote=False).rstrip("/")
+        try:
+            os.makedirs(path, mode=0o700)
+        except OSError as error:
+            raise RuntimeFailure(
+                f"{conf.source}: ContainerPath: cannot make {path}: {error.strerror}",
+                hint="give each task its own path: add %j, %s and %t to ContainerPath",
+            ) from None
+        return path
+
+    def fill(self) -> None:
+        """Write what the runtime reads.  Raises BundleError, and CommandNotFound for a program that
+        is not in the container."""
+        plan, conf = self.plan, self.plan.conf
+        env = self._environment()
+        if conf is not None and conf.create_env_file.separator:
+            end = conf.create_env_file.separator
+            kept = [f"{n}={v}" for n, v in env.items() if end == "\0" or "\n" not in v]
+            files.write_atomically(
+                f"{self.path}/environment", "".join(entry + end for entry in kept)
+            )
+        if plan.bundle is None:
+            return
+        written, notes = config.rewrite(plan.bundle, self._change(plan.bundle, env))
+        for note in notes if self.task.localid == 0 else ():
+            self._notice(note)
+        self._check_command(written, env)
+        files.write_atomically(f"{self.path}/config.json", json.dumps(written))
+
+    def _environment(self) -> dict[str, str]:
+        plan = self.plan
+        image: list[str] = []
+        if plan.bundle is not None:
+            image = (plan.bundle.config.get("process") or {}).get("env") or []
+        excluded = plan.conf.env_exclude.search if plan.conf and plan.conf.env_exclude else None
+        return environment.compose(plan.request.env_policy, self.task.env, image, excluded=excluded)
+
+    def _change(self, bundle: bundles.Bundle, env: dict[str, str]) -> config.Change:
+        plan, request, conf = self.plan, self.plan.request, self.plan.conf
+        rootfs = bundle.rootfs
+        readonly = True if request.readonly else False if request.writable == "direct" else None
+        if request.writable == "private":
+            scratch = f"{plan.spec.directory}/private/{self.task.localid}"
+            os.mkdir(scratch, 0o700)
+            rootfs, readonly = namespaces.mount_overlay(rootfs, scratch), False
+        args, mounts = self.task.argv, self._spool_mounts(bundle)
+        if plan.spec.script:
+            inside = mounts[-1]["destination"]
+            args = (f"{inside}/startup", *args[1:])
+        reports = conf is not None and conf.mode == "run"
+        return config.Change(
+            rootfs=rootfs,
+            args=args,
+            env=env,
+            cwd=self._working_directory(bundle),
+            terminal=self._terminal(),
+            readonly=readonly,
+            uids=plan.uids,
+            gids=plan.gids,
+            privileged=plan.spec.uid == 0 and plan.uids is None,
+            mounts=tuple(mounts),
+            hooks=request.hooks,
+            disabled_hooks=conf.disable_hooks if conf else (),
+            report=self.report if reports else "",
+            limits={name: resource.getrlimit(number)[1] for name, number in _RLIMITS.items()},
+            oom_score_adj=_oom_score_adj(),
+        )
+
+    def _terminal(self) -> tuple[int, int] | None:
+        size = self.plan.spec.terminal
+        return (size.rows, size.columns) if size is not None and self.task.procid == 0 else None
+
+    def _working_directory(self, bundle: bundles.Bundle) -> str:
+        """``--chdir`` where that directory exists inside; else the bundle's own."""
+        asked = self.plan.request.workdir
+        if not asked:
+            return ""
+        mounts = bundle.config.get("mounts") or []
+        view = lookup.View.of(bundle.rootfs, bundle.path, mounts)
+        if view.is_directory(asked) is False:
+            self._notice(f"warning: --chdir={asked}: not a directory in the container; not used")
+            return ""
+        return asked
+
+    def _spool_mounts(self, bundle: bundles.Bundle) -> list[dict[str, Any]]:
+        """The step's files inside: where oci.conf says, and for a batch script in any case."""
+        conf, spec = self.plan.conf, self.plan.spec
+        destination = ""
+        if conf is not None and conf.mount_spool_dir:
+            values = self._substitutions(self.path)
+            destination = expand(conf.mount_spool_dir, values, quote=False).rstrip("/")
+        elif spec.script:
+            destination = f"{_own_tmpfs(bundle)}/{_SPOOL_INSIDE}"
+        if not destination:
+            return []
+        spool = f"{spec.directory}/spool"
+        os.makedirs(spool, mode=0o700, exist_ok=True)
+        options = (
+            ["rbind", "ro", "nosuid", "nodev"] if spec.script else ["rbind", "nosuid", "nodev"]
+        )
+        return [{"destination": destination, "type": "bind", "source": spool, "options": options}]
+
+    def _check_command(self, written: dict[str, Any], env: dict[str, str]) -> None:
+        if self.plan.spec.script:
+            return
+        assert self.plan.bundle is not None
+        view = lookup.View.of(self.plan.bundle.rootfs, self.plan.bundle.path, written["mounts"])
+        lookup.check_command(
+            view, self.task.argv[0], path=env["PATH"], cwd=written["process"]["cwd"]
+        )
+
+    def remove(self) -> None:
+        """Remove it all, unless oci.conf says that it is to be kept."""
+        plan = self.plan
+        if plan.bundle is not None and plan.request.writable == "private":
+            namespaces.unmount_overlay(f"{plan.spec.directory}/private/{self.task.localid}")
+        own = self.path.startswith(f"{plan.spec.directory}/")  # goes with the step's
+        if not own and not (plan.conf and plan.conf.disable_cleanup):
+            files.remove_tree(self.path)
+
+
+def _own_tmpfs(bundle: bundles.Bundle) -> str:
+    """A directory inside that is the container's own memory: its /tmp or its /dev.
+
+    Raises BundleError when config.json mounts neither, because then there is no place for a batch
+    script that is not the bundle's own root.
+    """
+    for mount in bundle.config.get("mounts") or []:
+        if mount.get("type") == "tmpfs" and mount["destination"].rstrip("/") in ("/tmp", "/dev"):
+            return str(mount["destination"].rstrip("/"))
+    raise BundleError(
+        f"{bundle.path}/config.json mounts no tmpfs at /dev or /tmp: no place for the batch script",
+        hint="add the mounts that `runc spec --rootless` writes",
+    )
+
+
+def _oom_score_adj() -> int:
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        return int(file.read())
+
+
+def rehearse() -> None:
+    """Go through the motions of a task's container, for nothing.
+
+    The first run of any code in a freshly forked process copies every page that it touches; a
+    supervisor that waits for its step does that while nobody waits for it (2 ms).
+    """
+    sample: dict[str, Any] = {
+        "process": {"args": ["true"], "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
+        "root": {"path": "rootfs"},
+        "mounts": [{"destination": "/dev", "type": "tmpfs", "options": ["mode=755", "gid=5"]}],
+        "linux": {"namespaces": [{"type": "user"}], "uidMappings": [{"size": 1}]},
+    }
+    bundle = bundles.Bundle("/", bundles.check("/", json.dumps(sample)), "/")
+    ids = idmap.nested(idmap.plan([{"size": 1}], process=0, me=1, subordinate=None), 1, None)
+    env = environment.compose("merge", {"A": "1"}, ["PATH=/bin"])
+    change = config.Change(
+        rootfs="/", args=("true",), env=env, uids=ids, gids=ids,
+        limits={name: resource.getrlimit(number)[1] for name, number in _RLIMITS.items()},
+    )  # fmt: skip
+    written, _ = config.rewrite(bundle, change)
+    lookup.check_command(
+        lookup.View.of("/", "/", written["mounts"]), "sh", path=env["PATH"] + ":/usr/bin", cwd="/"
+    )
+    json.dumps(written)
+    process.descendants(os.getpid())
+    process.namespace("self", "mnt")
+    namespaces.hybrid_cgroups()
