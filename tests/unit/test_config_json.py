@@ -101,7 +101,8 @@ def test_what_an_unprivileged_container_cannot_have() -> None:
 
 
 def test_root_keeps_what_root_can_have() -> None:
-    written, _ = rewritten(uids=None, gids=None, privileged=True)
+    written, _ = rewritten(uids=None, gids=None, privileged=True, cgroup="own")
+    assert written["linux"]["cgroupsPath"] == "/own"
     assert written["linux"]["resources"] == {"devices": [{"allow": False}]}
     kinds = [entry["type"] for entry in written["linux"]["namespaces"]]
     assert kinds == ["pid", "network", "mount"]

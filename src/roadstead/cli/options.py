@@ -240,7 +240,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("disable-status", "X", NO_ARG, SRUN, "DISABLE_STATUS", "", "pass on the first Ctrl-C"),
     Option("epilog", "", REQUIRED, SRUN, "EPILOG", treatment=_LATER),
     Option("exact", "", NO_ARG, SRUN, "EXACT", "", "give the step only what it asks for"),
-    Option("interactive", "", NO_ARG, SRUN, treatment="no-op:salloc asks for it by itself"),
+    Option("interactive", "", NO_ARG, SRUN),
     Option("het-group", "", REQUIRED, SRUN, treatment=_LATER, aliases="pack-group"),
     Option("jobid", "", REQUIRED, SRUN, "JOB_ID", "id", "run the step in this allocation"),
     Option("kill-on-bad-exit", "K", OPTIONAL, SRUN, "KILL_BAD_EXIT", "0|1", "end if a task fails"),

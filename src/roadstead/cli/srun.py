@@ -33,6 +33,7 @@ def _run(asked: dict[str, str], operands: list[str]) -> int:
     message = attend.base_message("run", asked, operands)
     if asked.pop("pty", None) is not None:
         message["terminal"] = attend.terminal_size()
+    message["interactive"] = "interactive" in asked
     attendance = attend.Attendance(
         COMMAND,
         message,

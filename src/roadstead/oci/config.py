@@ -47,6 +47,7 @@ class Change:
     uids: IdMap | None = None
     gids: IdMap | None = None
     privileged: bool = False
+    cgroup: str = ""
     mounts: tuple[dict[str, Any], ...] = ()
     hooks: HookPolicy = "drop"
     disabled_hooks: tuple[str, ...] = ()
@@ -69,7 +70,10 @@ def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
     _process(config, change, notes)
     _mounts(config, bundle.path, change)
     _hooks(config, bundle.path, change, notes)
-    if not change.privileged:
+    if change.privileged:
+        # A group of this task's own, by a name that we know if the runtime leaves it.
+        config["linux"] = {**(config.get("linux") or {}), "cgroupsPath": f"/{change.cgroup}"}
+    else:
         _unprivileged(config, change, notes)
     if change.uids is not None and change.gids is not None:
         _user_namespace(config, change.uids, change.gids, notes)

@@ -230,7 +230,10 @@ class Container:
             return []
         own = process.namespace("self", "mnt")
         below = [self.child.pid, *process.descendants(self.child.pid)]
-        return [pid for pid in below if process.namespace(pid, "mnt") not in ("", own)]
+        found = [pid for pid in below if process.namespace(pid, "mnt") not in ("", own)]
+        if found:
+            self._setup = None  # the container is there: its runtime only waits now
+        return found
 
     def claim(self) -> dict[str, object]:
         """How to remove what the runtime may leave, for somebody who finds us gone."""

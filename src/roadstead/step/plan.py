@@ -34,6 +34,11 @@ class Plan:
     runtime_env: dict[str, str]
 
     @property
+    def privileged(self) -> bool:
+        """Root, and no user namespace: the runtime may use the host's cgroups and devices."""
+        return self.spec.uid == 0 and self.uids is None
+
+    @property
     def rootfs(self) -> str:
         return self.bundle.rootfs if self.bundle else self.request.bundle
 

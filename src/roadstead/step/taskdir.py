@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import BundleError, RuntimeFailure
-from roadstead.host import files, namespaces, process
+from roadstead.host import cgroup, files, namespaces, process
 from roadstead.oci import bundle as bundles
 from roadstead.oci import config, environment, idmap, lookup
 from roadstead.oci.patterns import Substitutions, expand
@@ -128,7 +128,8 @@ class TaskDirectory:
             readonly=readonly,
             uids=plan.uids,
             gids=plan.gids,
-            privileged=plan.spec.uid == 0 and plan.uids is None,
+            privileged=plan.privileged,
+            cgroup=self._cgroup,
             mounts=tuple(mounts),
             hooks=request.hooks,
             disabled_hooks=conf.disable_hooks if conf else (),
@@ -136,6 +137,11 @@ class TaskDirectory:
             limits={name: resource.getrlimit(number)[1] for name, number in _RLIMITS.items()},
             oom_score_adj=_oom_score_adj(),
         )
+
+    @property
+    def _cgroup(self) -> str:
+        spec = self.plan.spec
+        return f"roadstead-{spec.job_id}.{spec.step_id}.{self.task.localid}"
 
     def _terminal(self) -> tuple[int, int] | None:
         size = self.plan.spec.terminal
@@ -185,6 +191,8 @@ class TaskDirectory:
         plan = self.plan
         if plan.bundle is not None and plan.request.writable == "private":
             namespaces.unmount_overlay(f"{plan.spec.directory}/private/{self.task.localid}")
+        if plan.privileged:
+            cgroup.remove_empty(self._cgroup)
         own = self.path.startswith(f"{plan.spec.directory}/")  # goes with the step's
         if not own and not (plan.conf and plan.conf.disable_cleanup):
             files.remove_tree(self.path)
