@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tests.support.components import ROOT
 from tests.support.engine import Engine
 from tests.support.skips import require
+from tests.support.waiting import eventually
 
 GUIDE = ROOT / "tests" / "data" / "guide"
 MODES = [
@@ -56,23 +58,60 @@ def srun(engine: Engine, mode: str, make_bundle: Callable[..., Path]) -> Runner:
     return Runner(engine, mode, make_bundle())
 
 
-def test_exit_codes_of_programs(srun: Runner) -> None:
-    for code in (0, 1, 2, 3, 42, 124, 125, 126, 127, 128, 137, 200, 255):
-        done = srun.engine.run(srun.argv("sh", "-c", f"exit {code}"), env=srun.env)
-        assert done.returncode == code, str(done)
-        expected = f"task 0: Exited with exit code {code}" if code else ""
-        assert expected in done.stderr
+# Signals whose default is to end the process; SIGQUIT is ignored by the shell of busybox.
+ENDING = [s for s in range(1, 32) if s not in (3, 17, 18, 19, 20, 21, 22, 23, 28)]
 
 
-def test_a_program_ended_by_a_signal(srun: Runner) -> None:
-    """In a pid namespace the shell is the first process, so a child of it takes the signal.
+def said_of_tasks(stderr: str) -> dict[int, int]:
+    """What srun says of each task that failed: "tasks 1,3-4: Exited with exit code 2"."""
+    codes: dict[int, int] = {}
+    pattern = r"srun: error: \S+: tasks? ([\d,-]+): Exited with exit code (\d+)"
+    for numbers, code in re.findall(pattern, stderr):
+        for part in numbers.split(","):
+            first, _, last = part.partition("-")
+            codes |= dict.fromkeys(range(int(first), int(last or first) + 1), int(code))
+    return codes
 
-    SIGQUIT is not among them: the shell of busybox ignores it.
-    """
-    for signo in (1, 2, 6, 9, 10, 11, 14, 15):
-        script = f"sh -c 'kill -{signo} $$'; exit $?" if srun.contained else f"kill -{signo} $$"
-        done = srun.engine.run(srun.argv("sh", "-c", script), env=srun.env)
+
+def test_every_exit_code(srun: Runner) -> None:
+    """0 to 255, a task each; the step's own is the highest."""
+    for first in range(0, 256, 64):
+        script = f"exit $((SLURM_PROCID + {first}))"
+        done = srun.engine.run(srun.argv("-n64", "-O", "sh", "-c", script), env=srun.env)
+        assert done.returncode == first + 63, str(done)
+        expected = {task: task + first for task in range(64) if task + first}
+        assert said_of_tasks(done.stderr) == expected, str(done)
+    done = srun.engine.run(srun.argv("sh", "-c", "exit 200"), env=srun.env).check(200)
+    assert "task 0: Exited with exit code 200" in done.stderr
+
+
+def test_every_signal(srun: Runner) -> None:
+    """The first process of a container throws most signals away, so a child of it takes them."""
+    numbers = " ".join(map(str, ENDING))
+    script = f'set -- {numbers}; shift $SLURM_PROCID; sh -c "kill -$1 \\$\\$"; exit $?'
+    argv = srun.argv(f"-n{len(ENDING)}", "-O", "sh", "-c", script)
+    done = srun.engine.run(argv, env=srun.env)
+    assert done.returncode == 128 + ENDING[-1], str(done)
+    assert said_of_tasks(done.stderr) == {n: 128 + s for n, s in enumerate(ENDING)}, str(done)
+
+
+def test_a_plain_task_ended_by_a_signal(srun: Runner) -> None:
+    if srun.contained:
+        pytest.skip("the first process of a container does not end so")
+    for signo in (1, 2, 3, 6, 9, 11, 14, 15):
+        done = srun.engine.run(["srun", "sh", "-c", f"kill -{signo} $$"])
         assert done.returncode == 128 + signo, str(done)
+
+
+def test_a_signal_from_outside(srun: Runner) -> None:
+    """scancel -s: a first process without a handler ends as the sender meant it to."""
+    for signo in (1, 10, 15):
+        process = srun.engine.popen(srun.argv("sh", "-c", "echo up; exec sleep 60"), env=srun.env)
+        assert process.stdout.readline() == "up\n"
+        eventually(lambda: "sleep" in " ".join(map(str, srun.engine.processes())))
+        job = srun.engine.run(["squeue", "-h", "-t", "R", "-o", "%i"]).check().stdout.split()[0]
+        srun.engine.run(["scancel", "-s", str(signo), job]).check()
+        assert srun.engine.finish(process, timeout=20).returncode == 128 + signo
 
 
 def test_not_there_and_not_executable(srun: Runner) -> None:
