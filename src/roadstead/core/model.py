@@ -46,6 +46,7 @@ class ContainerRequest:
     env_policy: EnvPolicy = "merge"
     hooks: HookPolicy = "drop"
     workdir: str = ""
+    verbose: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

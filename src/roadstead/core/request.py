@@ -379,6 +379,7 @@ def _container(options: Mapping[str, str], cwd: str) -> ContainerRequest | None:
         env_policy=cast("EnvPolicy", _choice(options, "container-env-policy", EnvPolicy, "merge")),
         hooks=cast("HookPolicy", _choice(options, "container-hooks", HookPolicy, "drop")),
         workdir=_directory(options, cwd) if "chdir" in options else "",
+        verbose="verbose" in options,
     )
 
 

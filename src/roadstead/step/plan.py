@@ -68,6 +68,9 @@ def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
     uids = gids = None
     if bundle is not None:
         uids, gids = _map_ids(spec, bundle, called, own_namespace=private or hide)
+    if request.verbose:
+        for sentence in _description(spec, called, conf, uids):
+            notice(sentence)
     if private or hide:
         ranged = uids is not None and len(uids.entries) > 1
         ranges = namespaces.subordinate_ids(spec.user, spec.uid) if ranged else None
@@ -79,6 +82,20 @@ def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
     root = os.path.normpath(root)
     os.makedirs(root, mode=0o700, exist_ok=True)
     return Plan(spec, request, conf, program, bundle, uids, gids, root, _runtime_env(spec, conf))
+
+
+def _description(
+    spec: StepSpec, program: str, conf: OciConf | None, uids: idmap.IdMap | None
+) -> list[str]:
+    """For -v: which runtime is called how, and who the user is in the container."""
+    whence = conf.source if conf else "found on PATH"
+    mode = "create/start" if conf and conf.mode == "create" else "run"
+    said = [f"container runtime: {program} in {mode} mode, {whence}"]
+    if uids is not None:
+        others = sum(size for _, _, size in uids.entries) - 1
+        also = f", and {others} subordinate ids" if others else ", and no other id"
+        said.append(f"ids in the container: you (uid {spec.uid}) are {uids.process}{also}")
+    return said
 
 
 def _map_ids(

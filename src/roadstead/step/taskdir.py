@@ -94,7 +94,8 @@ class TaskDirectory:
             return
         written, notes = config.rewrite(plan.bundle, self._change(plan.bundle, env))
         for note in notes if self.task.localid == 0 else ():
-            self._notice(note)
+            if plan.request.verbose or note.startswith("warning:"):
+                self._notice(note)
         self._check_command(written, env)
         files.write_atomically(f"{self.path}/config.json", json.dumps(written))
 
