@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.account import Account
 from tests.support.engine import Engine
 from tests.support.skips import require
 
@@ -245,8 +246,52 @@ def test_an_opaque_container(engine: Engine) -> None:
         engine.base / "oci.conf",
         'IgnoreFileConfigJson=true\nRunTimeRun="echo in %b: ; exec env %@"\n',
     )
+    for image in ("/an/image", "docker://an/image:tag"):
+        done = engine.run(
+            ["srun", "--container", image, "printf", "%s|", "it's", "$HOME", "a b"],
+            env={"ROADSTEAD_OCI_CONF": str(conf)},
+        )
+        assert done.check().stdout == f"in {image}:\nit's|$HOME|a b|"
+
+
+def test_no_user_namespaces(engine: Engine, make_bundle: Callable[..., Path], runtime: Any) -> None:
+    """A sentence that names the setting; the user forbids them to itself, a namespace down."""
+    if engine.account.uid == 0:
+        pytest.skip("root needs none")
+    script = 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"'
     done = engine.run(
-        ["srun", "--container", "/an/image", "printf", "%s|", "it's", "$HOME", "a b"],
-        env={"ROADSTEAD_OCI_CONF": str(conf)},
-    )
-    assert done.check().stdout == "in /an/image:\nit's|$HOME|a b|"
+        ["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c", script, "sh",
+         "srun", "--container", str(make_bundle()), "hostname"],
+        env=runtime,
+    ).check(125)  # fmt: skip
+    assert done.stdout == ""
+    assert "sysctl -w user.max_user_namespaces=" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.root
+def test_a_private_layer_without_overlay(
+    engine: Engine, make_bundle: Callable[..., Path], runtime: Any
+) -> None:
+    """Overlays can be stacked twice; a root file system on two of them gets a copy instead."""
+    bundle = make_bundle()
+    require("util-linux")
+    lower, account = bundle / "rootfs", engine.account
+    mounts = ""
+    for level in ("1", "2"):
+        top = engine.account.mkdir(engine.base / f"overlay{level}")
+        for name in ("upper", "work", "merged"):
+            account.mkdir(top / name)
+        options = f"lowerdir={lower},upperdir={top}/upper,workdir={top}/work"
+        lower = top / "merged"
+        mounts += f"mount -t overlay overlay -o {options} {lower} && "
+    edit(engine, bundle, lambda c: c["root"].update(path=str(lower)))
+    become = f"setpriv --reuid={account.uid} --regid={account.gid} --init-groups"
+    done = Account.current().run(
+        ["unshare", "--mount", "sh", "-c", f'{mounts} cd / && exec {become} "$@"', "sh",
+         "srun", "--container-writable=private", "--container", str(bundle),
+         "sh", "-c", "echo written >/root/file; cat /root/file; ls /bin/sh"],
+        env={**engine.variables, "USER": account.name, **runtime},
+    ).check()  # fmt: skip
+    assert done.stdout == "written\n/bin/sh\n"
+    assert "the container's root was copied" in done.stderr
+    assert not (engine.base / "overlay2/upper/root/file").exists()

@@ -154,6 +154,18 @@ def test_cancelled_and_out_of_time(srun: Runner) -> None:
     assert srun.engine.finish(process, timeout=20).returncode == 143
 
 
+def test_what_ignores_sigterm_is_killed(srun: Runner) -> None:
+    """SIGTERM first, SIGKILL after KillWait."""
+    env = {**srun.env, "ROADSTEAD_KILL_WAIT": "0.5"}
+    process = srun.engine.popen(
+        srun.argv("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"), env=env
+    )
+    assert process.stdout.readline() == "up\n"
+    job = srun.engine.run(["squeue", "-h", "-t", "R", "-o", "%i"]).check().stdout.split()[0]
+    srun.engine.run(["scancel", job]).check()
+    assert srun.engine.finish(process, timeout=20).returncode == 137
+
+
 def test_a_runtime_that_hangs(engine: Engine, make_bundle: Callable[..., Path]) -> None:
     """Every call of the runtime has a time limit; what hangs is ended, and the code is 125."""
     hang = engine.account.write(engine.base / "hang", "#!/bin/sh\nexec sleep 60\n", 0o755)

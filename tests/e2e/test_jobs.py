@@ -152,3 +152,12 @@ def test_kill_9(engine: Engine, victim: str) -> None:
     assert (engine.work / f"slurm-{waiting}.out").read_text() == "waited\n"
     assert "JobState=FAILED" in shown(engine, running)
     assert "ExitCode=7:0" in shown(engine, running)
+
+
+def test_a_process_has_its_commands_name(engine: Engine) -> None:
+    """Harnesses find commands by name."""
+    held = engine.popen(["srun", "sleep", "30"])
+    eventually(lambda: states(engine) != {})
+    assert Path(f"/proc/{held.pid}/comm").read_text() == "srun\n"
+    held.terminate()
+    assert engine.finish(held, timeout=20).returncode == 143

@@ -269,7 +269,8 @@ def base_message(op: str, options: dict[str, str], operands: list[str]) -> dict[
         raise RoadsteadError(
             "the current directory does not exist any more", hint="cd to one that does"
         ) from None
-    if options.get("container"):
+    # A reference (docker://…) is for an oci.conf with IgnoreFileConfigJson; all else is a path.
+    if options.get("container") and "://" not in options["container"]:
         options["container"] = os.path.normpath(os.path.join(cwd, options["container"]))
     uid = os.getuid()
     user = os.environ.get("USER", "")

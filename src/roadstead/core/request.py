@@ -360,7 +360,7 @@ def _container(options: Mapping[str, str], cwd: str) -> ContainerRequest | None:
             if name in options and name != "container-id":
                 raise RequestError(f"--{name} needs --container", hint="add --container=BUNDLE")
         return None
-    if not bundle.startswith("/"):
+    if not bundle.startswith("/") and "://" not in bundle:
         raise RequestError(f"--container={bundle}: not an absolute path")
     writable = options.get("container-writable")
     readonly = "container-readonly" in options

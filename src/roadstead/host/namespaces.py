@@ -108,7 +108,13 @@ def _enter_user_namespace(ranges: SubordinateIds | None) -> None:
 
 
 def user_namespace_hint() -> str:
-    """Which setting forbids user namespaces, and the command that changes it."""
+    """Which setting forbids user namespaces and what changes it; a guess where none is seen."""
+    found = blocking_setting()
+    return found or "inside another container, it must be started with user namespaces allowed"
+
+
+def blocking_setting() -> str:
+    """The command that changes the setting that forbids user namespaces; "" where none does."""
     for name, wrong, right in (
         ("kernel/unprivileged_userns_clone", "0", "1"),
         ("user/max_user_namespaces", "0", "65536"),
@@ -121,7 +127,7 @@ def user_namespace_hint() -> str:
             continue
         if value == wrong:
             return f"sudo sysctl -w {name.replace('/', '.')}={right}"
-    return "inside another container, it must be started with user namespaces allowed"
+    return ""
 
 
 def _map_ranges(uid: int, gid: int, uids: tuple[int, int], gids: tuple[int, int]) -> None:
@@ -166,34 +172,50 @@ def _call_mappers(me: str, uid: int, gid: int, uids: tuple[int, int], gids: tupl
     return 1 if any(statuses) else 0
 
 
-def mount_overlay(lower: str, scratch: str) -> str:
-    """A writable view of ``lower`` whose changes go to a tmpfs at ``scratch``; returns its path.
+def private_layer(lower: str, scratch: str) -> tuple[str, str]:
+    """A writable view of ``lower`` whose changes go away with ``scratch``: its path, and why it is
+    a copy, if it is one.
 
-    Call after ``enter``.  Raises RuntimeFailure where the kernel cannot (before 5.11 unprivileged
-    overlays do not exist; some file systems cannot be a lower layer).
+    An overlay on a tmpfs where the kernel mounts one (before 5.11 not in a user namespace; never
+    over some file systems), else a copy.  Call after ``enter``.  Raises RuntimeFailure when there
+    is no room for the copy.
     """
     try:
-        linux.mount("tmpfs", scratch, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0700")
-        for name in ("upper", "work", "merged"):
-            os.mkdir(f"{scratch}/{name}")
-        escaped = lower.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-        options = f"lowerdir={escaped},upperdir={scratch}/upper,workdir={scratch}/work"
-        linux.mount("overlay", f"{scratch}/merged", "overlay", 0, options)
+        return _mount_overlay(lower, scratch), ""
     except OSError as error:
+        unmount_layer(scratch)
+        why = error.strerror or str(error)
+    merged = f"{scratch}/merged"
+    # The user's own files, so ownership needs no keeping; links and modes do.
+    keep = "--preserve=mode,timestamps,links,xattr"
+    argv = ["/bin/cp", "-dR", keep, "--reflink=auto", "--sparse=always", f"{lower}/.", merged]
+    os.mkdir(merged, 0o700)
+    if process.spawn(argv, env={"PATH": os.defpath}).reap() != 0:
         raise RuntimeFailure(
-            f"no private writable layer over {lower}: {error.strerror}",
+            f"no private writable layer over {lower}: no overlay ({why}), and no copy of it",
             hint="use --container-writable (writes go to the bundle) or --container-readonly",
-        ) from None
+        )
+    return merged, why
+
+
+def _mount_overlay(lower: str, scratch: str) -> str:
+    linux.mount("tmpfs", scratch, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0700")
+    for name in ("upper", "work", "merged"):
+        os.mkdir(f"{scratch}/{name}")
+    escaped = lower.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+    options = f"lowerdir={escaped},upperdir={scratch}/upper,workdir={scratch}/work"
+    linux.mount("overlay", f"{scratch}/merged", "overlay", 0, options)
     return f"{scratch}/merged"
 
 
-def unmount_overlay(scratch: str) -> None:
-    """Take away what ``mount_overlay`` mounted at ``scratch``, even while something uses it."""
+def unmount_layer(scratch: str) -> None:
+    """Take away what ``private_layer`` mounted at ``scratch``, even while something uses it."""
     for target in (f"{scratch}/merged", scratch):
         try:
             linux.unmount(target, linux.MNT_DETACH)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # not a mount point: it had not got that far
+            # Not a mount point, or not there: it had not got that far, or is a copy.
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
                 raise
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from roadstead.errors import RuntimeFailure
-from roadstead.host import process
+from roadstead.host import namespaces, process
 from roadstead.oci import runtime
 from roadstead.step.life import Life, Until
 from roadstead.step.taskdir import TaskDirectory
@@ -104,13 +104,18 @@ class Container:
             return RuntimeFailure(f"{name} was killed by signal {-status}")
         if self.commands.log:
             said = runtime.complaint(self.commands.log)
-            return RuntimeFailure(f"{name}: {said}") if said else None
+            return self._failure(f"{name}: {said}") if said else None
         if self.plan.bundle is None or os.path.exists(self.directory.report):
             return None
-        return RuntimeFailure(
+        return self._failure(
             f"{name} ended with status {status} before the container had started "
             "(its own message is on stderr)"
         )
+
+    def _failure(self, sentence: str) -> RuntimeFailure:
+        """The runtime's failure; with the setting that forbids user namespaces, if one does."""
+        hint = namespaces.blocking_setting() if self.plan.uids is not None else ""
+        return RuntimeFailure(sentence, hint=hint)
 
     def _create_and_start(self, stdio: Stdio) -> Life[int]:
         try:
@@ -152,7 +157,7 @@ class Container:
         tail = f": {said.strip().splitlines()[-1]}" if said.strip() else ""
         if stdio is not None and not tail:
             tail = " (its own message is on stderr)"
-        raise RuntimeFailure(f"{self.commands.program}: {operation} {how}{tail}")
+        raise self._failure(f"{self.commands.program}: {operation} {how}{tail}")
 
     def _call(
         self, operation: runtime.Operation, stdio: Stdio | None = None

@@ -163,7 +163,7 @@ class Supervisor:
             )
         )
         self._say_failure(str(error), error.hint)
-        self._kill_processes(process.KILL)
+        self._kill_everything()
         if not any(task.running for task in self.tasks):
             self.loop.call_later(0, self._all_ended)
 
@@ -279,13 +279,17 @@ class Supervisor:
             self._timers["kill"] = self.loop.call_later(self.spec.kill_wait, self._kill)
 
     def _kill(self) -> None:
-        self._kill_processes(process.KILL)
+        """SIGKILL to the tasks' processes; their runtimes tell how they ended, if they can."""
+        for task in self.tasks:
+            task.stop_setup()
+            task.kill()
+        self._timers["kill"] = self.loop.call_later(_ORPHAN_SECONDS, self._kill_everything)
 
-    def _kill_processes(self, signo: int) -> None:
+    def _kill_everything(self) -> None:
         for task in self.tasks:
             task.kill()
         for pid in process.descendants(os.getpid()):
-            process.send(pid, signo)
+            process.send(pid, process.KILL)
 
     def _out_of_time(self) -> None:
         self.terminate("timeout", process.TERM)

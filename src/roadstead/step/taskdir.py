@@ -114,7 +114,12 @@ class TaskDirectory:
         if request.writable == "private":
             scratch = f"{plan.spec.directory}/private/{self.task.localid}"
             os.mkdir(scratch, 0o700)
-            rootfs, readonly = namespaces.mount_overlay(rootfs, scratch), False
+            rootfs, copied = namespaces.private_layer(rootfs, scratch)
+            readonly = False
+            if copied and self.task.localid == 0:
+                self._notice(
+                    f"warning: no overlay here ({copied}): the container's root was copied"
+                )
         args, mounts = self.task.argv, self._spool_mounts(bundle)
         if plan.spec.script:
             inside = mounts[-1]["destination"]
@@ -191,7 +196,7 @@ class TaskDirectory:
         """Remove it all, unless oci.conf says that it is to be kept."""
         plan = self.plan
         if plan.bundle is not None and plan.request.writable == "private":
-            namespaces.unmount_overlay(f"{plan.spec.directory}/private/{self.task.localid}")
+            namespaces.unmount_layer(f"{plan.spec.directory}/private/{self.task.localid}")
         if plan.privileged:
             cgroup.remove_empty(self._cgroup)
         own = self.path.startswith(f"{plan.spec.directory}/")  # goes with the step's
