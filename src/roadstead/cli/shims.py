@@ -14,7 +14,8 @@ import sys
 COMMANDS = ("srun", "sbatch", "salloc", "squeue", "scancel", "sinfo", "scontrol", "roadstead")
 
 _TEMPLATE = """#!{python} -IS
-import marshal, os, sys
+import gc, marshal, os, sys
+gc.disable()  # a command makes no garbage worth looking for
 sys.path.insert(0, {root!r})
 try:
     with open({image!r} + sys.implementation.cache_tag, "rb") as file:
