@@ -13,6 +13,7 @@ What each of them is made of is in `tests.support`.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,6 +108,14 @@ def slurm_cluster() -> Iterator[SlurmCluster]:
     require("root", "slurm", "crun")
     with SlurmCluster(nodes=2) as cluster:
         yield cluster
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage less often: it would walk all that was imported and collected, again and
+    again, for a fifth of the time that the unit tests take."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

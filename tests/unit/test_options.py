@@ -103,13 +103,14 @@ def test_no_two_rows_share_a_spelling(command: str) -> None:
     assert len(letters) == len(set(letters))
 
 
-@pytest.mark.parametrize("row", OPTIONS, ids=lambda row: f"{row.name}-{row.commands}")
-def test_a_row_is_complete(row: Option) -> None:
-    treatment, colon, reason = row.treatment.partition(":")
-    assert treatment in ("honoured", "no-op", "refused")
-    assert bool(colon) == bool(reason) == (treatment != "honoured")
-    assert not (row.help and treatment != "honoured"), "the reason is what help shows"
-    assert bool(row.metavar) == bool(row.help and row.arg)
+def test_a_row_is_complete() -> None:
+    for row in OPTIONS:
+        named = f"--{row.name} of {row.commands:#x}"
+        treatment, colon, reason = row.treatment.partition(":")
+        assert treatment in ("honoured", "no-op", "refused"), named
+        assert bool(colon) == bool(reason) == (treatment != "honoured"), named
+        assert not (row.help and treatment != "honoured"), f"{named}: help shows the reason"
+        assert bool(row.metavar) == bool(row.help and row.arg), named
 
 
 def test_an_optional_value_binds_only_when_attached() -> None:

@@ -49,19 +49,19 @@ def test_the_end_fails_with_a_table(account: Account, scratch: Path) -> None:
     assert engine.processes() == []
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        pytest.param("setsid sleep 77 >/dev/null 2>&1 &", id="a daemon"),
-        pytest.param("cd /; env -i sleep 77 >/dev/null 2>&1 &", id="without its environment"),
-        pytest.param("unshare -Ur env -i sleep 77 >/dev/null 2>&1 &", id="in a user namespace"),
-    ],
-)
-def test_a_process_is_found(bare: Engine, how: str) -> None:
-    bare.run(["sh", "-c", how])
-    eventually(lambda: kinds(bare) == {"process"}, what="the process is found")
-    (process,) = bare.processes()
-    assert process.user == bare.account.uid
+def test_a_process_is_found(bare: Engine) -> None:
+    script = """exec >/dev/null 2>&1
+        setsid sleep 71 &  # a daemon
+        (cd /; env -i sleep 72) &  # without its environment
+        unshare -Ur env -i sleep 73 &  # in a user namespace
+        """
+    wanted = {f"sleep {number}": bare.account.uid for number in (71, 72, 73)}
+    bare.run(["sh", "-c", script])
+    eventually(
+        lambda: wanted.items() <= {each.command: each.user for each in bare.processes()}.items(),
+        what="the processes are found",
+    )
+    assert kinds(bare) == {"process"}
     leaks.kill(bare.mark)
     assert bare.watch.find() == []
 
@@ -85,37 +85,36 @@ def test_a_mount_in_our_namespace_is_found_and_survives_nobody(bare: Engine) -> 
     assert kinds(bare) == {"mount"}
 
 
-@pytest.mark.parametrize("place", ["tmp/left", "run/roadstead/steps/1.0"])
-def test_a_directory_is_found(bare: Engine, place: str) -> None:
-    bare.run(["mkdir", "-p", bare.base / place]).check()
-    assert kinds(bare) == {"directory"}
+def test_a_directory_is_found(bare: Engine) -> None:
+    inside = [f"{bare.base}/tmp/left", f"{bare.base}/run/roadstead/steps/1.0"]
+    script = 'mkdir -p "$@" && mktemp -d /var/tmp/roadstead-leak-XXXXXX'
+    outside = bare.run(["sh", "-c", script, "sh", *inside]).check().stdout.strip()
+    try:
+        found = [(leak.kind, leak.what) for leak in bare.watch.find()]
+    finally:
+        os.rmdir(outside)
+    assert sorted(found) == sorted(("directory", made) for made in (*inside, outside))
 
 
-def test_a_directory_outside_is_found(bare: Engine) -> None:
-    made = bare.run(["mktemp", "-d", "/var/tmp/roadstead-leak-XXXXXX"]).check().stdout.strip()
-    assert [(leak.kind, leak.what) for leak in bare.watch.find()] == [("directory", made)]
-    os.rmdir(made)
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("status", {"pid": 1, "bundle": "{}"}),
-        ("state.json", {"init_process_pid": 1, "config": "{}"}),
-    ],
-)
-def test_a_container_is_found(bare: Engine, name: str, content: dict[str, object]) -> None:
-    state = bare.work / "container"
-    bare.account.mkdir(state)
-    bare.account.write(state / name, json.dumps(content))
-    assert [(leak.kind, leak.what) for leak in bare.watch.find()] == [("container", str(state))]
+def test_a_container_is_found(bare: Engine) -> None:
+    files = {
+        "crun/status": {"pid": 1, "bundle": "{}"},
+        "runc/state.json": {"init_process_pid": 1, "config": "{}"},
+    }
+    for name, content in files.items():
+        state = bare.account.mkdir((bare.work / name).parent)
+        bare.account.write(state / Path(name).name, json.dumps(content))
+    found = [(leak.kind, leak.what) for leak in bare.watch.find()]
+    assert sorted(found) == [("container", str(bare.work / name)) for name in ("crun", "runc")]
 
 
 def test_a_held_output_is_told_from_a_slow_command(bare: Engine) -> None:
+    process = bare.popen(["sh", "-c", "setsid sleep 77 & exit 0"])
+    process.wait()
     with pytest.raises(AssertionError, match="had exited with 0, its output still held"):
-        bare.run(["sh", "-c", "setsid sleep 77 & exit 0"], timeout=0.1)
-    with pytest.raises(AssertionError, match=r"still ran after 0\.1 s"):
-        bare.run(["sleep", "77"], timeout=0.1)
+        bare.finish(process, timeout=0.01)
+    with pytest.raises(AssertionError, match=r"still ran after 0\.01 s"):
+        bare.run(["sleep", "77"], timeout=0.01)
 
 
 def test_the_environment_is_built_from_nothing(

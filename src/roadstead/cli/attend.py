@@ -46,6 +46,7 @@ class Attendance:
         self._interrupts: list[float] = []
         self._early: list[int] = []
         self._input = -1  # the write end of the pipe that carries typed lines
+        self._typed = b""  # what it has not taken yet
         self._old_mode: list[Any] | None = None
 
     def run(self) -> int:
@@ -72,15 +73,11 @@ class Attendance:
             self._old_mode = None
 
     def _streams(self, pty: bool) -> tuple[int, int, int]:
-        """What the task gets as 0, 1 and 2; a closed one of ours becomes /dev/null."""
-        for fd in (0, 1, 2):
-            try:
-                os.fstat(fd)
-            except OSError:
-                os.open(os.devnull, os.O_RDWR)
+        """What the task gets as 0, 1 and 2."""
         if pty or not os.isatty(0) or "input" in self.message["options"]:
             return 0, 1, 2
         read, self._input = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._input, False)  # a task that does not read must not keep us
         return read, 1, 2
 
     def _attend(self, signal_fd: int) -> int:
@@ -95,7 +92,7 @@ class Attendance:
                 if fd == signal_fd:
                     for signo in os.read(signal_fd, 256):
                         self._on_signal(signo)
-                elif fd == 0 and self._input >= 0:
+                elif fd in (0, self._input) and self._input >= 0:
                     self._carry_input(poll)
                 elif fd == self._connection.fileno():
                     answer = local.receive(self._connection)
@@ -120,18 +117,29 @@ class Attendance:
         self._connection = local.request(message, environ=os.environ)
 
     def _carry_input(self, poll: Any) -> None:
-        """Pass on what was typed; the end of it, or of the task's interest, ends the pipe."""
-        data = os.read(0, _CHUNK)
+        """Pass on what was typed; the end of it, or of the task's interest, ends the pipe.
+
+        What the pipe does not take is kept, and until it does nothing more is read.
+        """
+        waited = bool(self._typed)
         try:
-            left = data
-            while left:
-                left = left[os.write(self._input, left) :]
-        except BrokenPipeError:
-            data = b""
-        if not data:
-            poll.unregister(0)
+            self._typed = self._typed or os.read(0, _CHUNK)
+            done = os.write(self._input, self._typed) if self._typed else -1
+        except BlockingIOError:
+            done = 0
+        except OSError:  # nobody reads any more, or the terminal has gone
+            done = -1
+        self._typed = self._typed[done:] if done >= 0 else b""
+        if done >= 0 and bool(self._typed) == waited:
+            return
+        poll.unregister(self._input if waited else 0)
+        if done < 0:
             os.close(self._input)
             self._input = -1
+        elif waited:
+            poll.register(0, select.POLLIN)
+        else:
+            poll.register(self._input, select.POLLOUT)
 
     # -- what the controller says ---------------------------------------------------------------
 
@@ -286,7 +294,8 @@ def base_message(op: str, options: dict[str, str], operands: list[str]) -> dict[
         "key": os.urandom(8).hex(),
         "options": options,
         "argv": operands,
-        "env": dict(os.environ),
+        # A variable without a name ("=x") is in nobody's way, and exec(3) of Python refuses it.
+        "env": {name: value for name, value in os.environ.items() if name},
         "cwd": cwd,
         "umask": umask,
         "user": user,
@@ -295,6 +304,15 @@ def base_message(op: str, options: dict[str, str], operands: list[str]) -> dict[
         "in_job": int(job) if job.isdigit() else None,
         "in_step": int(step) if step.isdigit() else None,
     }
+
+
+def open_standard_streams() -> None:
+    """Open what is closed of 0, 1 and 2 on /dev/null: else the next socket would be a task's."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def terminal_size() -> dict[str, int]:

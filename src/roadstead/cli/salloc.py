@@ -29,6 +29,7 @@ COMMAND = "salloc"
 def main(argv: list[str] | None = None) -> int:
     """Run salloc with ``argv`` (without the program's name); its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    attend.open_standard_streams()
     try:
         asked, operands = options.gather(COMMAND, argv, os.environ)
         if report.informational(COMMAND, asked):
@@ -36,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         return _allocate(asked, operands)
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
+    except KeyboardInterrupt:
+        return report.INTERRUPTED
 
 
 def _allocate(asked: dict[str, str], operands: list[str]) -> int:
@@ -57,7 +60,8 @@ def _allocate(asked: dict[str, str], operands: list[str]) -> int:
         if asked.get("container"):
             code = _interactive_step(asked, operands, granted)
         else:
-            code = _local_command(connection, asked, operands, granted["env"])
+            env = {**message["env"], **granted["env"]}
+            code = _local_command(connection, signal_fd, asked, operands, env)
     finally:
         _say(quiet, f"Relinquishing job allocation {job_id}")
         _release(connection, code)
@@ -115,7 +119,7 @@ def _interactive_step(asked: dict[str, str], operands: list[str], granted: dict[
     message = attend.base_message(
         "run", {**kept, "jobid": str(granted["job_id"])}, operands or [shell]
     )
-    message["env"] = {**os.environ, **granted["env"]}
+    message["env"] |= granted["env"]
     message["in_job"] = granted["job_id"]
     message["interactive"] = True
     if os.isatty(0) and os.isatty(1):
@@ -126,7 +130,11 @@ def _interactive_step(asked: dict[str, str], operands: list[str], granted: dict[
 
 
 def _local_command(
-    connection: Connection, asked: dict[str, str], operands: list[str], env: dict[str, str]
+    connection: Connection,
+    signal_fd: int,
+    asked: dict[str, str],
+    operands: list[str],
+    env: dict[str, str],
 ) -> int:
     """Run the command here; end with it.  When the allocation is taken away the command is told
     so by a signal if --kill-command says which (salloc(1)); else it may go on without."""
@@ -134,7 +142,7 @@ def _local_command(
     argv = operands or [os.environ.get("SHELL") or "/bin/sh"]
     signals.ignore([signals.SIGINT, signals.SIGQUIT, signals.SIGTSTP])
     try:
-        pid, pidfd = child.start_foreground(argv, {**os.environ, **env})
+        pid, pidfd = child.start_foreground(argv, env)
     except FileNotFoundError:
         report.write_line(f"{COMMAND}: error: Unable to exec command {argv[0]}: not found")
         return 127
@@ -144,10 +152,15 @@ def _local_command(
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.register(connection.fileno(), select.POLLIN)
+    poll.register(signal_fd, select.POLLIN)
     while True:
         ready = {fd for fd, _ in poll.poll()}
         if pidfd in ready:
             return child.reap(pid)
+        if signal_fd in ready:
+            for signo in os.read(signal_fd, 256):
+                child.signal(pidfd, signo)
+            continue
         answer = local.receive(connection)
         if answer is None or answer["event"] == "revoked":
             poll.unregister(connection.fileno())

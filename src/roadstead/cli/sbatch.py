@@ -17,6 +17,7 @@ _MAX_SCRIPT = 4 << 20  # slurm.conf(5), max_script_size
 def main(argv: list[str] | None = None) -> int:
     """Run sbatch with ``argv`` (without the program's name); its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    attend.open_standard_streams()
     try:
         asked, operands = options.gather(COMMAND, argv, os.environ)
         if report.informational(COMMAND, asked):
@@ -28,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         return _submit(asked, text, operands)
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
+    except KeyboardInterrupt:
+        return report.INTERRUPTED
 
 
 def _script(asked: dict[str, str], operands: list[str]) -> tuple[str, list[str]]:
@@ -41,11 +44,8 @@ def _script(asked: dict[str, str], operands: list[str]) -> tuple[str, list[str]]
         return scripts.wrap(asked["wrap"]), ["wrap"]
     name = operands[0] if operands else "/dev/stdin"
     try:
-        if operands:
-            with open(name, "rb") as file:
-                data = file.read(_MAX_SCRIPT + 1)
-        else:
-            data = sys.stdin.buffer.read(_MAX_SCRIPT + 1)
+        with open(name if operands else 0, "rb", closefd=bool(operands)) as file:
+            data = file.read(_MAX_SCRIPT + 1)
     except OSError as error:
         raise RoadsteadError(f"Unable to open file {name}: {error.strerror}") from None
     if len(data) > _MAX_SCRIPT:

@@ -14,6 +14,9 @@ import sys
 COMMANDS = ("srun", "sbatch", "salloc", "squeue", "scancel", "sinfo", "scontrol", "roadstead")
 
 _TEMPLATE = """#!{python} -IS
+import _signal
+if _signal.getsignal(2) is _signal.default_int_handler:
+    _signal.signal(2, _signal.SIG_DFL)  # Ctrl-C now is the end, not a traceback
 import gc, marshal, os, sys
 gc.disable()  # a command makes no garbage worth looking for
 sys.path.insert(0, {root!r})

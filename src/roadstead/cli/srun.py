@@ -14,6 +14,7 @@ COMMAND = "srun"
 def main(argv: list[str] | None = None) -> int:
     """Run srun with ``argv`` (without the program's name); its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    attend.open_standard_streams()
     try:
         asked, operands = options.gather(COMMAND, argv, os.environ)
         if report.informational(COMMAND, asked):
@@ -21,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
         return _run(asked, operands)
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
+    except KeyboardInterrupt:
+        return report.INTERRUPTED
 
 
 def _run(asked: dict[str, str], operands: list[str]) -> int:

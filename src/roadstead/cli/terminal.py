@@ -38,4 +38,8 @@ def make_raw(fd: int) -> list[Any]:
 
 
 def restore(fd: int, old: list[Any]) -> None:
-    termios.tcsetattr(fd, termios.TCSADRAIN, old)
+    """Give the terminal its settings back, if it is still there."""
+    try:
+        termios.tcsetattr(fd, termios.TCSADRAIN, old)
+    except termios.error:
+        return  # its window was closed

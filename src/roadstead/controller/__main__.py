@@ -32,7 +32,7 @@ from roadstead.host import fork, linux, paths, wire
 _IDLE_SECONDS: Final = 600.0
 _KILL_WAIT: Final = 30.0  # slurm.conf(5), KillWait
 _LOG_SIZE: Final = 1 << 20
-_PATIENCE_MS: Final = 10_000  # with a controller that is about to end
+_PATIENCE_MS: Final = (100, 400, 1500, 8000)  # with a controller that is about to end
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,24 @@ def main(argv: list[str] | None = None, supervise: spawner.Supervise | None = No
     ready = Ready(int(argv[argv.index("--ready-fd") + 1]) if "--ready-fd" in argv else -1)
     try:
         again = _run(os.environ, ready, supervise or _real_supervisor())
-    except RoadsteadError as error:
+    except (RoadsteadError, OSError) as failure:
+        error = failure if isinstance(failure, RoadsteadError) else _sentence(failure)
         log.error("ended error=%r", str(error))
         line = {"kind": error.kind, "sentence": str(error), "hint": error.hint}
         ready.say(wire.dumps(line))
         raise SystemExit(1) from None
     if again:
         fork.replace_process([sys.executable, *_arguments_without_ready_fd()])
+
+
+def _sentence(error: OSError) -> EngineError:
+    """What the system refused us, as a user can act on it: a full disk, most often."""
+    log.error("refused", exc_info=error)
+    where = f"{error.filename}: " if error.filename else ""
+    return EngineError(
+        f"the controller cannot run: {where}{error.strerror}",
+        hint="XDG_STATE_HOME and XDG_RUNTIME_DIR need room, and must be writable",
+    )
 
 
 class Ready:
@@ -177,7 +188,9 @@ def _lock(path: str, socket: str) -> int | None:
         if _answers(socket):
             os.close(lock)
             return None
-        _wait_for_end(os.read(lock, 32))
+        if not _wait_for_end(os.read(lock, 32), socket):
+            os.close(lock)
+            return None
         # Its spawner may still hold the lock: until it has launched what it was asked to.
         fcntl.flock(lock, fcntl.LOCK_EX)
     os.ftruncate(lock, 0)
@@ -193,23 +206,31 @@ def _answers(socket: str) -> bool:
     return True
 
 
-def _wait_for_end(written: bytes) -> None:
-    """Wait for the controller that holds the lock; raises EngineError if it does not end."""
+def _wait_for_end(written: bytes, socket: str) -> bool:
+    """Wait for the controller that holds the lock; False if it answers now: it was restarting.
+
+    Raises EngineError if it does neither.
+    """
     if not written.isdigit():
-        return
+        return True
     pid = int(written)
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
-        return
+        return True
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    ended = poll.poll(_PATIENCE_MS)
-    os.close(pidfd)
-    if not ended:
-        raise EngineError(
-            f"the controller (pid {pid}) is there and does not answer", hint=f"kill {pid}"
-        )
+    try:
+        for milliseconds in _PATIENCE_MS:
+            if poll.poll(milliseconds):
+                return True
+            if _answers(socket):
+                return False
+    finally:
+        os.close(pidfd)
+    raise EngineError(
+        f"the controller (pid {pid}) is there and does not answer", hint=f"kill {pid}"
+    )
 
 
 def _same_boot(state_directory: str) -> bool:

@@ -15,6 +15,7 @@ jobs are not a hundred thousand environments in memory; they go when the job has
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -177,13 +178,16 @@ class Journal:
 
         A commit into a log that grows makes the file system commit its own journal too, with
         whatever else is waiting there; one that overwrites does not (0.4 ms against 0.7 and more).
-        The log starts again from its beginning at each checkpoint, every _LOG_PAGES pages.
+        The log starts again from its beginning at each checkpoint, every _LOG_PAGES pages.  On a
+        full disk it keeps the size it has: what runs can still be found, listed and ended.
         """
         self._db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
-        self._db.execute("CREATE TABLE room (bytes BLOB) STRICT")
-        self._db.execute("INSERT INTO room VALUES (zeroblob(?))", (_LOG_PAGES * _PAGE,))
-        self._db.execute("DROP TABLE room")
-        self._db.execute("PRAGMA wal_checkpoint(RESTART)")
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._db.execute("DROP TABLE IF EXISTS room")  # of one that found the disk full here
+            self._db.execute("CREATE TABLE room (bytes BLOB) STRICT")
+            self._db.execute("INSERT INTO room VALUES (zeroblob(?))", (_LOG_PAGES * _PAGE,))
+            self._db.execute("DROP TABLE room")
+            self._db.execute("PRAGMA wal_checkpoint(RESTART)")
 
     def _failure(self, error: sqlite3.Error) -> EngineError:
         if isinstance(error, sqlite3.OperationalError):

@@ -39,6 +39,7 @@ from roadstead.host.loop import Loop, Timer
 from roadstead.step import record
 
 _STREAMS: Final = 3
+_ACCEPTED: Final = ("submitted", "pending", "granted")  # what says that there is a new job
 _OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
 log = logging.getLogger(__name__)
@@ -130,10 +131,24 @@ class Controller:
 
     def _after_turn(self) -> None:
         while recorded := self._effects.take():
-            self._journal.commit(recorded)
+            try:
+                self._journal.commit(recorded)
+            except EngineError as error:
+                self._refuse(recorded, error)
+                raise
             for effect in recorded:
                 self._perform(effect)
         self._watch_idleness()
+
+    def _refuse(self, recorded: list[Effect], error: EngineError) -> None:
+        """Tell those whose job could not be written down; the others ask the next controller."""
+        told = {"event": "error", "kind": error.kind, "sentence": str(error), "hint": error.hint}
+        for effect in recorded:
+            number = effect.client if isinstance(effect, do.Launch) else None
+            if isinstance(effect, do.Reply) and effect.message["event"] in _ACCEPTED:
+                number = effect.client
+            if number is not None and (client := self._clients.get(number)) is not None:
+                client.send(told)
 
     def _perform(self, effect: Effect) -> None:
         match effect:

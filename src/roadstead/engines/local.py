@@ -62,7 +62,13 @@ def _start(environ: Mapping[str, str]) -> wire.Connection:
 
     state = paths.state_directory(environ)
     paths.make_private(state)
-    lock = os.open(f"{state}/start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    name = f"{state}/start.lock"
+    try:
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise EngineError(
+            f"cannot make {name}: {error.strerror}", hint="set XDG_STATE_HOME"
+        ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = _try_connect(environ)
@@ -81,6 +87,8 @@ def _start(environ: Mapping[str, str]) -> wire.Connection:
 
 
 def _start_controller(environ: Mapping[str, str]) -> None:
+    import fcntl
+
     package = os.path.dirname(os.path.dirname(os.path.abspath(wire.__file__)))
     code = (
         f"import sys; sys.path.insert(0, {os.path.dirname(package)!r}); "
@@ -89,6 +97,9 @@ def _start_controller(environ: Mapping[str, str]) -> None:
     read, write = os.pipe2(os.O_CLOEXEC)
     env = {name: environ[name] for name in _KEPT if name in environ}
     env |= {name: value for name, value in environ.items() if name.startswith("ROADSTEAD_")}
+    if write < 3:  # our own standard streams are closed, the controller's will not be
+        low, write = write, fcntl.fcntl(write, fcntl.F_DUPFD_CLOEXEC, 3)
+        os.close(low)
     argv = [sys.executable, "-IS", "-c", code, "--ready-fd", str(write)]
     from roadstead.host import child
 

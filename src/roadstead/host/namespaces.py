@@ -202,10 +202,15 @@ def _mount_overlay(lower: str, scratch: str) -> str:
     linux.mount("tmpfs", scratch, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0700")
     for name in ("upper", "work", "merged"):
         os.mkdir(f"{scratch}/{name}")
-    escaped = lower.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-    options = f"lowerdir={escaped},upperdir={scratch}/upper,workdir={scratch}/work"
+    below, ours = _escaped(lower), _escaped(scratch)
+    options = f"lowerdir={below},upperdir={ours}/upper,workdir={ours}/work"
     linux.mount("overlay", f"{scratch}/merged", "overlay", 0, options)
     return f"{scratch}/merged"
+
+
+def _escaped(path: str) -> str:
+    """A path in an overlay's options, where "," ends an option and ":" a lower directory."""
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
 def unmount_layer(scratch: str) -> None:

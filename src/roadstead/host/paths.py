@@ -49,7 +49,10 @@ def default_runtime_directory(environ: Mapping[str, str]) -> str:
     base = environ.get("XDG_RUNTIME_DIR", "")
     if base.startswith("/") and os.path.isdir(base):
         return f"{base}/roadstead"
-    return f"{environ.get('TMPDIR') or '/tmp'}/roadstead-{os.getuid()}"
+    temporary = environ.get("TMPDIR", "")
+    if not temporary.startswith("/"):  # every process has a working directory of its own
+        temporary = "/tmp"
+    return f"{temporary}/roadstead-{os.getuid()}"
 
 
 def runtime_directory(environ: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ from typing import Final
 
 Argv = list[str]
 
+HUP: Final = int(signal.SIGHUP)
 KILL: Final = int(signal.SIGKILL)
 TERM: Final = int(signal.SIGTERM)
 CONT: Final = int(signal.SIGCONT)
@@ -103,7 +104,7 @@ def spawn(
     elif stdio is None:
         actions += [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     else:
-        actions += _place(stdio)
+        actions += _place(stdio, above=max(2, *stdio, *keep) + 1)
     actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in keep]
     pid = os.posix_spawn(
         argv[0],
@@ -117,18 +118,18 @@ def spawn(
     return Child(pid, os.pidfd_open(pid))
 
 
-def _place(stdio: tuple[int, int, int]) -> list[tuple[int, ...]]:
+def _place(stdio: tuple[int, int, int], *, above: int) -> list[tuple[int, ...]]:
     """dup2 actions that cannot overwrite a source before it is used.
 
-    The sources are moved above every target first.  glibc clears close-on-exec when source and
-    target of a dup2 action are the same descriptor (posix_spawn_file_actions_adddup2(3)).
+    The sources are moved to ``above`` and on first, where none of them is.  glibc clears
+    close-on-exec when source and target of a dup2 action are the same descriptor
+    (posix_spawn_file_actions_adddup2(3)).
     """
     if all(fd == target or fd > 2 for target, fd in enumerate(stdio)):
         return [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio)]
-    moved = 200
-    first = [(os.POSIX_SPAWN_DUP2, fd, moved + target) for target, fd in enumerate(stdio)]
-    then = [(os.POSIX_SPAWN_DUP2, moved + target, target) for target in range(3)]
-    last = [(os.POSIX_SPAWN_CLOSE, moved + target) for target in range(3)]
+    first = [(os.POSIX_SPAWN_DUP2, fd, above + target) for target, fd in enumerate(stdio)]
+    then = [(os.POSIX_SPAWN_DUP2, above + target, target) for target in range(3)]
+    last = [(os.POSIX_SPAWN_CLOSE, above + target) for target in range(3)]
     return [*first, *then, *last]
 
 

@@ -68,11 +68,16 @@ def number(name: str) -> int:
 
 
 def watch(signals: list[int]) -> int:
-    """Turn ``signals`` into bytes; returns the descriptor to read their numbers from."""
+    """Turn ``signals`` into bytes; returns the descriptor to read their numbers from.
+
+    What was ignored when we were started (``nohup srun …``) stays so, except for SIGINT: shells
+    without job control ignore that for what they start with ``&``, and it is for us all the same.
+    """
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     for signo in signals:
-        _signal.signal(signo, _noted)
+        if signo == SIGINT or _signal.getsignal(signo) != _signal.SIG_IGN:
+            _signal.signal(signo, _noted)
     return read
 
 

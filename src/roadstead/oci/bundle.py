@@ -54,9 +54,11 @@ _SHAPE: Final[tuple[tuple[str, type | tuple[type, ...], str], ...]] = (
     ("linux.namespaces.[].type", str, "a string"),
     ("linux.uidMappings", list, "an array"),
     ("linux.uidMappings.[]", dict, "an object"),
+    ("linux.uidMappings.[].hostID", int, "a number"),
     ("linux.uidMappings.[].size", int, "a number"),
     ("linux.gidMappings", list, "an array"),
     ("linux.gidMappings.[]", dict, "an object"),
+    ("linux.gidMappings.[].hostID", int, "a number"),
     ("linux.gidMappings.[].size", int, "a number"),
 )
 
@@ -105,7 +107,9 @@ def _check_directory(path: str) -> None:
 
 def _text(path: str) -> str:
     try:
-        with open(f"{path}/config.json", "rb") as file:
+        # Not to be kept waiting by a pipe without a writer; a regular file never keeps anybody.
+        fd = os.open(f"{path}/config.json", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
             data = file.read(MAX_CONFIG + 1)
     except FileNotFoundError:
         raise BundleError(
@@ -124,7 +128,7 @@ def _text(path: str) -> str:
 
 def _parse(where: str, text: str) -> dict[str, Any]:
     try:
-        config = json.loads(text)
+        config = json.loads(text, object_hook=_without_nulls)
     except json.JSONDecodeError as error:
         raise BundleError(
             f"{where}: not valid JSON: line {error.lineno}, column {error.colno}: "
@@ -137,6 +141,11 @@ def _parse(where: str, text: str) -> dict[str, Any]:
     return config
 
 
+def _without_nulls(node: dict[str, Any]) -> dict[str, Any]:
+    """A null counts as absent, as it does for the runtimes."""
+    return {name: value for name, value in node.items() if value is not None}
+
+
 def _check_shape(where: str, config: dict[str, Any]) -> None:
     for path, kind, name in _SHAPE:
         for found in _values(config, path.split(".")):
@@ -144,16 +153,19 @@ def _check_shape(where: str, config: dict[str, Any]) -> None:
                 raise BundleError(f"{where}: {path.replace('.[]', '[]')} is not {name}")
     if not isinstance(config.get("root"), dict) or not config["root"].get("path"):
         raise BundleError(f"{where}: no root.path", hint='add "root": {"path": "rootfs"}')
+    for number, mount in enumerate(config.get("mounts", [])):
+        if not mount.get("destination"):
+            raise BundleError(f"{where}: mounts[{number}] has no destination")
 
 
 def _values(node: Any, steps: list[str]) -> list[Any]:
-    """What stands at a path; nothing where it is absent.  null counts as absent, as in Go."""
+    """What stands at a path; nothing where it is absent."""
     nodes = [node]
     for step in steps:
         if step == "[]":
             nodes = [item for node in nodes if isinstance(node, list) for item in node]
         else:
-            nodes = [n[step] for n in nodes if isinstance(n, dict) and n.get(step) is not None]
+            nodes = [n[step] for n in nodes if isinstance(n, dict) and step in n]
     return nodes
 
 
@@ -172,4 +184,4 @@ def _rootfs(path: str, config: dict[str, Any]) -> str:
         ) from None
     except OSError as error:
         raise BundleError(f"{where} cannot be read: {error.strerror}") from None
-    return rootfs
+    return os.path.realpath(rootfs)  # runc refuses a link

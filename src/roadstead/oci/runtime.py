@@ -72,7 +72,9 @@ class BuiltIn:
         return not os.path.lexists(self.state)
 
     def command(self, operation: Operation, pid: int = 0) -> list[str] | None:
-        base = [self.path, f"--root={self.root}", f"--log={self.log}", "--log-format=json"]
+        # For crun what is before a colon is the kind of log.
+        log = f"file:{self.log}" if self.program == "crun" else self.log
+        base = [self.path, f"--root={self.root}", f"--log={log}", "--log-format=json"]
         match operation:
             case "run" | "create":
                 return [*base, operation, f"--bundle={self.bundle}", self.container_id]

@@ -104,8 +104,12 @@ class Container:
             return RuntimeFailure(f"{name} was killed by signal {-status}")
         if self.commands.log:
             said = runtime.complaint(self.commands.log)
-            return self._failure(f"{name}: {said}") if said else None
-        if self.plan.bundle is None or os.path.exists(self.directory.report):
+            if said:
+                return self._failure(f"{name}: {said}")
+            begun = self.commands.log  # crun makes it once it has understood config.json
+        else:
+            begun = self.directory.report
+        if self.plan.bundle is None or os.path.exists(begun):
             return None
         return self._failure(
             f"{name} ended with status {status} before the container had started "
@@ -195,10 +199,12 @@ class Container:
         self._setup = child if operation in _BEFORE_THE_START else None
         return child
 
-    def stop_setup(self) -> None:
+    def stop_setup(self) -> bool:
         """End the runtime while it is still making the container: no signal can reach that yet."""
-        if self._setup is not None and not self.processes():
-            self._kill(self._setup)
+        if self._setup is None or self.processes():
+            return False
+        self._kill(self._setup)
+        return True
 
     @staticmethod
     def _kill(child: process.Child) -> None:

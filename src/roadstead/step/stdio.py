@@ -29,13 +29,17 @@ _PIPE_BUF = 4096
 _HIGH_WATER = 1 << 20
 
 
-def _read(fd: int) -> bytes:
-    """Up to a chunk; b"" at the end (which a pty tells as EIO: its last slave was closed)."""
+def _read(fd: int) -> bytes | None:
+    """Up to a chunk; b"" at the end, None where there is nothing now (somebody else took it).
+
+    Every failure is the end: a pty whose last slave was closed says EIO, and the user may have
+    given us a directory, or what is open for writing only.
+    """
     try:
         return os.read(fd, _CHUNK)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
+    except BlockingIOError:
+        return None
+    except OSError:
         return b""
 
 
@@ -45,11 +49,13 @@ class Sink:
     def __init__(self, loop: Loop, fd: int) -> None:
         self.fd = fd
         self.broken = False
+        self.reader_gone = False
         self._loop = loop
         self._pending = bytearray()
         self._waiting: list[Callable[[], None]] = []
         # epoll refuses regular files, which are always ready; a full disk shows as ENOSPC.
         self._direct = stat.S_ISREG(os.fstat(fd).st_mode) or not _can_poll(fd)
+        self._gone = (errno.EPIPE, errno.EIO) if os.isatty(fd) else (errno.EPIPE,)
         self.error = ""
 
     @property
@@ -95,7 +101,8 @@ class Sink:
             return
         except OSError as error:
             self.broken = True
-            self.error = error.strerror or str(error)
+            self.reader_gone = error.errno in self._gone  # which is no loss: nobody wants it
+            self.error = "" if self.reader_gone else error.strerror or str(error)
             self._pending.clear()
             return
         del self._pending[:done]
@@ -143,8 +150,10 @@ class Output:
 
     def _read(self) -> None:
         data = _read(self._fd)
-        if not data:
-            self.close()
+        if data is None:
+            return
+        if not data or self.sink.reader_gone:
+            self.close()  # with its reader gone the task gets SIGPIPE, as without us
             return
         self.sink.write(self._shape(data))
         if self.sink.full:
@@ -182,11 +191,17 @@ class Output:
 
 
 class Input:
-    """The user's standard input, copied to every task that wants it."""
+    """The user's standard input, copied to every task that wants it.
 
-    def __init__(self, loop: Loop, fd: int, tasks: list[int]) -> None:
+    ``ended`` is called at the end of what the user sends, not when the tasks are through.
+    """
+
+    def __init__(
+        self, loop: Loop, fd: int, tasks: list[int], ended: Callable[[], None] = lambda: None
+    ) -> None:
         self._loop = loop
         self._fd = fd
+        self._ended = ended
         self._sinks = [Sink(loop, task) for task in tasks]
         self.open = True
         self._regular = stat.S_ISREG(os.fstat(fd).st_mode) or not _can_poll(fd)
@@ -200,7 +215,10 @@ class Input:
             return
         data = _read(self._fd)
         if not data:
-            self.close()
+            # Ctrl-D typed before the terminal was raw is nothing; a hung-up one is no terminal.
+            if data is not None and not os.isatty(self._fd):
+                self.close()
+                self._ended()
             return
         for sink in self._sinks:
             sink.write(data)

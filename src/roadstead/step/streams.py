@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
 
 class Streams:
-    """All the descriptors of a step's tasks."""
+    """All the descriptors of a step's tasks; ``hung_up``: the user's terminal has gone."""
 
-    def __init__(self, loop: Loop, spec: StepSpec, user_fds: list[int]) -> None:
+    def __init__(
+        self, loop: Loop, spec: StepSpec, user_fds: list[int], hung_up: Callable[[], None]
+    ) -> None:
         self._loop = loop
+        self._hung_up = hung_up
         self._spec = spec
         self._user = user_fds
         self._sinks: dict[tuple[str, int], Sink] = {}
@@ -157,7 +160,8 @@ class Streams:
         sink = self._sinks[("", 1)] = Sink(self._loop, self._user[1])
         screen = Output(self._loop, os.dup(self._master), sink, whole_lines=False)
         self._outputs.append(screen)
-        self._input = Input(self._loop, os.dup(self._user[0]), [os.dup(self._master)])
+        typed, keys = os.dup(self._user[0]), os.dup(self._master)
+        self._input = Input(self._loop, typed, [keys], self._hung_up)
         return slave, slave, slave
 
     def resize(self, rows: int, columns: int) -> None:

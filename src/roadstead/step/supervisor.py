@@ -16,6 +16,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from roadstead.core.model import ExitRecord, TaskExit, to_json
@@ -56,7 +57,7 @@ class Supervisor:
         self.spec = spec
         self.loop = Loop()
         self.lives = Lives(self.loop)
-        self.streams = Streams(self.loop, spec, fds)
+        self.streams = Streams(self.loop, spec, fds, lambda: self.signal(process.HUP))
         self.tasks: list[Task] = []
         self.exits: list[TaskExit] = []
         self.started_at = time.time()
@@ -252,9 +253,13 @@ class Supervisor:
 
         A container's first process gets no signal that it has no handler for: the kernel throws it
         away.  Where the default of such a signal is to end the process, it is ended as by SIGKILL,
-        and its task's exit says ``signo``: that is what the sender meant.
+        and its task's exit says ``signo``: that is what the sender meant.  So is the runtime that
+        has not made its container yet, as no program has a handler for anything before it runs.
         """
         for task in self.tasks:
+            if signo in process.ENDING and task.stop_setup():
+                task.ended_by = task.ended_by or signo
+                continue
             processes = task.processes()
             for pid in processes[:1] if batch_only else processes:
                 state = process.signal_state(pid) if signo in process.ENDING else None
@@ -297,7 +302,7 @@ class Supervisor:
     def task_ended(self, ended: TaskExit) -> None:
         """A task is over; the step is when all are."""
         if self.ending is not None and ended.reason == "program":
-            ended = _because(ended, self.ending)
+            ended = replace(ended, reason=self.ending)
         self.exits.append(ended)
         if ended.message and self.spec.kind == "batch":
             self._say_failure(ended.message, ended.hint)
@@ -363,18 +368,31 @@ class Supervisor:
 
     def _drained(self, error: str) -> None:
         if error:
-            self._notice(f"error: output was lost: {error}")
+            self._output_was_lost(error)
         for task in self.tasks:
             task.close()
         if self._listener is not None:
             self.loop.unwatch(self._listener)
             self._listener.close()
         result = self._record()
-        record.write_exit(self.spec.directory, result)
+        try:
+            record.write_exit(self.spec.directory, result)
+        except OSError as failure:  # the controller that listens is told all the same
+            self._notice(f"error: cannot write the exit record: {failure.strerror}")
         os.chdir("/")
         files.remove_tree(self.spec.directory)
         self.tell({"event": "exit", "record": to_json(result)})
         self.loop.stop()
+
+    def _output_was_lost(self, error: str) -> None:
+        """A step whose output is not where it was to be has not succeeded, whatever it says."""
+        message = f"output was lost: {error}"
+        if all(ended.code for ended in self.exits):
+            self._notice(f"error: {message}")
+        self.exits = [
+            ended if ended.code else replace(ended, code=1, reason="launch", message=message)
+            for ended in self.exits
+        ]
 
     def _record(self) -> ExitRecord:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -388,15 +406,3 @@ class Supervisor:
             system_seconds=usage.ru_stime,
             max_rss_kib=usage.ru_maxrss,
         )
-
-
-def _because(ended: TaskExit, reason: Reason) -> TaskExit:
-    return TaskExit(
-        procid=ended.procid,
-        code=ended.code,
-        signal=ended.signal,
-        reason=reason,
-        message=ended.message,
-        hint=ended.hint,
-        pid=ended.pid,
-    )

@@ -88,10 +88,9 @@ class Task:
             return []
         return [self._child.pid, *process.descendants(self._child.pid)]
 
-    def stop_setup(self) -> None:
-        """End a runtime that has not made its container yet."""
-        if self._container is not None and self.running:
-            self._container.stop_setup()
+    def stop_setup(self) -> bool:
+        """End a runtime that has not made its container yet; whether there was one."""
+        return self._container is not None and self.running and self._container.stop_setup()
 
     def kill(self) -> None:
         """SIGKILL to all of it; a runtime that waits for it sees its end."""
@@ -108,9 +107,17 @@ class Task:
     def _failed(self, error: RoadsteadError) -> None:
         ending = self._supervisor.ending
         reason: Reason = "runtime" if error.kind == "runtime" else "launch"
-        if ending is not None and error.kind == "runtime":
+        signo = self.ended_by or (process.TERM if ending is not None else 0)
+        if signo and error.kind == "runtime":
             # We ended the container while the runtime was at work: that is not its failure.
-            self._finish(TaskExit(procid=self.spec.procid, code=143, signal=15, reason=ending))
+            self._finish(
+                TaskExit(
+                    procid=self.spec.procid,
+                    code=128 + signo,
+                    signal=signo,
+                    reason=ending or "program",
+                )
+            )
             return
         self._finish(
             TaskExit(

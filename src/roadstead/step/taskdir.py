@@ -11,7 +11,7 @@ import resource
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from roadstead.errors import BundleError, RuntimeFailure
+from roadstead.errors import BundleError, LaunchError, RuntimeFailure
 from roadstead.host import cgroup, files, namespaces, process
 from roadstead.oci import bundle as bundles
 from roadstead.oci import config, environment, idmap, lookup
@@ -97,7 +97,20 @@ class TaskDirectory:
             if plan.request.verbose or note.startswith("warning:"):
                 self._notice(note)
         self._check_command(written, env)
-        files.write_atomically(f"{self.path}/config.json", json.dumps(written))
+        files.write_atomically(f"{self.path}/config.json", self._as_json(written))
+
+    def _as_json(self, written: dict[str, Any]) -> str:
+        """config.json's text.  Raises LaunchError for what JSON has no words for.
+
+        Bytes that are not UTF-8 are lone surrogates in Python, as JSON escapes crun makes other
+        bytes of them and runc question marks: no argument and no path may be changed so.
+        """
+        text = json.dumps(written, ensure_ascii=False)
+        if not _is_text(text):
+            wrong = [repr(word) for word in written["process"]["args"] if not _is_text(word)]
+            what = f"argument {wrong[0]}" if wrong else f"{self.plan.request.bundle!r}"
+            raise LaunchError(f"{what} is not UTF-8, which is all that a config.json can hold")
+        return text
 
     def _environment(self) -> dict[str, str]:
         plan = self.plan
@@ -105,7 +118,14 @@ class TaskDirectory:
         if plan.bundle is not None:
             image = (plan.bundle.config.get("process") or {}).get("env") or []
         excluded = plan.conf.env_exclude.search if plan.conf and plan.conf.env_exclude else None
-        return environment.compose(plan.request.env_policy, self.task.env, image, excluded=excluded)
+        env = environment.compose(plan.request.env_policy, self.task.env, image, excluded=excluded)
+        if plan.bundle is None:
+            return env
+        wrong = [name for name, value in env.items() if not _is_text(name + value)]
+        if wrong and self.task.localid == 0:
+            names = ", ".join(map(ascii, wrong))
+            self._notice(f"warning: not UTF-8, and so left out of the container: {names}")
+        return {name: value for name, value in env.items() if name not in wrong}
 
     def _change(self, bundle: bundles.Bundle, env: dict[str, str]) -> config.Change:
         plan, request, conf = self.plan, self.plan.request, self.plan.conf
@@ -202,6 +222,14 @@ class TaskDirectory:
         own = self.path.startswith(f"{plan.spec.directory}/")  # goes with the step's
         if not own and not (plan.conf and plan.conf.disable_cleanup):
             files.remove_tree(self.path)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _own_tmpfs(bundle: bundles.Bundle) -> str:
