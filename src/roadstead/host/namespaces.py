@@ -61,7 +61,7 @@ def _first_range(path: str, user: str, uid: int) -> tuple[int, int] | None:
 def hybrid_cgroups() -> bool:
     """True on a host that has cgroup v1 and a cgroup2 tree with controllers beside it.
 
-    crun before 1.9 refuses such a host: "cgroups in hybrid mode not supported".
+    crun refuses such a host: "cgroups in hybrid mode not supported" (1.8 and 1.21 do).
     """
     try:
         with open(f"{CGROUP_UNIFIED}/cgroup.controllers", encoding="ascii") as file:
