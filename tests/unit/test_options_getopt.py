@@ -87,7 +87,7 @@ def words(command: str) -> st.SearchStrategy[str]:
         name,
         stem,
         st.builds("{}={}".format, name | stem, value),
-        st.text(letters, min_size=1, max_size=4).map("-{}".format),
+        st.text(letters, min_size=1, max_size=4).map("-{}".format).filter(clear),
         value,
         st.sampled_from(["--", "-", "hostname"]),
     )

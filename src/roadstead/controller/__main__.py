@@ -182,13 +182,8 @@ def _name_runtime_directory(state_directory: str, runtime: str) -> None:
 def _lock(path: str, socket: str) -> int | None:
     """The lock, held until we end; None when a controller is there and answers."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if _answers(socket):
-            os.close(lock)
-            return None
-        if not _wait_for_end(os.read(lock, 32), socket):
+    if not _take(lock):
+        if _answers(socket) or not _wait_for_end(lock, socket):
             os.close(lock)
             return None
         # Its spawner may still hold the lock: until it has launched what it was asked to.
@@ -196,6 +191,14 @@ def _lock(path: str, socket: str) -> int | None:
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock
+
+
+def _take(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _answers(socket: str) -> bool:
@@ -206,11 +209,14 @@ def _answers(socket: str) -> bool:
     return True
 
 
-def _wait_for_end(written: bytes, socket: str) -> bool:
+def _wait_for_end(lock: int, socket: str) -> bool:
     """Wait for the controller that holds the lock; False if it answers now: it was restarting.
 
-    Raises EngineError if it does neither.
+    The pid in the file can be an earlier holder's, even our own from before we restarted in place:
+    so its end is what we hope for, and the lock and the socket are what we look at.  Raises
+    EngineError if nothing of this comes true.
     """
+    written = os.pread(lock, 32, 0)
     if not written.isdigit():
         return True
     pid = int(written)
@@ -222,7 +228,7 @@ def _wait_for_end(written: bytes, socket: str) -> bool:
     poll.register(pidfd, select.POLLIN)
     try:
         for milliseconds in _PATIENCE_MS:
-            if poll.poll(milliseconds):
+            if poll.poll(milliseconds) or _take(lock):
                 return True
             if _answers(socket):
                 return False

@@ -82,8 +82,14 @@ class Spawner:
             self._spare = self._fork_spare(rehearse=False)
         spare, self._spare = self._spare, None
         taken = fds.take_all()
+        order = {"step": message["step"]}
         try:
-            spare.send({"step": message["step"]}, tuple(taken))
+            try:
+                spare.send(order, tuple(taken))
+            except (BrokenPipeError, ConnectionResetError):  # somebody has killed it
+                spare.close()
+                spare = self._fork_spare(rehearse=False)
+                spare.send(order, tuple(taken))
         finally:
             for fd in taken:
                 os.close(fd)

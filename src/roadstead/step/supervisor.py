@@ -12,6 +12,7 @@ only then is the controller told.
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import time
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from roadstead.step.plan import Plan
 
 _ORPHAN_SECONDS: Final = 10.0
+
+log = logging.getLogger(__name__)
 
 
 def main(
@@ -377,8 +380,8 @@ class Supervisor:
         result = self._record()
         try:
             record.write_exit(self.spec.directory, result)
-        except OSError as failure:  # the controller that listens is told all the same
-            self._notice(f"error: cannot write the exit record: {failure.strerror}")
+        except OSError as failure:  # a controller that listens is told all the same
+            log.error("exit record not written error=%r", failure.strerror)
         os.chdir("/")
         files.remove_tree(self.spec.directory)
         self.tell({"event": "exit", "record": to_json(result)})

@@ -1,0 +1,134 @@
+"""Claims and exit records, and what is swept up after a supervisor that was killed; files too."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from roadstead.core.model import ExitRecord, TaskExit
+from roadstead.host import files, process
+from roadstead.step import record
+
+RECORD = ExitRecord(
+    job_id=1, step_id=2, tasks=(TaskExit(procid=0, code=3),), started_at=1.0, ended_at=2.0
+)
+
+
+def test_an_exit_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    directory = os.fspath(tmp_path / "1.2")
+    assert record.read_exit(directory) is None
+    record.write_exit(directory, RECORD)
+    assert record.read_exit(directory) == RECORD
+    record.forget_exit(directory)
+    record.forget_exit(directory)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
+def test_a_broken_record_is_none(tmp_path: Path, text: str) -> None:
+    directory = os.fspath(tmp_path / "1.2")
+    Path(record.exit_path(directory)).write_text(text)
+    assert record.read_exit(directory) is None
+    os.mkdir(directory)
+    Path(directory, record.CLAIM).write_text(text)
+    assert not record.read_claim(directory)
+
+
+def claimed(tmp_path: Path, pid: int, started: str, **more: object) -> str:
+    directory = os.fspath(tmp_path / "1.2")
+    os.makedirs(f"{directory}/task-0/deep")
+    record.write_claim(directory, {"pid": pid, "start_time": started, **more})
+    return directory
+
+
+def test_a_supervisor_that_lives_is_left_alone(tmp_path: Path) -> None:
+    me = os.getpid()
+    directory = claimed(tmp_path, me, record.start_time(me), mark="1.2")
+    assert record.sweep(directory) == []
+    assert os.path.isdir(directory)
+
+
+def test_what_a_dead_one_left_is_removed(tmp_path: Path) -> None:
+    mark = f"{os.getpid()}.sweep"
+    marked = process.spawn(["/bin/sleep", "60"], env={"ROADSTEAD_STEP": mark})
+    other = process.spawn(["/bin/sleep", "60"], env={"ROADSTEAD_STEP": f"{mark}0"})
+    state = tmp_path / "state"
+    state.mkdir()
+    deleted = tmp_path / "deleted"
+    container = {
+        "delete": ["/bin/sh", "-c", f"/bin/touch {deleted}"],
+        "state": os.fspath(state),
+        "directory": "",
+    }
+    # The same pid, of another time: it is somebody else's by now.
+    directory = claimed(
+        tmp_path, os.getpid(), "1", mark=mark, containers=[container, {}, {"delete": ["/no/such"]}]
+    )
+    found = record.sweep(directory)
+    assert f"process {marked.pid}" in found
+    assert f"state {state}" in found
+    assert any("/no/such could not be called" in line for line in found)
+    assert marked.reap() == -9
+    assert other.reap_if_ended() is None
+    other.signal(process.KILL)
+    other.reap()
+    assert deleted.exists()
+    assert sorted(os.listdir(tmp_path)) == ["deleted"]
+
+
+def test_a_directory_without_a_claim_goes(tmp_path: Path) -> None:
+    directory = os.fspath(tmp_path / "1.2")
+    os.mkdir(directory)
+    assert record.sweep(directory) == []
+    assert not os.path.exists(directory)
+    assert record.sweep(directory) == []
+
+
+# -- host/files.py ------------------------------------------------------------------------------
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    leftover = tmp_path / f"file.{os.getpid()}.new"
+    leftover.write_text("of a crash, and longer than what comes")
+    leftover.chmod(0o600)
+    files.write_atomically(os.fspath(path), "caf\udce9", sync=True)
+    assert path.read_bytes() == b"caf\xe9"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert not leftover.exists()
+
+
+def test_nothing_is_left_of_a_write_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(IsADirectoryError):
+        files.write_atomically(os.fspath(tmp_path / "file"), "text")
+    assert os.listdir(tmp_path) == ["file"]
+    (tmp_path / f"link.{os.getpid()}.new").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        files.write_atomically(os.fspath(tmp_path / "link"), "text")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_tree_goes_whatever_is_in_it(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").write_text(json.dumps(None))
+    tree = tmp_path / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "b" / "file").touch()
+    (tree / "a" / "b" / "link").symlink_to(kept)
+    (tree / "dangling").symlink_to("nowhere")
+    os.mkfifo(tree / "fifo")
+    (tree / "a" / "b").chmod(0)
+    (tree / "a").chmod(0o500)
+    files.remove_tree(os.fspath(tree))
+    files.remove_tree(os.fspath(tree))
+    assert not tree.exists()
+    assert (kept / "file").exists()
+    (tmp_path / "link").symlink_to(kept)
+    with pytest.raises(OSError, match="Not a directory"):
+        files.remove_tree(os.fspath(tmp_path / "link"))
+    assert (kept / "file").exists()
