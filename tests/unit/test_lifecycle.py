@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -67,26 +68,24 @@ def step(state: life.StepState) -> life.Step:
     return life.Step(job_id=1, id=0, request=request, submitted_at=0.0, state=state)
 
 
-@pytest.mark.parametrize(("word", "event"), list(itertools.product(JOB_STATES, JOB_EVENTS)))
-def test_a_job_moves_as_the_table_says_and_not_otherwise(word: Word, event: life.JobEvent) -> None:
-    allowed = JOB[word].get(type(event))
-    if allowed is None:
-        with pytest.raises(ImpossibleTransition):
-            life.advance_job(job(JOB_STATES[word]), event)
-    else:
-        assert life.advance_job(job(JOB_STATES[word]), event).state.word in allowed
+def after(advance: Callable[[], life.Job | life.Step]) -> Word | None:
+    """The state that a transition leads to; None where there is no such transition."""
+    try:
+        return advance().state.word
+    except ImpossibleTransition:
+        return None
 
 
-@pytest.mark.parametrize(("word", "event"), list(itertools.product(STEP_STATES, STEP_EVENTS)))
-def test_a_step_moves_as_the_table_says_and_not_otherwise(
-    word: Word, event: life.StepEvent
-) -> None:
-    allowed = STEP[word].get(type(event))
-    if allowed is None:
-        with pytest.raises(ImpossibleTransition):
-            life.advance_step(step(STEP_STATES[word]), event)
-    else:
-        assert life.advance_step(step(STEP_STATES[word]), event).state.word in allowed
+def test_a_job_moves_as_the_table_says_and_not_otherwise() -> None:
+    for (word, state), event in itertools.product(JOB_STATES.items(), JOB_EVENTS):
+        allowed = JOB[word].get(type(event), {None})
+        assert after(lambda: life.advance_job(job(state), event)) in allowed, (word, event)  # noqa: B023
+
+
+def test_a_step_moves_as_the_table_says_and_not_otherwise() -> None:
+    for (word, state), event in itertools.product(STEP_STATES.items(), STEP_EVENTS):
+        allowed = STEP[word].get(type(event), {None})
+        assert after(lambda: life.advance_step(step(state), event)) in allowed, (word, event)  # noqa: B023
 
 
 @pytest.mark.parametrize("table", [JOB, STEP])

@@ -270,7 +270,7 @@ def test_a_number_does_not_choose_the_file_descriptor_of_a_redirection(shell):
         max_size=12,
     )
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @example(NASTY)
 def test_any_value_is_exactly_itself_bare_and_in_both_quotes(values):
     pattern = PRINT + """%b '%b' "%b" x%b'%b'"%b"$x%b"$x%b" %@"""

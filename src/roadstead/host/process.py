@@ -184,6 +184,14 @@ def namespace(pid: int | str, kind: str) -> str:
         return ""
 
 
+def executable(pid: int) -> str:
+    """What ``pid`` executes, as its mount namespace names it; "" where that cannot be known."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
+
+
 @dataclass(frozen=True, slots=True)
 class SignalState:
     """What a process does with signals, and whether it is the first of a pid namespace."""

@@ -133,6 +133,15 @@ def program_name(conf: OciConf) -> str:
     return next((word for word in words if word in KNOWN), words[0] if words else "")
 
 
+def executes(executable: str) -> bool:
+    """Whether that is a runtime we know: a container's first process until it becomes the program.
+
+    Both execute a copy of themselves, out of reach of the container (CVE-2019-5736).
+    """
+    name = os.path.basename(executable)
+    return name in KNOWN or executable.startswith(tuple(f"/memfd:{name}_cloned" for name in KNOWN))
+
+
 def find(env: dict[str, str], which: Callable[[str, str], str | None]) -> str:
     """The path of the runtime to use: $ROADSTEAD_RUNTIME, else the first known one on PATH.
 

@@ -199,9 +199,12 @@ class Container:
         self._setup = child if operation in _BEFORE_THE_START else None
         return child
 
-    def stop_setup(self) -> bool:
-        """End the runtime while it is still making the container: no signal can reach that yet."""
-        if self._setup is None or self.processes():
+    def stop_setup(self, processes: list[int]) -> bool:
+        """End the runtime while it is still making the container: no signal can reach that yet.
+
+        ``processes`` are the container's, as seen by who has a signal for them.
+        """
+        if self._setup is None or not all(map(_is_runtime, processes)):
             return False
         self._kill(self._setup)
         return True
@@ -242,8 +245,8 @@ class Container:
         own = process.namespace("self", "mnt")
         below = [self.child.pid, *process.descendants(self.child.pid)]
         found = [pid for pid in below if process.namespace(pid, "mnt") not in ("", own)]
-        if found:
-            self._setup = None  # the container is there: its runtime only waits now
+        if self._setup is not None and not all(map(_is_runtime, found)):
+            self._setup = None  # the program is there: its runtime only waits now
         return found
 
     def claim(self) -> dict[str, object]:
@@ -257,3 +260,9 @@ class Container:
     def close(self) -> None:
         """Remove the task's directory."""
         self.directory.remove()
+
+
+def _is_runtime(pid: int) -> bool:
+    """Whether a container's process is still its runtime, on the way to becoming the program."""
+    executable = process.executable(pid)
+    return not executable or runtime.executes(executable)

@@ -260,10 +260,10 @@ class Supervisor:
         has not made its container yet, as no program has a handler for anything before it runs.
         """
         for task in self.tasks:
-            if signo in process.ENDING and task.stop_setup():
+            processes = task.processes()
+            if signo in process.ENDING and task.stop_setup(processes):
                 task.ended_by = task.ended_by or signo
                 continue
-            processes = task.processes()
             for pid in processes[:1] if batch_only else processes:
                 state = process.signal_state(pid) if signo in process.ENDING else None
                 if state is not None and state.drops(signo):
@@ -280,7 +280,7 @@ class Supervisor:
             self.ending = reason
             self._notice_of_end(" DUE TO TIME LIMIT" if reason == "timeout" else "")
         for task in self.tasks:
-            task.stop_setup()
+            task.stop_setup(task.processes())
         self.signal(process.CONT)
         self.signal(signo)
         if signo != process.KILL:
@@ -289,7 +289,7 @@ class Supervisor:
     def _kill(self) -> None:
         """SIGKILL to the tasks' processes; their runtimes tell how they ended, if they can."""
         for task in self.tasks:
-            task.stop_setup()
+            task.stop_setup(task.processes())
             task.kill()
         self._timers["kill"] = self.loop.call_later(_ORPHAN_SECONDS, self._kill_everything)
 

@@ -88,9 +88,11 @@ class Task:
             return []
         return [self._child.pid, *process.descendants(self._child.pid)]
 
-    def stop_setup(self) -> bool:
+    def stop_setup(self, processes: list[int]) -> bool:
         """End a runtime that has not made its container yet; whether there was one."""
-        return self._container is not None and self.running and self._container.stop_setup()
+        if self._container is None or not self.running:
+            return False
+        return self._container.stop_setup(processes)
 
     def kill(self) -> None:
         """SIGKILL to all of it; a runtime that waits for it sees its end."""
