@@ -145,9 +145,6 @@ def _runtime_env(spec: StepSpec, conf: OciConf | None) -> dict[str, str]:
     """The runtime's own environment: the controller's, never the job's (its LD_PRELOAD or
     PYTHONPATH would act on the runtime); only PATH is the user's, who may have chosen a runtime."""
     env = dict(os.environ)
-    # Where crun and runc make a short-lived file that stays if they are killed just then: /tmp
-    # unless this says otherwise (cloned_binary.c of both).
-    env["_LIBCONTAINER_STATEDIR"] = spec.directory
     if spec.env.get("PATH"):
         env["PATH"] = spec.env["PATH"]
     if conf and conf.runtime_env_exclude:
