@@ -198,10 +198,15 @@ def test_a_signal_at_any_moment_of_the_start(engine: Engine, srun: list[str], na
             process.send_signal(signo)
         done = engine.finish(process, timeout=15)
         assert done.returncode in (-signo, 128 + signo, 1), str(done)
-        if done.returncode == 1:
-            assert f"cancelled by signal {signo}" in done.stderr
+        if done.returncode == 1:  # the interpreter, not yet started, has words of its own
+            words = (f"cancelled by signal {signo}", "KeyboardInterrupt")
+            assert any(word in done.stderr for word in words), str(done)
     quiet(engine)
     assert not named(engine, "sleep")
+    for path in Path("/tmp").glob("crun.??????"):
+        # crun mounts itself on an empty file, which stays if it is killed at that very moment.
+        if path.stat().st_uid == engine.account.uid and not path.stat().st_size:
+            path.unlink()
 
 
 @pytest.mark.parametrize("ignoring", [False, True])

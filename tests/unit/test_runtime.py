@@ -88,3 +88,17 @@ def test_what_a_runtime_complains_of(tmp_path: Path, text: bytes, said: str) -> 
     log.write_bytes(text)
     assert runtime.complaint(os.fspath(log)) == said
     assert runtime.complaint(os.fspath(tmp_path / "none")) == ""
+
+
+@pytest.mark.parametrize(
+    ("executable", "is_runtime"),
+    [
+        ("/usr/bin/crun", True),
+        ("/", True),
+        ("/memfd:runc_cloned:/proc/self/exe (deleted)", True),
+        ("/bin/busybox", False),
+        ("/memfd:program (deleted)", False),
+    ],
+)
+def test_a_container_that_is_not_a_program_yet(executable: str, is_runtime: bool) -> None:
+    assert runtime.executes(executable) is is_runtime

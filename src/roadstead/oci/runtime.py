@@ -20,6 +20,7 @@ from roadstead.oci.patterns import Substitutions, expand
 
 Operation = Literal["run", "create", "start", "query", "kill", "delete"]
 KNOWN: Final = ("crun", "runc")
+_CLONES: Final = tuple(f"/memfd:{name}_cloned" for name in KNOWN)
 
 
 class Commands(Protocol):
@@ -136,10 +137,11 @@ def program_name(conf: OciConf) -> str:
 def executes(executable: str) -> bool:
     """Whether that is a runtime we know: a container's first process until it becomes the program.
 
-    Both execute a copy of themselves, out of reach of the container (CVE-2019-5736).
+    Both execute a copy of themselves, out of reach of the container (CVE-2019-5736): in a memfd, or
+    on a detached mount, whose root the kernel calls "/" as it calls every root.
     """
-    name = os.path.basename(executable)
-    return name in KNOWN or executable.startswith(tuple(f"/memfd:{name}_cloned" for name in KNOWN))
+    name = os.path.basename(executable)  # "" for "/"
+    return name in ("", *KNOWN) or executable.startswith(_CLONES)
 
 
 def find(env: dict[str, str], which: Callable[[str, str], str | None]) -> str:

@@ -47,10 +47,10 @@ class Container:
         self.directory.fill()
 
     def _commands(self) -> runtime.Commands:
-        spec, plan = self.plan.spec, self.plan
+        plan = self.plan
         if plan.conf is not None:
             return runtime.Configured(plan.conf, self.directory.substitutions())
-        name = f"{spec.node}.{spec.user}.{spec.job_id}.{spec.step_id}.{self.task.localid}"
+        name = self.directory.container_id
         directory = self.directory.path
         log = f"{directory}/runtime.log"
         return runtime.BuiltIn(plan.program, name, directory, plan.runtime_root, log)
@@ -255,6 +255,7 @@ class Container:
             "delete": self.commands.command("delete"),
             "state": self.commands.state,
             "directory": self.directory.path,
+            "cgroups": self.directory.cgroups,
         }
 
     def close(self) -> None:

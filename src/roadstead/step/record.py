@@ -13,7 +13,7 @@ import os
 from typing import Any
 
 from roadstead.core.model import ExitRecord, from_json, to_json
-from roadstead.host import files, process
+from roadstead.host import cgroup, files, process
 
 CLAIM = "claim.json"
 SOCKET = "ctl.sock"
@@ -116,6 +116,8 @@ def _remove_container(claim: dict[str, Any]) -> list[str]:
         if path and os.path.lexists(path):
             files.remove_tree(path)
             found.append(f"{kind} {path}")
+    for name in claim.get("cgroups", []):
+        cgroup.remove_empty(str(name))
     return found
 
 

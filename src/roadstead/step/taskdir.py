@@ -165,9 +165,20 @@ class TaskDirectory:
         )
 
     @property
+    def container_id(self) -> str:
+        spec = self.plan.spec
+        return f"{spec.node}.{spec.user}.{spec.job_id}.{spec.step_id}.{self.task.localid}"
+
+    @property
     def _cgroup(self) -> str:
         spec = self.plan.spec
         return f"roadstead-{spec.job_id}.{spec.step_id}.{self.task.localid}"
+
+    @property
+    def cgroups(self) -> list[str]:
+        """The groups that a runtime which root has called may leave: ours, or one by its own name
+        for a container with a user namespace."""
+        return [self._cgroup, self.container_id] if self.plan.spec.uid == 0 else []
 
     def _terminal(self) -> tuple[int, int] | None:
         size = self.plan.spec.terminal
@@ -217,8 +228,8 @@ class TaskDirectory:
         plan = self.plan
         if plan.bundle is not None and plan.request.writable == "private":
             namespaces.unmount_layer(f"{plan.spec.directory}/private/{self.task.localid}")
-        if plan.privileged:
-            cgroup.remove_empty(self._cgroup)
+        for name in self.cgroups:
+            cgroup.remove_empty(name)
         own = self.path.startswith(f"{plan.spec.directory}/")  # goes with the step's
         if not own and not (plan.conf and plan.conf.disable_cleanup):
             files.remove_tree(self.path)
