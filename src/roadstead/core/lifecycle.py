@@ -31,15 +31,16 @@ class Word(StrEnum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
     TIMEOUT = "TIMEOUT"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
 
 
-PENDING, RUNNING, COMPLETING, COMPLETED, FAILED, CANCELLED, TIMEOUT = Word
+PENDING, RUNNING, COMPLETING, COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY = Word
 # squeue's compact forms.
 SHORT: Final = {
     PENDING: "PD", RUNNING: "R", COMPLETING: "CG", COMPLETED: "CD", FAILED: "F", CANCELLED: "CA",
-    TIMEOUT: "TO",
+    TIMEOUT: "TO", OUT_OF_MEMORY: "OOM",
 }  # fmt: skip
-FINAL: Final = frozenset({COMPLETED, FAILED, CANCELLED, TIMEOUT})
+FINAL: Final = frozenset({COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY})
 
 
 # -- states and their facts ------------------------------------------------------------------------
@@ -251,20 +252,20 @@ StepEvent = StepPlaced | StepReported | StepStopped | StepExited | StepWithdrawn
 
 Table = dict[Word, dict[type, tuple[Word, ...]]]
 
-_OUTCOMES: Final = (COMPLETED, FAILED, CANCELLED, TIMEOUT)
+_OUTCOMES: Final = (COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY)
 
 JOB: Final[Table] = {
     PENDING: {JobReleased: (PENDING,), JobAllocated: (RUNNING,), JobWithdrawn: (CANCELLED,)},
     RUNNING: {JobDecided: (COMPLETING,)},
     COMPLETING: {JobEmptied: _OUTCOMES},
-    COMPLETED: {}, FAILED: {}, CANCELLED: {}, TIMEOUT: {},
+    COMPLETED: {}, FAILED: {}, CANCELLED: {}, TIMEOUT: {}, OUT_OF_MEMORY: {},
 }  # fmt: skip
 
 STEP: Final[Table] = {
     PENDING: {StepPlaced: (RUNNING,), StepWithdrawn: (CANCELLED,)},
     RUNNING: {StepReported: (RUNNING,), StepStopped: (COMPLETING,), StepExited: _OUTCOMES},
     COMPLETING: {StepReported: (COMPLETING,), StepExited: _OUTCOMES},
-    COMPLETED: {}, FAILED: {}, CANCELLED: {}, TIMEOUT: {},
+    COMPLETED: {}, FAILED: {}, CANCELLED: {}, TIMEOUT: {}, OUT_OF_MEMORY: {},
 }  # fmt: skip
 
 
@@ -342,6 +343,8 @@ def outcome_of(record: ExitRecord, *, stopped: bool) -> Outcome:
     code, signal = (0, worst.signal) if worst.signal else (worst.code, 0)
     if any(task.reason == "timeout" for task in record.tasks):
         return Outcome(word=TIMEOUT, code=code, signal=signal, reason="TimeLimit")
+    if any(task.reason == "memory" for task in record.tasks):
+        return Outcome(word=OUT_OF_MEMORY, code=code, signal=signal, reason="OutOfMemory")
     if stopped and any(task.reason == "cancelled" for task in record.tasks):
         return Outcome(word=CANCELLED, code=code, signal=signal)
     if worst.code == 0:

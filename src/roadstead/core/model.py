@@ -27,7 +27,7 @@ JobKind = Literal["run", "batch", "alloc"]
 EnvPolicy = Literal["merge", "clean", "image", "host"]
 Writable = Literal["bundle", "direct", "private"]
 HookPolicy = Literal["drop", "run", "refuse"]
-Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "launch"]
+Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "launch", "memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +149,36 @@ class StepRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gres:
+    """Units of one generic resource, as ``--gres=NAME[:TYPE]:COUNT`` names them.
+
+    ``indexes`` are the units' numbers on their node and ``files`` their device files, in the same
+    order; both are empty for a resource that is only counted.
+    """
+
+    name: str
+    type: str = ""
+    count: int = 1
+    indexes: tuple[int, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What a job or a step has of one node.
+
+    ``cpus`` are the kernel's CPU numbers (two may be the same where virtual nodes have more CPUs
+    than the machine); ``memory`` is MiB, 0 for no limit; ``ntasks`` of a step's tasks run there.
+    """
+
+    node: str
+    cpus: tuple[int, ...]
+    memory: int = 0
+    gres: tuple[Gres, ...] = ()
+    ntasks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
     """What the scheduler gave a job.  ``cpus`` are the kernel's CPU numbers."""
 
@@ -165,8 +195,9 @@ class StepSpec:
     """All that one supervisor needs to run one step on one node.
 
     ``deadline`` is wall-clock seconds since the epoch.  ``directory`` is the step's own, 0700, made
-    by the supervisor; the exit record goes there.  ``oci_conf`` is the path of the oci.conf in
-    force, or "" for the built-in patterns.
+    by the supervisor; the exit record goes there.  ``shares`` are the nodes of the step in the
+    order of their tasks: a virtual node is a part of this machine, so one supervisor has them all.
+    ``oci_conf`` is the path of the oci.conf in force, or "" for the built-in patterns.
     """
 
     job_id: int
@@ -186,6 +217,7 @@ class StepSpec:
     cpus_per_task: int = 1
     cpus: tuple[int, ...] = ()
     memory: int = 0
+    shares: tuple[Share, ...] = ()
     deadline: float | None = None
     kill_wait: float = 30.0
     container: ContainerRequest | None = None
@@ -205,6 +237,8 @@ class TaskSpec:
     localid: int
     argv: tuple[str, ...]
     env: dict[str, str] = field(repr=False)
+    node: str = ""
+    nodeid: int = 0
     cpus: tuple[int, ...] = ()
 
 
@@ -213,7 +247,8 @@ class TaskExit:
     """How one task ended.  ``signal`` 0: by exit; else ``code`` is 128 + signal.
 
     ``reason`` says whose end it was: the program's own, the runtime's failure, ours, the time
-    limit's or a cancel's.  ``message`` is the sentence for the user, if there is one.
+    limit's, the memory limit's or a cancel's.  ``message`` is the sentence for the user, if there
+    is one.
     """
 
     procid: int
