@@ -70,6 +70,20 @@ def job(job_id: int, name: str, **changes: Any) -> dict[str, Any]:
         "node": "n1",
         "cpus": 1,
         "cpu_ids": [],
+        "shares": [],
+        "batch_host": "",
+        "suspend_time": None,
+        "suspended": 0.0,
+        "ntasks_per_node": 0,
+        "memory_per_cpu": 0,
+        "gres": "",
+        "licenses": "",
+        "features": "",
+        "nodelist": "",
+        "exclude": "",
+        "nice": 0,
+        "requeue": False,
+        "restarts": 0,
         "ntasks": 1,
         "cpus_per_task": 1,
         "nodes": 1,
@@ -87,7 +101,11 @@ def job(job_id: int, name: str, **changes: Any) -> dict[str, Any]:
         "comment": "",
         "batch": True,
     }
-    return view | changes
+    view |= changes
+    if view["cpu_ids"]:
+        share = {"node": view["node"], "cpus": view["cpu_ids"], "memory": view["memory"]}
+        view["shares"] = [share | {"gres": ""}]
+    return view
 
 
 def step(job_id: int, step_id: int, name: str, **changes: Any) -> dict[str, Any]:
@@ -103,6 +121,7 @@ def step(job_id: int, step_id: int, name: str, **changes: Any) -> dict[str, Any]
         "start_time": at("19:11:14"),
         "time_limit": None,
         "node": "n1",
+        "nodes": 1,
         "ntasks": 1,
         "cpus": 1,
         "container": "/srv/bundle",
@@ -211,6 +230,13 @@ NODE = {
     "cores": 1,
     "threads": 1,
     "load": 0.30,
+    "gres": "",
+    "gres_used": "",
+    "features": "",
+    "weight": 1,
+    "reason": "",
+    "reason_user": "",
+    "reason_time": None,
 }
 
 PARTITION = {
@@ -225,6 +251,10 @@ PARTITION = {
     "max_time": None,
     "default_time": None,
     "oversubscribe": "NO",
+    "min_nodes": 0,
+    "max_nodes": None,
+    "tier": 1,
+    "job_factor": 1,
 }
 
 

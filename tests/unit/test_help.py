@@ -40,7 +40,7 @@ def test_help_tells_what_does_nothing_and_what_is_refused() -> None:
     no_effect, _, refused = others.partition("\n\nRefused by the local engine:")
     assert "--label " in shown
     assert "--account " in no_effect
-    assert "--gres " in refused
+    assert "--bcast " in refused
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -213,10 +213,11 @@ def test_a_stronger_level_takes_the_rivals_of_a_weaker_one_away() -> None:
 
 def test_what_is_refused_says_why_and_where_it_came_from() -> None:
     reason = "not supported yet on the local engine"
-    with pytest.raises(RequestError, match=f"^--gres: {reason}$"):
-        gather("srun", ["--gres=gpu:1"], {})
-    with pytest.raises(RequestError, match=rf"^SLURM_GRES in the environment \(--gres\): {reason}"):
-        gather("srun", [], {"SLURM_GRES": "gpu:1"})
+    with pytest.raises(RequestError, match=f"^--bb: {reason}$"):
+        gather("srun", ["--bb=x"], {})
+    where = r"^SLURM_BURST_BUFFER in the environment \(--bb\)"
+    with pytest.raises(RequestError, match=f"{where}: {reason}"):
+        gather("srun", [], {"SLURM_BURST_BUFFER": "x"})
     with pytest.raises(RequestError, match=f"^--array: {reason}: line 4 of the batch script$"):
         gather("sbatch", [], {}, [Directive(4, ["-a", "1-3"])])
     assert gather("sbatch", [], {"SBATCH_REQUEUE": "0"})[0] == {}
@@ -244,15 +245,15 @@ def test_a_script_cannot_ask_for_help() -> None:
 
 
 def test_help_is_given_whatever_else_is_wrong() -> None:
-    asked, _ = gather("srun", ["--gres=x", "-V", "--help"], {"SLURM_GRES": "x"})
+    asked, _ = gather("srun", ["--bb=x", "-V", "--help"], {"SLURM_BURST_BUFFER": "x"})
     assert asked == {"version": "1"}
 
 
 def test_without_effect_names_what_does_nothing() -> None:
-    asked, _ = gather("srun", ["-Aproject", "-n1", "--nice"], {})
+    asked, _ = gather("srun", ["-Aproject", "-n1", "--contiguous"], {})
     assert without_effect("srun", asked) == [
         ("account", "the local engine keeps no accounts"),
-        ("nice", "jobs start first come, first served"),
+        ("contiguous", "all nodes are this machine"),
     ]
 
 

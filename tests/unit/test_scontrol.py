@@ -111,7 +111,7 @@ def test_container_label_and_signal(capsys: Any) -> None:
 
 
 def test_cpus_are_ranges(capsys: Any) -> None:
-    view = recorded.JOBS[3] | {"cpu_ids": [0, 1, 2, 3, 8]}
+    view = recorded.job(4, "train", cpu_ids=[0, 1, 2, 3, 8])
     run("-d", "show", "job", "4", ask=lambda _: {"jobs": [view]})
     assert "\n     Nodes=n1 CPU_IDs=0-3,8 Mem=100 GRES=\n" in capsys.readouterr().out
 
@@ -177,9 +177,9 @@ def test_hosts_from_a_file(capsys: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ("", "no keyword given; the keywords here are show, ping, version and help"),
-        ("hold 4", "hold: not supported yet by the local engine; the keywords here are show,"),
-        ("update jobid=4 timelimit=1", "update: not supported yet by the local engine; "),
+        ("", "no keyword given; the keywords here are show, ping, version, help, hold,"),
+        ("top 4", "top: not supported yet by the local engine; the keywords here are show,"),
+        ("update timelimit=1", "No valid entity in update command; "),
         ("bogus", "invalid keyword: bogus; the keywords here are"),
         ("sh job 4", "invalid keyword: sh; "),
         ("show", "too few arguments for keyword:show; show knows jobs, "),

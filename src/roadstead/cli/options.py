@@ -49,16 +49,15 @@ LIST: Final = "list"  # each use adds to a list, with a comma
 
 HONOURED: Final = "honoured"
 _LATER = "refused:not supported yet on the local engine"
-_GPUS = "refused:the local engine does not schedule GPUs yet"
+_GPUS = "refused:the local engine does not tie CPUs and tasks to GPUs yet"
 _SOCKETS = "refused:the local engine does not tell sockets, cores and threads apart"
-_FEATURES = "refused:the local engine's node has no features"
+_FEATURES = "refused:the batch script runs on the first of the job's nodes"
 _RESERVATIONS = "refused:the local engine has no reservations"
 _CLUSTERS = "refused:the local engine is one cluster of its own"
 _ACCOUNTS = "refused:the local engine keeps no accounts, so none can be selected"
 _ROOT = "refused:it is for root, and nothing here runs as another user"
-_ONE_NODE = "no-op:there is one node"
+_ONE_NODE = "no-op:all nodes are this machine"
 _UNACCOUNTED = "no-op:the local engine keeps no accounts"
-_FIRST_COME = "no-op:jobs start first come, first served"
 _UNBOUND = "no-op:tasks are not bound to CPUs"
 _NO_NETWORK = "no-op:tasks are not launched over a network"
 _ALL_SHOWN = "no-op:nothing is hidden"
@@ -116,7 +115,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("cluster-constraint", "", REQUIRED, LAUNCH, "CLUSTER_CONSTRAINT", treatment=_FEATURES),
     Option("clusters", "M", REQUIRED, EVERY, treatment=_CLUSTERS, aliases="cluster"),
     Option("comment", "", REQUIRED, LAUNCH, "", "text", "a remark kept with the job"),
-    Option("constraint", "C", REQUIRED, LAUNCH, "CONSTRAINT", treatment=_FEATURES),
+    Option("constraint", "C", REQUIRED, LAUNCH, "CONSTRAINT", "features",
+           "features that the nodes must have, joined by &"),
     Option("context", "", REQUIRED, LAUNCH, treatment=_LATER),
     Option("contiguous", "", NO_ARG, LAUNCH, treatment=_ONE_NODE),
     Option("core-spec", "S", REQUIRED, LAUNCH, "CORE_SPEC", treatment=_LATER),
@@ -131,17 +131,20 @@ OPTIONS: tuple[Option, ...] = (
     Option("dependency", "d", REQUIRED, LAUNCH, "SLURM_DEPENDENCY", treatment=_LATER),
     Option("distribution", "m", REQUIRED, LAUNCH, "SLURM_DISTRIBUTION SBATCH_DISTRIBUTION",
            treatment=_ONE_NODE),
-    Option("exclude", "x", REQUIRED, LAUNCH, treatment=_LATER),
+    Option("exclude", "x", REQUIRED, LAUNCH, "", "hosts", "nodes that are not to be used"),
     Option("exclusive", "", OPTIONAL, LAUNCH, "EXCLUSIVE", "user|mcs", "share no CPU with others"),
     Option("extra-node-info", "B", REQUIRED, LAUNCH, treatment=_SOCKETS),
     Option("gid", "", REQUIRED, LAUNCH, treatment=_ROOT),
     Option("gpu-bind", "", REQUIRED, LAUNCH, "GPU_BIND", treatment=_GPUS),
     Option("gpu-freq", "", REQUIRED, LAUNCH, "GPU_FREQ", treatment=_GPUS),
-    Option("gpus", "G", REQUIRED, LAUNCH, "GPUS", treatment=_GPUS),
-    Option("gpus-per-node", "", REQUIRED, LAUNCH, "GPUS_PER_NODE", treatment=_GPUS),
+    Option("gpus", "G", REQUIRED, LAUNCH, "GPUS", "[type:]number", "GPUs of the whole job"),
+    Option("gpus-per-node", "", REQUIRED, LAUNCH, "GPUS_PER_NODE", "[type:]number",
+           "GPUs of each node"),
     Option("gpus-per-socket", "", REQUIRED, LAUNCH, "GPUS_PER_SOCKET", treatment=_GPUS),
-    Option("gpus-per-task", "", REQUIRED, LAUNCH, "GPUS_PER_TASK", treatment=_GPUS),
-    Option("gres", "", REQUIRED, LAUNCH, "SLURM_STEP_GRES GRES", treatment=_LATER),
+    Option("gpus-per-task", "", REQUIRED, LAUNCH, "GPUS_PER_TASK", "[type:]number",
+           "GPUs of each task"),
+    Option("gres", "", REQUIRED, LAUNCH, "SLURM_STEP_GRES GRES", "name[:type][:count],...",
+           "generic resources of each node"),
     Option("gres-flags", "", REQUIRED, LAUNCH, "GRES_FLAGS", treatment=_LATER),
     Option("hint", "", REQUIRED, LAUNCH, "HINT", treatment=_UNBOUND),
     Option("hold", "H", NO_ARG, LAUNCH, "", "", "submit the job held, to be released later"),
@@ -149,7 +152,7 @@ OPTIONS: tuple[Option, ...] = (
            "give up unless the job starts within this time"),
     Option("job-name", "J", REQUIRED, LAUNCH, "SLURM_JOB_NAME SBATCH_JOB_NAME", "name",
            "name of the job"),
-    Option("licenses", "L", REQUIRED, LAUNCH, treatment=_LATER),
+    Option("licenses", "L", REQUIRED, LAUNCH, "", "name[:count],...", "licences that the job uses"),
     Option("mail-type", "", REQUIRED, LAUNCH, treatment=_LATER),
     Option("mail-user", "", REQUIRED, LAUNCH, treatment=_LATER),
     Option("mcs-label", "", REQUIRED, LAUNCH, treatment=_LATER),
@@ -159,12 +162,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("mem-per-gpu", "", REQUIRED, LAUNCH, "MEM_PER_GPU", treatment=_GPUS),
     Option("mincpus", "", REQUIRED, LAUNCH, treatment=_LATER),
     Option("network", "", REQUIRED, LAUNCH, "NETWORK", treatment=_LATER),
-    Option("nice", "", OPTIONAL, LAUNCH, treatment=_FIRST_COME),
+    Option("nice", "", OPTIONAL, LAUNCH, "", "number", "points of priority to give up (100)"),
     Option("no-kill", "k", OPTIONAL, LAUNCH, "NO_KILL", treatment=_ONE_NODE),
     Option("nodefile", "F", REQUIRED, LAUNCH, treatment=_LATER),
-    Option("nodelist", "w", REQUIRED, LAUNCH, treatment=_LATER),
+    Option("nodelist", "w", REQUIRED, LAUNCH, "", "hosts", "nodes that the job must have"),
     Option("nodes", "N", REQUIRED, LAUNCH, "SLURM_JOB_NUM_NODES SLURM_NNODES", "min[-max]",
-           "number of nodes; the local engine has one"),
+           "number of nodes"),
     Option("ntasks", "n", REQUIRED, LAUNCH, "SLURM_NTASKS SLURM_NPROCS", "number", "tasks to run"),
     Option("ntasks-per-core", "", REQUIRED, LAUNCH, "SLURM_NTASKS_PER_CORE", treatment=_SOCKETS),
     Option("ntasks-per-node", "", REQUIRED, LAUNCH, "SLURM_NTASKS_PER_NODE", "number",
@@ -177,14 +180,15 @@ OPTIONS: tuple[Option, ...] = (
     Option("oversubscribe", "s", NO_ARG, LAUNCH, treatment="no-op:jobs do not share CPUs"),
     Option("partition", "p", REQUIRED, LAUNCH, "PARTITION", "names", "partition to run in"),
     Option("power", "", REQUIRED, LAUNCH, "POWER", treatment="no-op:power is not managed"),
-    Option("prefer", "", REQUIRED, LAUNCH, treatment="no-op:the node has no features"),
-    Option("priority", "", REQUIRED, LAUNCH, treatment=_FIRST_COME),
+    Option("prefer", "", REQUIRED, LAUNCH, treatment="no-op:a preference is not needed to start"),
+    Option("priority", "", REQUIRED, LAUNCH, "", "number", "the job's points of priority"),
     Option("profile", "", REQUIRED, LAUNCH, "PROFILE", treatment=_LATER),
     Option("propagate", "", OPTIONAL, SRUN | SBATCH, treatment=_LATER),
     Option("qos", "q", REQUIRED, LAUNCH, "QOS", treatment=_UNACCOUNTED),
     Option("reboot", "", NO_ARG, LAUNCH, treatment=_ROOT),
     Option("reservation", "", REQUIRED, LAUNCH, "RESERVATION", treatment=_RESERVATIONS),
-    Option("signal", "", REQUIRED, LAUNCH, "SIGNAL", treatment=_LATER),
+    Option("signal", "", REQUIRED, LAUNCH, "SIGNAL", "[B:]signal[@seconds]",
+           "signal to send before the time limit"),
     Option("sockets-per-node", "", REQUIRED, LAUNCH, treatment=_SOCKETS),
     Option("spread-job", "", NO_ARG, LAUNCH, "SPREAD_JOB", treatment=_ONE_NODE),
     Option("switches", "", REQUIRED, LAUNCH, "REQ_SWITCH", treatment=_ONE_NODE),
@@ -269,9 +273,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("ignore-pbs", "", NO_ARG, SBATCH, "IGNORE_PBS",
            treatment="no-op:#PBS and #BSUB lines are never read"),
     Option("kill-on-invalid-dep", "", REQUIRED, SBATCH, treatment=_LATER),
-    Option("no-requeue", "", NO_ARG, SBATCH, "NO_REQUEUE", treatment="no-op:jobs are not requeued"),
+    Option("no-requeue", "", NO_ARG, SBATCH, "NO_REQUEUE", "", "never start the job a second time"),
     Option("parsable", "", NO_ARG, SBATCH, "", "", "print the job's id and nothing else"),
-    Option("requeue", "", NO_ARG, SBATCH, "REQUEUE", treatment=_LATER),
+    Option("requeue", "", NO_ARG, SBATCH, "REQUEUE", "",
+           "start the job again if its node fails, or on scontrol requeue"),
     Option("wait", "W", NO_ARG, SBATCH, "WAIT", "", "wait for the job, and exit as it does"),
     Option("wrap", "", REQUIRED, SBATCH, "", "command", "submit this command line"),
 

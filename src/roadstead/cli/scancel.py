@@ -190,7 +190,7 @@ def _passing(asked: dict[str, str], jobs: dict[str, View]) -> list[str]:
         ident
         for ident, view in jobs.items()
         if all(view[key] == value for key, value in wanted.items())
-        and (not nodes or view["node"] in nodes)
+        and (not nodes or not set(nodes).isdisjoint(hostlist.expand(view["node"])))
     ]
 
 

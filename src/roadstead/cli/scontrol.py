@@ -1,11 +1,11 @@
-"""scontrol: show what the controller knows of a job, a step, a node …, in full.
+"""scontrol: show what the controller knows of a job, a step, a node …, in full; and change it.
 
 A command line is a keyword, what it is about, and an id: ``show job 7``, also ``show job=7``.
 Keywords may be cut short where Slurm lets them be (``sho jo 7``), and options may follow them.
 Slurm's sentences for what is not there go where Slurm sends them: of a job to standard error, of a
 node, a partition or a step to standard output; the exit code is 1 for all.
 
-Keywords that change things are refused by name until they are there.
+Keywords that change things are in control.py; some are refused by name until they are there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 
 from roadstead.cli import options, report, show, words
+from roadstead.cli.control import VERBS
 from roadstead.cli.words import Clock
 from roadstead.core import hostlist
 from roadstead.engines import local
@@ -34,16 +35,14 @@ COMMAND: Final = "scontrol"
 # Slurm's keywords that are not here yet.
 _LATER: Final = (
     *("abort", "all", "cancel_reboot", "cluster", "completing", "create", "delete", "details"),
-    *("errnumstr", "exit", "fsdampeningfactor", "hide", "hold", "holdu", "listpids", "notify"),
-    *("oneliner", "pidinfo", "quiet", "quit", "reboot", "reconfigure", "release", "requeue"),
-    *("requeuehold", "resume", "schedloglevel", "setdebug", "setdebugflags", "shutdown"),
-    *("suspend", "takeover", "token", "top", "uhold", "update", "verbose", "wait_job", "write"),
+    *("errnumstr", "exit", "fsdampeningfactor", "hide", "listpids", "notify", "oneliner"),
+    *("pidinfo", "quiet", "quit", "reboot", "schedloglevel", "setdebug", "setdebugflags"),
+    *("shutdown", "takeover", "token", "top", "verbose", "wait_job", "write"),
 )
 # What there is none of, and how Slurm says so.
 _NONE: Final[dict[str, str]] = {
     "federation": "",
     "reservations": "No reservations in the system\n",
-    "licenses": "No licenses configured in Slurm.\n",
 }
 
 
@@ -110,13 +109,15 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | Non
     if word in ("version", "help"):
         report.informational(COMMAND, {word: "1"})
         return 0
+    if word in VERBS:
+        return VERBS[word](session.ask, word, rest)
     if word in _LATER:
         raise RequestError(f"{word}: not supported yet by the local engine", hint=_known())
     raise UsageError(f"invalid keyword: {operands[0]}", hint=_known())
 
 
 def _known() -> str:
-    return "the keywords here are show, ping, version and help"
+    return f"the keywords here are show, ping, version, help, {', '.join(VERBS)}"
 
 
 def _begins(word: str, name: str, least: int) -> bool:
@@ -234,6 +235,15 @@ def _partition(session: Session, ident: str) -> int:
     return session.records([show.partition(view, session.clock) for view in partitions])
 
 
+def _licenses(session: Session, ident: str) -> int:
+    found: list[View] = session.query("licenses")
+    if ident:
+        found = [view for view in found if view["name"] == ident]
+    if not found:
+        report.write_out("No licenses configured in Slurm.\n")
+    return session.records([show.license(view) for view in found])
+
+
 def _config(session: Session, ident: str) -> int:
     if ident:
         raise UsageError("too many arguments for keyword:show", hint="show config takes none")
@@ -285,6 +295,7 @@ _ENTITIES: Final[tuple[tuple[str, int, Entity], ...]] = (
     ("nodes", 1, _node),
     ("partitions", 2, _partition),
     ("config", 1, _config),
+    ("licenses", 3, _licenses),
     ("hostnames", 5, _hostnames),
     ("hostlist", 5, _hostlist),
     ("hostlistsorted", 9, _sorted_hostlist),

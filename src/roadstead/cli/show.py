@@ -32,10 +32,10 @@ def job(view: View, clock: Clock, host: str, *, details: bool) -> list[str]:
         f"JobId={view['job_id']} JobName={view['name']}",
         f"UserId={view['user']}({view['uid']}) GroupId={view['group']}({view['gid']})"
         " MCS_label=N/A",
-        f"Priority={view['priority']} Nice=0 Account=(null) QOS=(null)",
+        f"Priority={view['priority']} Nice={view['nice']} Account=(null) QOS=(null)",
         f"JobState={view['state']} Reason={words.reason(view)} Dependency=(null)",
-        f"Requeue=0 Restarts=0 BatchFlag={int(view['batch'])} Reboot=0"
-        f" ExitCode={words.exit_code(view)}",
+        f"Requeue={int(view['requeue'])} Restarts={view['restarts']} BatchFlag={int(view['batch'])}"
+        f" Reboot=0 ExitCode={words.exit_code(view)}",
     ]
     if details:
         lines.append("DerivedExitCode=0:0")
@@ -63,36 +63,43 @@ def _job_times(view: View, clock: Clock) -> list[str]:
         f"SubmitTime={submitted} EligibleTime={eligible}",
         f"AccrueTime={eligible}",
         f"StartTime={start} EndTime={clock.moment(view['end_time'], 'Unknown')} Deadline=N/A",
-        f"SuspendTime=None SecsPreSuspend=0 LastSchedEval={considered} Scheduler=Main",
+        f"SuspendTime={clock.moment(view['suspend_time'], 'None')}"
+        f" SecsPreSuspend={int(clock.elapsed(view)) if view['suspend_time'] else 0}"
+        f" LastSchedEval={considered} Scheduler=Main",
     ]
 
 
 def _job_resources(view: View, clock: Clock, host: str, *, details: bool) -> list[str]:
-    memory = clock.memory(view["memory"])
+    memory = f"MinMemoryNode={clock.memory(view['memory'])}"
+    if view["memory_per_cpu"]:
+        memory = f"MinMemoryCPU={clock.memory(view['memory_per_cpu'])}"
     lines = [
         f"Partition={view['partition']} AllocNode:Sid={host}:0",
-        "ReqNodeList=(null) ExcNodeList=(null)",
+        f"ReqNodeList={words.or_null(view['nodelist'])}"
+        f" ExcNodeList={words.or_null(view['exclude'])}",
         f"NodeList={view['node']}",
     ]
     if view["node"]:
-        lines.append(f"BatchHost={view['node']}")
+        lines.append(f"BatchHost={view['batch_host'] or hostlist.expand(view['node'])[0]}")
     lines += [
         f"NumNodes={view['nodes']} NumCPUs={view['cpus']} NumTasks={view['ntasks']}"
         f" CPUs/Task={view['cpus_per_task']} ReqB:S:C:T=0:0:*:*",
         f"TRES={words.tres(view, clock)}",
-        "Socks/Node=* NtasksPerN:B:S:C=0:0:*:* CoreSpec=*",
+        f"Socks/Node=* NtasksPerN:B:S:C={view['ntasks_per_node']}:0:*:* CoreSpec=*",
     ]
     if details and view["cpu_ids"]:
+        lines.append(f"JOB_GRES={words.or_null(view['gres'])}")
         lines += [
-            "JOB_GRES=(null)",
-            f"  Nodes={view['node']} CPU_IDs={cpu_ranges(view['cpu_ids'])}"
-            f" Mem={view['memory']} GRES=",
+            f"  Nodes={share['node']} CPU_IDs={cpu_ranges(share['cpus'])}"
+            f" Mem={share['memory']} GRES={share['gres']}"
+            for share in view["shares"]
         ]
     return [
         *lines,
-        f"MinCPUsNode={view['cpus_per_task']} MinMemoryNode={memory} MinTmpDiskNode=0",
-        "Features=(null) DelayBoot=00:00:00",
-        "OverSubscribe=OK Contiguous=0 Licenses=(null) Network=(null)",
+        f"MinCPUsNode={view['cpus_per_task']} {memory} MinTmpDiskNode=0",
+        f"Features={words.or_null(view['features'])} DelayBoot=00:00:00",
+        f"OverSubscribe=OK Contiguous=0 Licenses={words.or_null(view['licenses'])} Network=(null)",
+        *([f"TresPerNode=gres:{view['gres']}"] if view["gres"] else []),
     ]
 
 
@@ -118,14 +125,15 @@ def _container(view: View) -> list[str]:
 
 def step(view: View, clock: Clock) -> list[str]:
     """The lines of a step.  The batch script's has no tasks that were distributed."""
-    tres = f"cpu={view['cpus']},node=1" if view["cpus"] else words.NULL
+    tres = f"cpu={view['cpus']},node={view['nodes']}" if view["cpus"] else words.NULL
     distribution = "" if words.is_named_step(view) else " Dist=Block"
     return [
         f"StepId={words.step_id(view)} UserId={view['uid']}"
         f" StartTime={clock.moment(view['start_time'], 'Unknown')}"
         f" TimeLimit={values.format_time(view['time_limit'])}",
         f"State={view['state']} Partition={view['partition']} NodeList={view['node']}",
-        f"Nodes=1 CPUs={view['cpus']} Tasks={view['ntasks']} Name={view['name']} Network=(null)",
+        f"Nodes={view['nodes']} CPUs={view['cpus']} Tasks={view['ntasks']}"
+        f" Name={view['name']} Network=(null)",
         f"TRES={tres}",
         "ResvPorts=(null)",
         f"CPUFreqReq=Default{distribution}",
@@ -147,16 +155,16 @@ def node(view: View, clock: Clock, partitions: list[str], *, details: bool) -> l
         f"NodeName={view['name']} Arch={view['arch']} CoresPerSocket={view['cores']} ",
         f"CPUAlloc={view['cpus_alloc']} CPUEfctv={view['cpus']} CPUTot={view['cpus']}"
         f" CPULoad={view['load']:.2f}",
-        "AvailableFeatures=(null)",
-        "ActiveFeatures=(null)",
-        "Gres=(null)",
-        *(["GresDrain=N/A"] if details else []),
+        f"AvailableFeatures={words.or_null(view['features'])}",
+        f"ActiveFeatures={words.or_null(view['features'])}",
+        f"Gres={words.or_null(view['gres'])}",
+        *_gres_details(view, details=details),
         f"NodeAddr={view['name']} NodeHostName={view['name']} Version={view['version']}",
         f"OS={view['os']} ",
         f"RealMemory={view['memory']} AllocMem={view['memory_alloc']} FreeMem={free}"
         f" Sockets={view['sockets']} Boards=1",
-        f"State={view['state']} ThreadsPerCore={view['threads']} TmpDisk=0 Weight=1 Owner=N/A"
-        " MCS_label=N/A",
+        f"State={view['state']} ThreadsPerCore={view['threads']} TmpDisk=0 Weight={view['weight']}"
+        " Owner=N/A MCS_label=N/A",
         f"Partitions={','.join(partitions)} ",
         f"BootTime={clock.moment(view['boot_time'], 'None')} SlurmdStartTime=None",
         "LastBusyTime=Unknown",
@@ -165,7 +173,22 @@ def node(view: View, clock: Clock, partitions: list[str], *, details: bool) -> l
         "CapWatts=n/a",
         "CurrentWatts=0 AveWatts=0",
         "ExtSensorsJoules=n/s ExtSensorsWatts=0 ExtSensorsTemp=n/s",
+        *_why(view, clock),
     ]
+
+
+def _gres_details(view: View, *, details: bool) -> list[str]:
+    if not details:
+        return []
+    return ["GresDrain=N/A", *([f"GresUsed={view['gres_used']}"] if view["gres"] else [])]
+
+
+def _why(view: View, clock: Clock) -> list[str]:
+    """Why a node is drained or down, who said so, and when."""
+    if not view["reason"]:
+        return []
+    when = clock.moment(view["reason_time"], "Unknown")
+    return [f"Reason={view['reason']} [{view['reason_user']}@{when}]"]
 
 
 def partition(view: View, clock: Clock) -> list[str]:
@@ -179,16 +202,26 @@ def partition(view: View, clock: Clock) -> list[str]:
         f"AllocNodes=ALL Default={'YES' if view['default'] else 'NO'} QoS=N/A",
         f"DefaultTime={'NONE' if standard is None else values.format_time(standard)}"
         " DisableRootJobs=NO ExclusiveUser=NO GraceTime=0 Hidden=NO",
-        f"MaxNodes=UNLIMITED MaxTime={values.format_time(view['max_time'])} MinNodes=0 LLN=NO"
+        f"MaxNodes={'UNLIMITED' if view['max_nodes'] is None else view['max_nodes']}"
+        f" MaxTime={values.format_time(view['max_time'])} MinNodes={view['min_nodes']} LLN=NO"
         " MaxCPUsPerNode=UNLIMITED",
         f"Nodes={view['nodes']}",
-        "PriorityJobFactor=1 PriorityTier=1 RootOnly=NO ReqResv=NO"
+        f"PriorityJobFactor={view['job_factor']} PriorityTier={view['tier']} RootOnly=NO ReqResv=NO"
         f" OverSubscribe={view['oversubscribe']}",
         "OverTimeLimit=NONE PreemptMode=OFF",
         f"State={view['state']} TotalCPUs={cpus} TotalNodes={nodes} SelectTypeParameters=NONE",
         "JobDefaults=(null)",
         "DefMemPerNode=UNLIMITED MaxMemPerNode=UNLIMITED",
         f"TRES=cpu={cpus},mem={memory},node={nodes},billing={cpus}",
+    ]
+
+
+def license(view: View) -> list[str]:
+    """The lines of a licence."""
+    free = view["total"] - view["used"]
+    return [
+        f"LicenseName={view['name']}",
+        f"Total={view['total']} Used={view['used']} Free={free} Reserved=0 Remote=no",
     ]
 
 

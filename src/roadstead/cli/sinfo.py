@@ -78,8 +78,17 @@ def _duration(name: str, missing: str) -> Value:
     return value
 
 
+def _word(node: View) -> str:
+    """sinfo's word for a state that scontrol shows in two: IDLE+DRAIN is drained, MIXED+DRAIN is
+    draining."""
+    state, plus, _ = str(node["state"]).partition("+")
+    if not plus:
+        return state
+    return "DRAINED" if state in ("IDLE", "DOWN") else "DRAINING"
+
+
 def _state(row: Row, clock: Clock) -> str:
-    return str(row["nodes"][0]["state"]).lower() if row["nodes"] else "n/a"
+    return _word(row["nodes"][0]).lower() if row["nodes"] else "n/a"
 
 
 def _short_state(row: Row, clock: Clock) -> str:
@@ -94,6 +103,14 @@ def _names(row: Row, clock: Clock) -> str:
 def _common(name: str) -> Value:
     """What the nodes have in common, or the first one's."""
     return lambda row, clock: str(row["nodes"][0][name]) if row["nodes"] else "n/a"
+
+
+def _common_or_null(name: str) -> Value:
+    return lambda row, clock: words.or_null(row["nodes"][0][name]) if row["nodes"] else "n/a"
+
+
+def _reason(row: Row, clock: Clock) -> str:
+    return (row["nodes"][0]["reason"] if row["nodes"] else "") or "none"
 
 
 def _size(name: str) -> Value:
@@ -120,7 +137,7 @@ def _counts(row: Row, weigh: Callable[[View], tuple[int, int]]) -> tuple[int, in
     allocated = idle = other = 0
     for node in row["nodes"]:
         total, used = weigh(node)
-        if node["state"] in _UP:
+        if _word(node) in _UP:
             allocated, idle = allocated + used, idle + total - used
         else:
             other += total
@@ -128,7 +145,7 @@ def _counts(row: Row, weigh: Callable[[View], tuple[int, int]]) -> tuple[int, in
 
 
 def _nodes_aiot(row: Row, clock: Clock) -> str:
-    counts = _counts(row, lambda node: (1, int(node["state"] in _BUSY)))
+    counts = _counts(row, lambda node: (1, int(_word(node) in _BUSY)))
     return "/".join(map(str, counts))
 
 
@@ -180,11 +197,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("z", "socketcorethread", "S:C:T", _topology),
     Column("v", "version", "VERSION", _common("version")),
     Column("d", "disk", "TMP_DISK", fixed("0")),
-    Column("w", "weight", "WEIGHT", fixed("1")),
-    Column("f", "features", "AVAIL_FEATURES", fixed(words.NULL)),
-    Column("b", "features_act", "ACTIVE_FEATURES", fixed(words.NULL)),
-    Column("G", "gres", "GRES", fixed(words.NULL)),
-    Column("", "gresused", "GRES_USED", fixed(words.NULL)),
+    Column("w", "weight", "WEIGHT", _common("weight")),
+    Column("f", "features", "AVAIL_FEATURES", _common_or_null("features")),
+    Column("b", "features_act", "ACTIVE_FEATURES", _common_or_null("features")),
+    Column("G", "gres", "GRES", _common_or_null("gres")),
+    Column("", "gresused", "GRES_USED", _common_or_null("gres_used")),
     Column("g", "groups", "GROUPS", fixed("all")),
     Column("h", "oversubscribe share", "OVERSUBSCRIBE", _partition("oversubscribe")),
     Column("s", "size", "JOB_SIZE", fixed("1-infinite")),
@@ -194,7 +211,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("I", "priorityjobfactor", "PRIO_JOB_FACTOR", fixed("1")),
     Column("p", "prioritytier", "PRIO_TIER", fixed("1")),
     Column("M", "preemptmode", "PREEMPT_MODE", fixed("OFF")),
-    Column("E", "reason", "REASON", fixed("none")),
+    Column("E", "reason", "REASON", _reason),
     Column("u", "user", "USER", fixed("Unknown")),
     Column("U", "userlong", "USER", fixed("Unknown")),
     Column("H", "timestamp", "TIMESTAMP", fixed("Unknown")),
@@ -232,7 +249,7 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | Non
     if "nodes" in asked:
         names = set(hostlist.expand(asked["nodes"]))
         nodes = [node for node in nodes if node["name"] in names]
-    nodes = [node for node in nodes if all(node["state"] in states for states in wanted)]
+    nodes = [node for node in nodes if all(_word(node) in states for states in wanted)]
     rows = [
         {"partition": partition, "nodes": group}
         for partition in _wanted_partitions(partitions["partitions"], asked)
@@ -321,7 +338,7 @@ def _groups(
 
 
 def _rank(node: View) -> tuple[int, Any]:
-    state = node["state"]
+    state = _word(node)
     return list(STATES).index(state) if state in STATES else len(STATES), words.natural(
         node["name"]
     )

@@ -56,6 +56,10 @@ def _or_0(name: str) -> Order:
     return lambda view, clock: view[name] or 0
 
 
+def _per_node(view: View) -> str:
+    return f"gres:{view['gres']}" if view["gres"] else "N/A"
+
+
 _NULL = fixed(words.NULL)
 _NA = fixed("N/A")
 _ZERO = fixed("0")
@@ -78,10 +82,10 @@ JOBS: tuple[Column, ...] = (
     Column("r", "reason", "REASON", lambda v, c: words.reason(v)),
     Column("R", "reasonlist", "NODELIST(REASON)", lambda v, c: words.node_or_reason(v)),
     Column("N", "nodelist", "NODELIST", key("node")),
-    Column("B", "batchhost", "EXEC_HOST", lambda v, c: str(v["node"] or "n/a")),
+    Column("B", "batchhost", "EXEC_HOST", lambda v, c: str(v["batch_host"] or v["node"] or "n/a")),
     Column("Y", "schednodes", "SCHEDNODES", _NULL),
-    Column("n", "reqnodes", "REQ_NODES", fixed("")),
-    Column("x", "", "EXC_NODES", fixed("")),
+    Column("n", "reqnodes", "REQ_NODES", key("nodelist")),
+    Column("x", "", "EXC_NODES", key("exclude")),
     Column("D", "numnodes", "NODES", key("nodes"), _number("nodes")),
     Column("C", "numcpus", "CPUS", key("cpus"), _number("cpus")),
     Column("c", "mincpus", "MIN_CPUS", key("cpus_per_task"), _number("cpus_per_task")),
@@ -110,7 +114,7 @@ JOBS: tuple[Column, ...] = (
     Column("p", "priority", "PRIORITY", lambda v, c: f"{v['priority'] / _MAX_PRIORITY:.14f}",
            _number("priority")),
     Column("Q", "prioritylong", "PRIORITY", key("priority"), _number("priority")),
-    Column("y", "nice", "NICE", _ZERO),
+    Column("y", "nice", "NICE", key("nice"), _number("nice")),
     Column("o", "command", "COMMAND", _text("command")),
     Column("Z", "workdir", "WORK_DIR", key("work_dir")),
     Column("", "stdin", "STDIN", _text("stdin")),
@@ -122,16 +126,16 @@ JOBS: tuple[Column, ...] = (
     Column("", "batchflag", "BATCH_FLAG", lambda v, c: str(int(v["batch"]))),
     Column("", "exit_code exitcode", "EXIT_CODE", lambda v, c: words.exit_code(v).split(":")[0]),
     Column("", "derivedec", "DERIVED_EC", _ZERO),
-    Column("", "requeue", "REQUEUE", _ZERO),
-    Column("", "restartcnt", "RESTART_COUNT", _ZERO),
+    Column("", "requeue", "REQUEUE", lambda v, c: str(int(v["requeue"]))),
+    Column("", "restartcnt", "RESTART_COUNT", key("restarts")),
     Column("a", "account", "ACCOUNT", _NULL),
     Column("q", "qos", "QOS", _NULL),
     Column("v", "reservation", "RESERVATION", _NULL),
     Column("w", "wckey", "WCKEY", _NULL),
-    Column("f", "feature", "FEATURES", _NULL),
+    Column("f", "feature", "FEATURES", _text("features")),
     Column("E", "dependency", "DEPENDENCY", _NULL),
-    Column("W", "licenses", "LICENSES", _NULL),
-    Column("b", "tres-per-node gres", "TRES_PER_NODE", _NA),
+    Column("W", "licenses", "LICENSES", _text("licenses")),
+    Column("b", "tres-per-node gres", "TRES_PER_NODE", lambda v, c: _per_node(v)),
     Column("", "tres-per-job", "TRES_PER_JOB", _NA),
     Column("", "tres-per-task", "TRES_PER_TASK", _NA),
     Column("h", "oversubscribe shared", "OVER_SUBSCRIBE", fixed("OK")),
@@ -306,7 +310,7 @@ def _tests(asked: dict[str, str]) -> list[Test]:
         tests.append(lambda view: view["uid"] in uids)
     if "nodelist" in asked:
         nodes = set(hostlist.expand(asked["nodelist"]))
-        tests.append(lambda view: view["node"] in nodes)
+        tests.append(lambda view: not nodes.isdisjoint(hostlist.expand(view["node"])))
     if "name" in asked:
         tests.append(_one_of("name", _parts(asked["name"])))
     if "partition" in asked:

@@ -105,7 +105,7 @@ class Clock:
         if view["start_time"] is None:
             return 0
         end = view["end_time"] if view["state"] in FINISHED else self.now
-        return max(int(end) - int(view["start_time"]), 0)
+        return max(int(end) - int(view["start_time"]) - int(view.get("suspended", 0)), 0)
 
     def left(self, view: View) -> str:
         """The time that a job has left."""
@@ -179,8 +179,19 @@ def reason(view: View) -> str:
 
 def tres(view: View, clock: Clock) -> str:
     """What a job has or asks for, as trackable resources."""
-    memory = f",mem={clock.memory(view['memory'])}" if view["memory"] else ""
-    return f"cpu={view['cpus']}{memory},node={view['nodes']},billing={view['cpus']}"
+    amount = view["memory"] * view["nodes"] or view["memory_per_cpu"] * view["cpus"]
+    memory = f",mem={clock.memory(amount)}" if amount else ""
+    gres = "".join(f",gres/{each}" for each in _counted(view["gres"], view["nodes"]))
+    return f"cpu={view['cpus']}{memory},node={view['nodes']},billing={view['cpus']}{gres}"
+
+
+def _counted(gres: str, nodes: int) -> list[str]:
+    """``gpu:a100:2`` of each node as ``gpu:a100=4`` of two."""
+    found = []
+    for each in gres.split(",") if gres else ():
+        name, _, count = each.rpartition(":")
+        found.append(f"{name}={int(count) * nodes}")
+    return found
 
 
 def natural(name: str) -> tuple[str, int]:

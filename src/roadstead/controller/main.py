@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Final
 
 from roadstead import __version__
-from roadstead.controller import facts, machine
+from roadstead.controller import configuration, facts, machine
 from roadstead.controller.journal import Journal
 from roadstead.controller.peers import Client, Peer
 from roadstead.core import course
@@ -228,6 +228,10 @@ class Controller:
             fds.close()
             client.send({"event": "pong", "version": __version__, "pid": os.getpid()})
             return
+        if body.get("op") == "reconfigure":
+            fds.close()
+            self._reconfigure(client)
+            return
         if body.get("op") == "run":
             if len(fds) != _STREAMS or client.fds:
                 fds.close()
@@ -243,6 +247,21 @@ class Controller:
             self._effects.error(client.number, error)
             return
         self._react(on.Message(at=now, client=client.number, body=body, facts=known))
+
+    def _reconfigure(self, client: Client) -> None:
+        """Read roadstead.conf again, by making way for a controller that does: what runs goes on.
+
+        A file that cannot be used changes nothing.
+        """
+        try:
+            conf = configuration.load(os.environ)
+        except RoadsteadError as error:
+            self._effects.error(client.number, error)
+            return
+        client.send({"event": "done", "warnings": list(conf.warnings)})
+        log.info("reconfigured source=%r", conf.site.source)
+        self._restart = True
+        self.loop.stop()
 
     def _gone(self, client: Client) -> None:
         self._clients.pop(client.number, None)

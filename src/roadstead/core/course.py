@@ -238,7 +238,7 @@ def finish_step(state: State, effects: Effects, step: Step, record: ExitRecord, 
     for client in (state.dismiss(step.key), *state.dismiss_watchers(step.key)):
         effects.reply(client, "exit", **answer)
     job = state.jobs[step.job_id]
-    if step.id == main_step_id(job) and isinstance(job.state, life.JobRunning):
+    if step.id == main_step_id(job) and isinstance(job.state, (life.JobRunning, life.JobSuspended)):
         decide(state, effects, job, life.outcome_of(record, stopped=stopped), at)
     elif isinstance(job.state, life.JobCompleting):
         emptied_if_so(state, effects, job, at)

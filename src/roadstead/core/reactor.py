@@ -283,7 +283,7 @@ def on_release(state: State, effects: Effects, event: on.Message) -> None:
         effects(do.Close(event.client))
     elif isinstance(job.state, life.JobPending):
         course.withdraw(state, effects, job, _revoked(job), event.at)
-    elif isinstance(job.state, life.JobRunning):
+    elif isinstance(job.state, (life.JobRunning, life.JobSuspended)):
         code = event.body.get("code", 0)
         course.decide(state, effects, job, _released(code if type(code) is int else 0), event.at)
 
@@ -350,7 +350,7 @@ def on_owner_gone(state: State, effects: Effects, event: on.OwnerGone) -> None:
 
 
 def _end_allocation(state: State, effects: Effects, job: Job, at: float) -> None:
-    if isinstance(job.state, life.JobRunning):
+    if isinstance(job.state, (life.JobRunning, life.JobSuspended)):
         course.decide(state, effects, job, Outcome(word=life.CANCELLED), at)
 
 
@@ -363,6 +363,8 @@ def on_started(state: State, effects: Effects, event: on.Started) -> None:
     _tell_started(state, effects, step)
     if event.adopted:
         _repeat(state, effects, step)
+    elif isinstance(state.jobs[step.job_id].state, life.JobSuspended):
+        effects(do.Suspend(step.key))  # it was on its way when its job was stopped
 
 
 def _repeat(state: State, effects: Effects, step: Step) -> None:

@@ -36,6 +36,8 @@ def answer(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> V
         case "partitions":
             found = [partition(state, each) for each in state.site.partitions]
             return {"now": at, "partitions": found}
+        case "licenses":
+            return {"now": at, "licenses": licenses(state)}
         case "config":
             return {"now": at, "config": config(state)}
         case what:
@@ -266,6 +268,15 @@ def partition(state: State, partition: Partition) -> View:
         "oversubscribe": "EXCLUSIVE" if partition.exclusive else "NO",
         "alloc_cpus": total - free,
     }
+
+
+def licenses(state: State) -> list[View]:
+    """The licences, as scontrol show licenses needs them."""
+    free = state.pool.licenses
+    return [
+        {"name": name, "total": total, "used": total - free.get(name, 0)}
+        for name, total in state.site.licenses.items()
+    ]
 
 
 def config(state: State) -> dict[str, str]:

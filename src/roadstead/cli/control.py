@@ -1,0 +1,122 @@
+"""scontrol's keywords that change something: hold, release, requeue, suspend, resume, update.
+
+Jobs are named by number, several with commas or blanks between them, or by ``JobName=NAME``.  What
+could not be done to one of them is said, in Slurm's words, and the others have it done; the exit
+code is 1 then.
+"""
+
+from __future__ import annotations
+
+from roadstead.cli import report
+from roadstead.errors import RequestError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final, TypeAlias
+
+    from roadstead.cli.words import Ask
+
+    Verb: TypeAlias = Callable[["Ask", str, list[str]], int]
+
+
+def _to_jobs(action: str, **fields: Any) -> Verb:
+    """The keyword that does ``action`` to each job it names."""
+
+    def verb(ask: Ask, keyword: str, operands: list[str]) -> int:
+        jobs = _jobs(keyword, operands)
+        return _say(ask({"op": "control", "action": action, "jobs": jobs, **fields}))
+
+    return verb
+
+
+def _jobs(keyword: str, operands: list[str]) -> list[int | str]:
+    found: list[int | str] = []
+    for operand in operands:
+        tag, equals, name = operand.partition("=")
+        if equals and tag.lower() in ("jobname", "name"):
+            found.append(name)
+            continue
+        for word in (name if equals and tag.lower() in ("job", "jobid") else operand).split(","):
+            if not (word.isascii() and word.isdigit() and len(word) < 19):
+                raise RequestError(f"Invalid job id specified: {word}", hint="squeue lists them")
+            found.append(int(word))
+    if not found:
+        raise UsageError(
+            f"too few arguments for keyword:{keyword}", hint=f"scontrol {keyword} JOBID[,JOBID…]"
+        )
+    return found
+
+
+def _say(answer: dict[str, Any]) -> int:
+    for error in answer["errors"]:
+        report.write_line(f"{error['why']} for job {error['job_id']}")
+    return int(bool(answer["errors"]))
+
+
+def _update(ask: Ask, keyword: str, operands: list[str]) -> int:
+    """``update JobId=7 TimeLimit=10``, ``update NodeName=n1 State=DRAIN Reason="…"``."""
+    pairs: dict[str, str] = {}
+    for operand in operands:
+        name, equals, value = operand.partition("=")
+        if name[-1:] in ("+", "-") and equals:  # TimeLimit+=5
+            name, value = name[:-1], name[-1] + value
+        if not equals:
+            raise UsageError(f"Invalid input: {operand}", hint="write KEY=VALUE")
+        pairs[name.lower()] = value
+    if "jobid" in pairs or "job" in pairs:
+        return _update_job(ask, pairs)
+    if "nodename" in pairs:
+        return _update_node(ask, pairs)
+    raise UsageError(
+        "No valid entity in update command",
+        hint="Input line must include JobId or NodeName",
+    )
+
+
+# What Slurm calls the same thing by.
+_SAME: Final = {"jobname": "name", "timelimit": "timelimit", "partitionname": "partition"}
+
+
+def _update_job(ask: Ask, pairs: dict[str, str]) -> int:
+    jobs = _jobs("update", [pairs.pop("jobid", "") or pairs.pop("job", "")])
+    changes = {_SAME.get(name, name): value for name, value in pairs.items()}
+    if not changes:
+        raise UsageError("No changes specified", hint="scontrol update JobId=7 TimeLimit=10")
+    return _say(ask({"op": "control", "action": "update", "jobs": jobs, "changes": changes}))
+
+
+def _update_node(ask: Ask, pairs: dict[str, str]) -> int:
+    nodes, state, reason = pairs.pop("nodename"), pairs.pop("state", ""), pairs.pop("reason", "")
+    if pairs:
+        raise UsageError(
+            f"Update of this parameter is not supported: {next(iter(pairs))}",
+            hint="a node's State and Reason can be changed; the rest is in roadstead.conf",
+        )
+    if not state:
+        raise UsageError("No changes specified", hint="State=DRAIN Reason=TEXT, or State=RESUME")
+    ask({"op": "update_node", "nodes": nodes, "state": state, "reason": reason})
+    return 0
+
+
+def _reconfigure(ask: Ask, keyword: str, operands: list[str]) -> int:
+    """Read roadstead.conf again; what runs goes on."""
+    if operands:
+        raise UsageError("too many arguments for keyword:reconfigure")
+    for warning in ask({"op": "reconfigure"})["warnings"]:
+        report.warn("scontrol", warning)
+    return 0
+
+
+VERBS: dict[str, Verb] = {
+    "hold": _to_jobs("hold"),
+    "uhold": _to_jobs("hold"),
+    "holdu": _to_jobs("hold"),
+    "release": _to_jobs("release"),
+    "requeue": _to_jobs("requeue"),
+    "requeuehold": _to_jobs("requeue", hold=True),
+    "suspend": _to_jobs("suspend"),
+    "resume": _to_jobs("resume"),
+    "update": _update,
+    "reconfigure": _reconfigure,
+}
