@@ -180,7 +180,7 @@ class Controller:
             case do.Close():
                 self._close(effect.client)
             case do.Forget():
-                record.forget_exit(course.step_directory(self.state, effect.step))
+                record.forget_exit(effect.directory)
             case do.Adopt():
                 self._adopt(effect.step)
             case do.WatchOwner():
@@ -298,9 +298,13 @@ class Controller:
         self._converse((effect.spec.job_id, effect.spec.step_id), ours)
 
     def _converse(self, key: StepKey, connection: wire.Connection) -> Peer:
-        hear, gone = partial(self._hear_supervisor, key), partial(self._supervisor_gone, key)
-        self._supervisors[key] = Peer(self.loop, connection, hear, gone)
-        return self._supervisors[key]
+        def gone() -> None:
+            if self._supervisors.get(key) is peer:  # else another run of the step has begun
+                self._supervisor_gone(key)
+
+        peer = Peer(self.loop, connection, partial(self._hear_supervisor, key), gone)
+        self._supervisors[key] = peer
+        return peer
 
     def _tell(self, key: StepKey, op: str, **fields: object) -> None:
         if (supervisor := self._supervisors.get(key)) is not None:
@@ -323,7 +327,7 @@ class Controller:
                 log.warning("supervisor says step=%d.%d event=%r", *key, what)
 
     def _supervisor_gone(self, key: StepKey) -> None:
-        self._supervisors.pop(key, None)
+        del self._supervisors[key]
         if key in self.state.steps and not self._restart:
             self._find(key)
 

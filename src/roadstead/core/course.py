@@ -208,7 +208,11 @@ def _of_machine(state: State, share: Share) -> Share:
 
 
 def step_directory(state: State, key: StepKey) -> str:
-    return f"{state.settings.runtime}/steps/{key[0]}.{key[1]}"
+    """Where the step has its files.  A requeued job's batch step has the same number again, and must
+    not be taken for what it was before: so the directory tells the runs apart."""
+    job = state.jobs.get(key[0])
+    again = f".{job.restarts}" if job is not None and job.restarts else ""
+    return f"{state.settings.runtime}/steps/{key[0]}.{key[1]}{again}"
 
 
 def seat_waiting(state: State, effects: Effects, job_id: int, at: float) -> None:
@@ -233,7 +237,7 @@ def finish_step(state: State, effects: Effects, step: Step, record: ExitRecord, 
     stopped = isinstance(step.state, life.StepCompleting)
     step = state.put_step(life.advance_step(step, life.StepExited(record=record)))
     effects(do.SaveStep(step))
-    effects(do.Forget(step.key))
+    effects(do.Forget(step_directory(state, step.key)))
     answer = step_answer(state, step, record)
     for client in (state.dismiss(step.key), *state.dismiss_watchers(step.key)):
         effects.reply(client, "exit", **answer)

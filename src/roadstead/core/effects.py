@@ -129,9 +129,9 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The step's exit record is in the journal: its file can go."""
+    """The exit record of the step in this directory is in the journal: its file can go."""
 
-    step: StepKey
+    directory: str
 
 
 @dataclass(frozen=True, slots=True)
