@@ -12,11 +12,16 @@ SIGXFSZ, programs must not inherit that.
 from __future__ import annotations
 
 import os
+import resource
+import select
 import signal
+import time
 from dataclasses import dataclass
 from typing import Final
 
 Argv = list[str]
+
+_PAGE: Final = resource.getpagesize()
 
 HUP: Final = int(signal.SIGHUP)
 KILL: Final = int(signal.SIGKILL)
@@ -138,6 +143,46 @@ def adopt(pid: int) -> Child:
     return Child(pid, os.pidfd_open(pid))
 
 
+def wait_for_ends(watched: list[Child], seconds: float) -> None:
+    """Wait until these have ended, for ``seconds`` at the most, and close their pidfds; blocks."""
+    poll = select.poll()
+    for child in watched:
+        poll.register(child.pidfd, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    left = {child.pidfd for child in watched}
+    while left and (patience := deadline - time.monotonic()) > 0:
+        for fd, _ in poll.poll(patience * 1000):
+            poll.unregister(fd)
+            left.discard(fd)
+    for child in watched:
+        os.close(child.pidfd)
+
+
+def resident(pid: int) -> int:
+    """The bytes of memory that a process has, its share of what it shares with others included in
+    full; 0 where it is gone (proc(5), statm)."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def proportional(pid: int) -> int:
+    """As ``resident``, with pages that several processes map divided between them (PSS).
+
+    Takes the kernel milliseconds for a large process; of another user's there is only the former.
+    """
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        return resident(pid)
+    return 0
+
+
 def which(program: str, path: str) -> str | None:
     """The file that execvp(3) would run for ``program``, or None."""
     if "/" in program:
@@ -163,6 +208,15 @@ def children(pid: int) -> list[int]:
     except (FileNotFoundError, ProcessLookupError):
         return found
     return found
+
+
+def parent(pid: int) -> int:
+    """The parent of a process; 0 where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def descendants(pid: int) -> list[int]:
