@@ -26,6 +26,13 @@ OURS = "5:cpu,cpuacct:/user.slice\n4:memory:/user.slice/user-1000.slice\n1:name=
 V2 = "35 24 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
 
 
+@pytest.mark.parametrize(
+    ("mounts", "layout"), [(V1, "v1"), (V1 + UNIFIED, "hybrid"), (V2, "v2"), ("", "none")]
+)
+def test_layout(mounts: str, layout: str) -> None:
+    assert cgroup.layout(cgroup.hierarchies(mounts, OURS)) == layout
+
+
 def test_version_1_with_its_controllers() -> None:
     found = cgroup.hierarchies(V1, OURS)
     assert found["memory"] == Hierarchy(

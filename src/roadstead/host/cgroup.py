@@ -91,9 +91,8 @@ def mounted() -> dict[str, Hierarchy]:
     return hierarchies(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
 
 
-def layout() -> str:
-    """How this host mounts cgroups: "v1", "v2", "hybrid" (v1, with a v2 tree beside it), "none"."""
-    found = mounted()
+def layout(found: dict[str, Hierarchy]) -> str:
+    """How a host mounts its trees: "v1", "v2", "hybrid" (v1, with a v2 tree beside it), "none"."""
     first = any(name in found for name in CONTROLLERS)
     return ("hybrid" if "" in found else "v1") if first else ("v2" if "" in found else "none")
 
