@@ -306,9 +306,15 @@ group = cgroup.Group.below({name: after}, "roadstead-1.0")
 group.make()
 group.share()
 task = group.child("task-0")
-task.enter()
-child = process.spawn(["/bin/sleep", "60"], env={})
-task.leave()
+if sys.argv[3] == "born":
+    door = task.door()
+    assert door is not None
+    child = process.spawn(["/bin/sleep", "60"], env={}, group=door)
+    os.close(door)
+else:
+    task.enter()
+    child = process.spawn(["/bin/sleep", "60"], env={})
+    task.leave()
 print(open(f"/proc/{child.pid}/cgroup").read().rpartition("0::")[2].strip())
 print(open("/proc/self/cgroup").read().rpartition("0::")[2].strip())
 assert not group.remove(), "removed although a process runs in it"
@@ -319,7 +325,8 @@ assert group.remove()
 
 
 @pytest.mark.root
-def test_version_2_delegated(user: Account, product: Product) -> None:
+@pytest.mark.parametrize("way", ["born", "entered"])
+def test_version_2_delegated(user: Account, product: Product, way: str) -> None:
     """As systemd delegates a scope: the directory, and the files that pass controllers on."""
     top = next((p for p in (CGROUPS, CGROUPS / "unified") if (p / "cgroup.procs").exists()), None)
     if top is None or not (names := (top / "cgroup.controllers").read_text().split()):
@@ -336,7 +343,7 @@ def test_version_2_delegated(user: Account, product: Product) -> None:
             os.chown(path, user.uid, user.gid)
         become = f"setpriv --reuid={user.uid} --regid={user.gid} --init-groups"
         script = f'echo $$ > {scope}/cgroup.procs && exec {become} "$@"'
-        argv = [product.python, "-IS", "-c", STEP_ASIDE, product.library, name]
+        argv = [product.python, "-IS", "-c", STEP_ASIDE, product.library, name, way]
         done = Account.current().run(["sh", "-c", script, "sh", *argv]).check(0)
         below = f"/{scope.name}"
         assert done.stdout.split() == [f"{below}/roadstead-1.0/task-0", f"{below}/roadstead-engine"]

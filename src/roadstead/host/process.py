@@ -11,6 +11,7 @@ SIGXFSZ, programs must not inherit that.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import select
@@ -18,6 +19,8 @@ import signal
 import time
 from dataclasses import dataclass
 from typing import Final
+
+from roadstead.host import clone
 
 Argv = list[str]
 
@@ -92,15 +95,23 @@ def spawn(
     keep: tuple[int, ...] = (),
     terminal: str = "",
     session: bool = True,
+    group: int | None = None,
 ) -> Child:
     """Start ``argv``.
 
     ``stdio`` are our descriptors for its 0, 1 and 2 (default: /dev/null, and ours for 1 and 2);
     ``keep`` stay open under their own numbers.  With ``terminal``, the path of a pty, the child
     leads a session whose controlling terminal that is.  ``env`` is all of its environment.
+    ``group`` is the open directory of a control group of version 2 to be born in (host.clone).
 
     Raises FileNotFoundError, PermissionError and the like for a program that cannot be executed.
     """
+    if group is not None:
+
+        def body() -> None:
+            _execute(argv, env, stdio, keep, terminal, session)
+
+        return Child(*clone.start(group, body))
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
     if terminal:
         # A session leader without a terminal gets the one that it opens (tty_ioctl(4)).
@@ -136,6 +147,35 @@ def _place(stdio: tuple[int, int, int], *, above: int) -> list[tuple[int, ...]]:
     then = [(os.POSIX_SPAWN_DUP2, above + target, target) for target in range(3)]
     last = [(os.POSIX_SPAWN_CLOSE, above + target) for target in range(3)]
     return [*first, *then, *last]
+
+
+def _execute(
+    argv: Argv,
+    env: dict[str, str],
+    stdio: tuple[int, int, int] | None,
+    keep: tuple[int, ...],
+    terminal: str,
+    session: bool,
+) -> None:
+    """In a forked child: do what ``spawn`` has posix_spawn do, and become ``argv``."""
+    if session:
+        os.setsid()
+    if terminal:
+        fd = os.open(terminal, os.O_RDWR)
+        placed = [fd, fd, fd]
+    elif stdio is None:
+        placed = [os.open(os.devnull, os.O_RDONLY)]
+    else:
+        above = max(2, *stdio, *keep) + 1
+        placed = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in stdio]
+    for target, fd in enumerate(placed):
+        os.dup2(fd, target)
+    for fd in keep:
+        os.set_inheritable(fd, True)
+    for signo in _DEFAULT_SIGNALS:
+        signal.signal(signo, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.execve(argv[0], argv, env)
 
 
 def adopt(pid: int) -> Child:

@@ -43,7 +43,7 @@ class Container:
         plan: Plan,
         task: TaskSpec,
         notice: Callable[[str], None],
-        inside: AbstractContextManager[object],
+        inside: AbstractContextManager[int | None],
     ) -> None:
         self.plan = plan
         self._inside = inside
@@ -204,9 +204,13 @@ class Container:
     ) -> process.Child:
         born = self._inside if operation in ("run", "create") else nullcontext()
         try:
-            with born:
+            with born as group:
                 child = process.spawn(
-                    argv, env=self.plan.runtime_env, stdio=stdio, terminal=terminal
+                    argv,
+                    env=self.plan.runtime_env,
+                    stdio=stdio,
+                    terminal=terminal,
+                    group=group,
                 )
         except OSError as error:
             raise RuntimeFailure(f"cannot execute {argv[0]}: {error.strerror}") from None

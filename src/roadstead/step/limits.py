@@ -117,8 +117,9 @@ class Limits:
             if group.version == 1:
                 self._counter = group.watch_memory()
 
-    def inside(self, procid: int) -> AbstractContextManager[object]:
-        """While this lasts, what is started is born under the limits, as task ``procid``'s."""
+    def inside(self, procid: int) -> AbstractContextManager[int | None]:
+        """While this lasts, what is started with the ``group`` that it gives is born under the
+        limits, as task ``procid``'s."""
         return _Inside(self, procid)
 
     def group_of(self, procid: int) -> cgroup.Group | None:
@@ -212,23 +213,31 @@ class Limits:
 
 
 class _Inside:
-    """This thread, in a task's group and out again.  Raises LaunchError."""
+    """The way into a task's group: a descriptor, or this thread goes in, and out again.
+
+    Raises LaunchError.
+    """
 
     def __init__(self, limits: Limits, procid: int) -> None:
         self._limits = limits
         self._procid = procid
         self._group: cgroup.Group | None = None
+        self._door: int | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> int | None:
         try:
             self._group = self._limits.group_of(self._procid)
+            self._door = self._group.door() if self._group is not None else None
         except OSError as error:
             raise _no_group(error) from None
-        if self._group is not None:
+        if self._group is not None and self._door is None:
             _move(self._group.enter)
+        return self._door
 
     def __exit__(self, *_: object) -> None:
-        if self._group is not None:
+        if self._door is not None:
+            os.close(self._door)
+        elif self._group is not None:
             _move(self._group.leave)
 
 

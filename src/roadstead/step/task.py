@@ -63,12 +63,13 @@ class Task:
             argv[0] = f"{self._supervisor.spec.directory}/spool/startup"
         program = _look_up(argv[0], self.spec.env.get("PATH", os.defpath))
         try:
-            with self._supervisor.limits.inside(self.spec.procid):
+            with self._supervisor.limits.inside(self.spec.procid) as group:
                 self._child = process.spawn(
                     [program, *argv[1:]],
                     env=self.spec.env,
                     stdio=stdio,
                     terminal=terminal,
+                    group=group,
                 )
         except FileNotFoundError:
             raise CommandNotFound(f"{argv[0]}: its interpreter does not exist") from None
