@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from roadstead.host.wire import Connection
 
 _CHUNK = 65536
+# What slurmstepd says in Slurm; scripts look for these lines.
+_SLURMSTEPD = ("error: ***", "error: StepId=", "error: Exceeded job memory limit")
 
 
 class Attendance:
@@ -169,8 +171,8 @@ class Attendance:
         return None
 
     def _on_notice(self, sentence: str) -> None:
-        if sentence.startswith(("error: ***", "error: StepId=")):
-            self._write(sentence, "slurmstepd")  # as Slurm has it; scripts look for this line
+        if sentence.startswith(_SLURMSTEPD):
+            self._write(sentence, "slurmstepd")
             self._said.add(sentence.removeprefix("error: "))
         elif self.verbose or sentence.startswith(("error:", "warning:")):
             self._write(sentence)

@@ -309,6 +309,7 @@ class Supervisor:
         if self.ending is None:
             self.ending = "memory"
             self._notice(f"error: {sentence}")
+            self._notice("error: Exceeded job memory limit")
             self._notice_of_end("")
         self._kill()
 
