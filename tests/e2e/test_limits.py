@@ -20,7 +20,6 @@ from tests.support.account import Account
 from tests.support.engine import Engine
 from tests.support.product import Product
 from tests.support.skips import require
-from tests.support.waiting import eventually
 
 ENTER = 'for d in $GROUPS_TO_ENTER; do echo $$ > $d/cgroup.procs; done; exec "$@"'
 CGROUPS = Path("/sys/fs/cgroup")
@@ -206,19 +205,40 @@ def test_processes(grouped: Engine) -> None:
     assert "srun: error: ROADSTEAD_STEP_PIDS=many: not a number of processes" in refused.stderr
 
 
-def test_a_killed_supervisor_leaves_no_group(grouped: Engine, delegated: list[Path]) -> None:
+@pytest.mark.parametrize("mode", ["plain", "crun built in", "runc built in"], indirect=True)
+def test_a_killed_supervisor_leaves_no_group(
+    grouped: Engine, delegated: list[Path], make_bundle: Callable[..., Path], mode: str
+) -> None:
     """What it made is in its claim; even a process that hides its mark is found by the group."""
-    hidden = "env -i setsid /bin/sleep 60 & exec sleep 61"
-    process = grouped.popen(["srun", "--mem=60", "sh", "-c", f"{hidden}"])
-    memory = delegated[0]
-    eventually(lambda: len(list(memory.glob("roadstead-1.0/task-0/"))) == 1)
-    tasks = memory / "roadstead-1.0" / "task-0" / "cgroup.procs"
-    eventually(lambda: len(tasks.read_text().split()) == 2)
+    srun = Runner(grouped, mode, make_bundle())
+    script = "env -i setsid sleep 60 <&- >&- 2>&- & echo up; exec sleep 61"
+    argv = srun.argv("sh", "-c", script)
+    process = grouped.popen([argv[0], "--mem=60", *argv[1:]], env=srun.env)
+    assert process.stdout.readline() == "up\n"
+    if not (srun.contained and grouped.account.uid == 0):  # that is at the top of the tree
+        assert list(delegated[0].glob("roadstead-1.0/task-0/"))
     for each in grouped.processes():
         if Path(f"/proc/{each.pid}/comm").read_text() == "roadstead-step\n":
             os.kill(each.pid, 9)
     assert grouped.finish(process, timeout=20).returncode == 125
-    assert list(memory.glob("*/")) == []
+    assert list(delegated[0].glob("*/")) == []
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_root_without_a_user_namespace(
+    engine: Engine, make_bundle: Callable[..., Path], runtime: str
+) -> None:
+    """There the runtime makes groups in every tree; those of memory are below the step's."""
+    if engine.account.uid != 0 or own_group("memory") is None:
+        pytest.skip("needs root and a version 1 tree")
+    require(runtime)
+    bundle = make_bundle(uid_map=[])
+    env = {"ROADSTEAD_OCI_CONF": "none", "ROADSTEAD_RUNTIME": runtime}
+    words = ["--mem=60", "--container", str(bundle), "sh", "-c"]
+    done = engine.run(["srun", *words, "cat /proc/self/cgroup"], env=env).check()
+    assert "roadstead-1.0" in done.stdout
+    done = engine.run(["srun", *words, HOG.format(150, 0)], env=env).check(137)
+    assert "task 0: Out Of Memory" in done.stderr, str(done)
 
 
 # -- without one -----------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ class Limits:
         if self._counter >= 0:
             os.close(self._counter)
         if not self._group.remove():
-            self._notice(f"error: {' '.join(self.groups)}: not removed, as processes run in it")
+            self._notice(f"error: cannot remove the step's control group {' '.join(self.groups)}")
         return exits
 
     def _with_late_kills(self, exits: list[TaskExit]) -> list[TaskExit]:
@@ -329,8 +329,14 @@ class Enforcement:
 def in_force() -> tuple[Enforcement, ...]:
     """For cpus, memory, pids and devices: what would hold a step's limits, if started from here."""
     found = cgroup.places()
+    cpus = _enforcement(
+        "cpus", found["cpuset"], "affinity", "a program may change its own affinity"
+    )
+    if os.geteuid() == 0:
+        why = "root's steps have a cpuset only beside another limit"
+        cpus = Enforcement("cpus", "affinity", why)
     return (
-        _enforcement("cpus", found["cpuset"], "affinity", "a program may change its own affinity"),
+        cpus,
         _enforcement("memory", found["memory"], "watched", "looked at every 0.2 to 1 s"),
         _enforcement("pids", found["pids"], "none", "RLIMIT_NPROC counts all of the user's"),
         Enforcement(
