@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from roadstead.core import environment
-from roadstead.core.model import Allocation, ContainerRequest, JobSpec, StepRequest
+from roadstead.core.lifecycle import Job, JobRunning
+from roadstead.core.model import (
+    Allocation,
+    ContainerRequest,
+    Gres,
+    JobSpec,
+    Share,
+    StepRequest,
+)
 
 SPEC = JobSpec(
     kind="batch",
@@ -21,7 +30,9 @@ SPEC = JobSpec(
     partition="local",
     asked=("ntasks",),
 )
-GRANTED = Allocation(job_id=2, node="vm", cpus=(0, 1), memory=0, started_at=1.0)
+GRANTED = Allocation(job_id=2, shares=(Share(node="vm", cpus=(0, 1), ntasks=2),), started_at=1.0)
+SHARES = GRANTED.shares
+JOB = Job(id=2, spec=SPEC, submitted_at=0.0, state=JobRunning(allocation=GRANTED))
 WANTED = StepRequest(name="env", argv=("env",), cwd="/w", ntasks=2)
 
 # `env | grep SLURM` under salloc -n2, in sbatch -n2's script, and in a step of either, less
@@ -44,52 +55,89 @@ def slurm(*lists: str) -> set[str]:
 
 
 def test_salloc_has_the_names_that_slurm_sets() -> None:
-    env = environment.allocation(2, SPEC, GRANTED)
+    env = environment.allocation(JOB, GRANTED)
     assert set(env) == slurm(SALLOC)
     assert env["SLURM_JOB_CPUS_PER_NODE"] == "2"
     assert env["SLURM_SUBMIT_DIR"] == "/home/alice"
 
 
 def test_a_batch_script_has_the_names_that_slurm_sets() -> None:
-    env = environment.batch(2, SPEC, GRANTED)
+    env = environment.batch(JOB, GRANTED)
     assert set(env) == slurm(SALLOC, NODE) | {"SLURMD_NODENAME", "ENVIRONMENT"}
 
 
 def test_a_step_has_the_names_that_slurm_sets() -> None:
-    env = environment.step(2, 0, SPEC, GRANTED, WANTED, 2)
+    env = environment.step(JOB, 0, GRANTED, WANTED, SHARES)
     own = {"SLURMD_NODENAME", "SRUN_DEBUG"}
     assert set(env) == slurm(SALLOC, NODE, STEP, IN_JOB) | own
     assert (env["SLURM_STEP_ID"], env["SLURM_NTASKS"], env["SLURM_UMASK"]) == ("0", "2", "0022")
 
 
+def asking(**fields: Any) -> Job:
+    return replace(JOB, spec=replace(SPEC, **fields))
+
+
 def test_tasks_are_told_apart() -> None:
-    assert environment.task(1, 3) == {
-        "SLURM_PROCID": "1",
+    assert environment.task(4, 1, 2, Share(node="n3", cpus=(0, 1), ntasks=2), range(3, 5)) == {
+        "SLURM_PROCID": "4",
         "SLURM_LOCALID": "1",
-        "SLURM_NODEID": "0",
-        "SLURM_GTIDS": "0,1,2",
+        "SLURM_NODEID": "2",
+        "SLURM_GTIDS": "3,4",
+        "SLURM_CPUS_ON_NODE": "2",
+        "SLURMD_NODENAME": "n3",
+        "SLURM_TOPOLOGY_ADDR": "n3",
     }
+
+
+def test_several_nodes_are_told_as_slurm_tells_them() -> None:
+    shares = tuple(
+        Share(node=f"n{number}", cpus=tuple(range(tasks)), ntasks=tasks)
+        for number, tasks in enumerate((2, 2, 1), start=1)
+    )
+    granted = replace(GRANTED, shares=shares)
+    env = environment.allocation(JOB, granted)
+    assert (env["SLURM_JOB_CPUS_PER_NODE"], env["SLURM_JOB_NODELIST"]) == ("2(x2),1", "n[1-3]")
+    env = environment.step(JOB, 0, granted, replace(WANTED, ntasks=2), shares[:2])
+    assert (env["SLURM_STEP_NODELIST"], env["SLURM_STEP_TASKS_PER_NODE"]) == ("n[1-2]", "2(x2)")
+    assert (env["SLURM_NNODES"], env["SLURM_STEP_NUM_NODES"]) == ("3", "2")
+
+
+def test_gpus_are_named_where_they_are() -> None:
+    gpus = Gres(name="gpu", type="a", count=2, indexes=(1, 3))
+    share = Share(node="n", cpus=(0,), gres=(gpus,), ntasks=1)
+    env = environment.task(0, 0, 0, share, range(1))
+    assert (env["CUDA_VISIBLE_DEVICES"], env["SLURM_STEP_GPUS"]) == ("1,3", "1,3")
+    assert env["SLURM_GPUS_ON_NODE"] == "2"
+    batch = environment.batch(JOB, replace(GRANTED, shares=(share,)))
+    assert (batch["SLURM_JOB_GPUS"], batch["CUDA_VISIBLE_DEVICES"]) == ("1,3", "1,3")
+
+
+def test_a_job_that_starts_again_is_told_so() -> None:
+    assert "SLURM_RESTART_COUNT" not in environment.batch(JOB, GRANTED)
+    assert environment.batch(replace(JOB, restarts=2), GRANTED)["SLURM_RESTART_COUNT"] == "2"
 
 
 def test_the_number_of_tasks_is_told_only_if_it_was_asked_for() -> None:
     asked = ("cpus-per-task", "mem")
-    env = environment.allocation(2, replace(SPEC, asked=asked, memory=100), GRANTED)
+    env = environment.allocation(asking(asked=asked, memory=100), GRANTED)
     assert "SLURM_NTASKS" not in env
     assert (env["SLURM_CPUS_PER_TASK"], env["SLURM_MEM_PER_NODE"]) == ("1", "100")
 
 
 def test_a_container_is_the_steps_own() -> None:
-    contained = replace(SPEC, container=ContainerRequest(bundle="/b", id="x"))
-    assert environment.batch(2, contained, GRANTED)["SLURM_CONTAINER"] == "/b"
-    assert "SLURM_CONTAINER" not in environment.step(2, 0, contained, GRANTED, WANTED, 2)
+    contained = asking(container=ContainerRequest(bundle="/b", id="x"))
+    assert environment.batch(contained, GRANTED)["SLURM_CONTAINER"] == "/b"
+    assert "SLURM_CONTAINER" not in environment.step(contained, 0, GRANTED, WANTED, SHARES)
     wanted = replace(WANTED, container=ContainerRequest(bundle="/c"))
-    env = environment.step(2, 0, contained, GRANTED, wanted, 2)
+    env = environment.step(contained, 0, GRANTED, wanted, SHARES)
     assert env["SLURM_CONTAINER"] == "/c"
     assert "SLURM_CONTAINER_ID" not in env
 
 
 def test_a_new_job_does_not_take_itself_for_a_step_of_the_old_one() -> None:
-    env = environment.step(2, 0, SPEC, GRANTED, WANTED, 2) | environment.task(0, 1)
+    env = environment.step(JOB, 0, GRANTED, WANTED, SHARES) | environment.task(
+        0, 0, 0, SHARES[0], range(1)
+    )
     assert environment.without_job({**env, "SLURM_MINE": "x", "HOME": "/h"}) == {
         "SLURM_MINE": "x",
         "HOME": "/h",

@@ -13,16 +13,26 @@ import pytest
 from roadstead.controller.journal import VERSION, Contents, Journal
 from roadstead.core import effects as do
 from roadstead.core import lifecycle as life
-from roadstead.core.model import BATCH_STEP, Allocation, ExitRecord, JobSpec, StepRequest, TaskExit
+from roadstead.core.model import (
+    BATCH_STEP,
+    Allocation,
+    ExitRecord,
+    JobSpec,
+    Share,
+    StepRequest,
+    TaskExit,
+)
 from roadstead.errors import EngineError
 
 SPEC = JobSpec(kind="batch", name="é\udce9", user="u", uid=1, gid=1, cwd="/", argv=("\udce9",))
-GRANTED = Allocation(job_id=1, node="n", cpus=(0, 1), memory=5, started_at=1.0)
+GRANTED = Allocation(
+    job_id=1, shares=(Share(node="n", cpus=(0, 1), memory=5, ntasks=1),), started_at=1.0
+)
 PENDING = life.Job(id=1, spec=replace(SPEC, key="k1"), submitted_at=0.5, state=life.JobPending())
 RUNNING = replace(PENDING, state=life.JobRunning(allocation=GRANTED))
 DONE = life.Outcome(word=life.COMPLETED)
 ENDED = replace(PENDING, state=life.JobEnded(allocation=GRANTED, outcome=DONE, ended_at=9.0))
-PLACE = life.Place(cpus=(0, 1), claimed=False)
+PLACE = life.Place(shares=(Share(node="n", cpus=(0, 1)),), claimed=False)
 STEP = life.Step(
     job_id=1,
     id=BATCH_STEP,
@@ -56,7 +66,9 @@ def reopened(path: str) -> Contents:
 
 
 def test_a_new_journal_is_empty(journal: Journal) -> None:
-    assert journal.load() == Contents(jobs=(), steps=(), next_job_id=1, next_step_ids={})
+    assert journal.load() == Contents(
+        jobs=(), steps=(), next_job_id=1, next_step_ids={}, conditions={}
+    )
 
 
 def test_what_was_committed_is_found(journal: Journal, path: str) -> None:

@@ -15,14 +15,18 @@ from roadstead.core.model import (
     ExitRecord,
     JobSpec,
     Reason,
+    Share,
     StepRequest,
     TaskExit,
     to_json,
 )
 
 SPEC = JobSpec(kind="run", name="x", user="u", uid=1, gid=1, cwd="/")
-GRANTED = Allocation(job_id=1, node="n", cpus=(0,), memory=0, started_at=1.0)
-PLACE = Place(cpus=(0,), claimed=True)
+GRANTED = Allocation(
+    job_id=1, shares=(Share(node="n", cpus=(0,), memory=0, ntasks=1),), started_at=1.0
+)
+PLACE = Place(shares=(Share(node="n", cpus=(0,)),), claimed=True)
+AGAIN = Outcome(word=Word.CANCELLED, again="queue")
 BAD = Outcome(word=Word.FAILED, code=3, reason="NonZeroExitCode")
 
 
@@ -34,11 +38,16 @@ def record(code: int = 0, signal: int = 0, reason: Reason = "program") -> ExitRe
 JOB_STATES: dict[Word, life.JobState] = {
     Word.PENDING: life.JobPending(),
     Word.RUNNING: life.JobRunning(allocation=GRANTED),
-    Word.COMPLETING: life.JobCompleting(allocation=GRANTED, outcome=BAD),
+    Word.SUSPENDED: life.JobSuspended(allocation=GRANTED, at=5.0),
+    Word.COMPLETING: life.JobCompleting(allocation=GRANTED, outcome=AGAIN),
     Word.FAILED: life.JobEnded(allocation=GRANTED, outcome=BAD, ended_at=2.0),
 }
 JOB_EVENTS: list[life.JobEvent] = [
     life.JobReleased(),
+    life.JobHeld(),
+    life.JobStopped(at=3.0),
+    life.JobResumed(at=8.0),
+    life.JobReturned(),
     life.JobAllocated(allocation=GRANTED),
     life.JobWithdrawn(outcome=Outcome(word=Word.CANCELLED), at=2.0),
     life.JobDecided(outcome=BAD),
@@ -90,16 +99,18 @@ def test_a_step_moves_as_the_table_says_and_not_otherwise() -> None:
 
 @pytest.mark.parametrize("table", [JOB, STEP])
 def test_the_table_is_whole(table: life.Table) -> None:
-    assert set(table) == set(Word)
-    assert {word for word, moves in table.items() if not moves} == life.FINAL
+    # What a job can be and a step cannot: a step is stopped or gone with its job.
+    words = set(Word) if table is JOB else set(Word) - {Word.SUSPENDED, Word.NODE_FAIL}
+    assert set(table) == words
+    assert {word for word, moves in table.items() if not moves} == life.FINAL & words
     reached = {word for moves in table.values() for words in moves.values() for word in words}
-    assert reached | {Word.PENDING} == set(Word)
+    assert reached | {Word.PENDING} == words
 
 
 def test_facts_are_carried_along() -> None:
-    running = life.advance_job(job(life.JobPending()), JOB_EVENTS[1])
-    completing = life.advance_job(running, JOB_EVENTS[3])
-    ended = life.advance_job(completing, JOB_EVENTS[4])
+    running = life.advance_job(job(life.JobPending()), life.JobAllocated(allocation=GRANTED))
+    completing = life.advance_job(running, life.JobDecided(outcome=BAD))
+    ended = life.advance_job(completing, life.JobEmptied(at=2.0))
     assert ended.state == life.JobEnded(allocation=GRANTED, outcome=BAD, ended_at=2.0)
 
 
@@ -123,6 +134,24 @@ def test_outcomes(ended: ExitRecord, stopped: bool, outcome: Outcome) -> None:
     assert dataclasses.replace(found, reason=outcome.reason) == outcome
 
 
+def test_a_pause_does_not_count_against_the_time_limit() -> None:
+    granted = dataclasses.replace(GRANTED, ends_at=61.0)
+    running = job(life.JobRunning(allocation=granted))
+    stopped = life.advance_job(running, life.JobStopped(at=5.0))
+    resumed = life.advance_job(stopped, life.JobResumed(at=8.0)).state
+    assert isinstance(resumed, life.JobRunning)
+    assert (resumed.allocation.ends_at, resumed.allocation.suspended) == (64.0, 3.0)
+
+
+def test_a_requeued_job_waits_again_and_one_that_is_not_does_not() -> None:
+    again = life.advance_job(job(JOB_STATES[Word.COMPLETING]), life.JobReturned())
+    assert again.state == life.JobPending()
+    over = job(life.JobCompleting(allocation=GRANTED, outcome=BAD))
+    for event in (life.JobReturned(), life.JobDecided(outcome=BAD)):
+        with pytest.raises(ImpossibleTransition):
+            life.advance_job(over, event)
+
+
 def test_states_are_json() -> None:
     for job_state in JOB_STATES.values():
         assert life.job_state(to_json(job_state)) == job_state
@@ -136,4 +165,4 @@ def test_the_diagram_shows_every_move() -> None:
     assert "    RUNNING --> COMPLETING: stopped" in lines
     assert "    TIMEOUT --> [*]" in lines
     moves = sum(len(words) for each in STEP.values() for words in each.values())
-    assert len(lines) == 2 + moves + len(life.FINAL)
+    assert len(lines) == 2 + moves + len(life.FINAL & set(STEP))

@@ -15,6 +15,7 @@ from roadstead.core.model import (
     Allocation,
     ExitRecord,
     JobSpec,
+    Share,
     StepRequest,
     StepSpec,
     TaskExit,
@@ -62,8 +63,11 @@ def test_what_is_written_is_read_as_the_same(cls: type) -> None:
 
 
 def test_a_record_of_a_neighbouring_version_loads() -> None:
-    data = {"job_id": 1, "node": "n", "cpus": [0], "memory": 5, "started_at": 1, "colour": "blue"}
-    expected = Allocation(job_id=1, node="n", cpus=(0,), memory=5, started_at=1.0)
+    share = {"node": "n", "cpus": [0], "memory": 5, "ntasks": 1}
+    data = {"job_id": 1, "shares": [share], "started_at": 1, "colour": "blue"}
+    expected = Allocation(
+        job_id=1, shares=(Share(node="n", cpus=(0,), memory=5, ntasks=1),), started_at=1.0
+    )
     assert from_json(Allocation, data) == expected
 
 

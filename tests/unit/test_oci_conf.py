@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from roadstead.core.grammar import BLANKS, MAX_INCLUDES, assignments, logical_lines, written
 from roadstead.errors import ConfigError
 from roadstead.oci import conf
 from roadstead.oci.conf import COMMANDS, KEYS, EnvFile, OciConf, parse
-from roadstead.oci.grammar import BLANKS, MAX_INCLUDES, assignments, logical_lines, written
 
 GUIDE = Path(__file__).parent.parent / "data" / "guide"
 RUN = 'RunTimeRun="r"\nRunTimeKill="k"\nRunTimeDelete="d"\n'

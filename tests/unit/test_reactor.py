@@ -17,13 +17,14 @@ from roadstead.core.effects import Effect, Effects
 from roadstead.core.lifecycle import Word
 from roadstead.core.model import BATCH_STEP, INTERACTIVE_STEP, ExitRecord, Reason, TaskExit
 from roadstead.core.reactor import react
-from roadstead.core.request import Extra, Site
-from roadstead.core.schedule import Node
+from roadstead.core.request import Extra
+from roadstead.core.site import Node, Site
 from roadstead.core.state import Settings, State
 
 NODE = Node(name="vm", cpus=(0, 1), memory=1000)
 SETTINGS = Settings(runtime="/run/r", version="0")
 ALLOCATION = -1
+ACTIONS = ("hold", "release", "requeue", "suspend", "resume")
 FINAL = ("exit", "error", "submitted")
 
 
@@ -57,7 +58,7 @@ class World:
         self.boot()
 
     def boot(self) -> None:
-        self.state = State(Site(node=NODE, uid=1, login={}), SETTINGS)
+        self.state = State(Site.of(NODE, 1), SETTINGS)
         self.timers.clear()
 
     def react(self, event: on.Event) -> list[Effect]:
@@ -122,6 +123,12 @@ class World:
     def cancel(self, *names: str, **fields: Any) -> dict[str, Any]:
         return self.heard(self.say("cancel", jobs=list(names), **fields))[0]
 
+    def control(self, action: str, *jobs: int, **fields: Any) -> list[dict[str, Any]]:
+        """What scontrol asks; the errors."""
+        answer = self.heard(self.say("control", action=action, jobs=list(jobs), **fields))[0]
+        errors: list[dict[str, Any]] = answer.get("errors", [answer])
+        return errors
+
     def due(self, timer: on.TimerName) -> list[Effect]:
         del self.timers[timer]
         return self.react(on.Due(at=self.at, timer=timer))
@@ -136,6 +143,7 @@ class World:
                 steps=found.steps,
                 next_job_id=found.next_job_id,
                 next_step_ids=found.next_step_ids,
+                conditions=found.conditions,
             )
         )
 
@@ -333,7 +341,7 @@ def test_a_held_job_waits_for_its_release(world: World) -> None:
     assert world.told(held) == ["notice", "pending"]
     world.run()
     assert [world.word(1), world.word(2)] == ["PENDING", "RUNNING"]
-    assert world.told(world.say("unhold", job_id=1)) == ["done"]
+    assert world.told(world.say("control", action="release", jobs=[1])) == ["done"]
     assert world.word(1) == "RUNNING"
     assert [world.told(world.say("unhold", job_id=n)) for n in (1, 9)] == [["error"], ["error"]]
 
@@ -430,7 +438,7 @@ def test_an_allocation_can_be_taken_away(world: World, how: str) -> None:
         world.cancel("1")
         assert world.told(salloc) == ["revoked", "done"]
     assert world.word(1) == ("TIMEOUT" if how == "limit" else "CANCELLED")
-    assert world.state.resources.cpus == NODE.cpus
+    assert world.state.pool.nodes["vm"].cpus == NODE.cpus
 
 
 def test_an_allocation_can_be_kept(world: World) -> None:
@@ -679,6 +687,13 @@ class Story:
             case 10 if option % 4 == 0:
                 world.restart()
                 self.clients.clear()
+            case 11:
+                world.control(ACTIONS[option % len(ACTIONS)], job_id)
+            case 12:
+                words = {"state": ["DOWN", "RESUME", "DRAIN"][option % 3], "reason": "r"}
+                world.say("update_node", nodes="vm", **words)
+            case 13:
+                world.control("update", job_id, changes={"timelimit": str(option), "nice": "5"})
 
     def check(self) -> None:
         world, state = self.world, self.world.state
@@ -692,13 +707,13 @@ class Story:
         assert running == world.supervisors, "a running step has a supervisor, and no other has"
         for key, step in state.steps.items():
             assert step.state.word is not Word.PENDING or key in state.owners
-        taken = list(state.resources.cpus)
+        taken = list(state.pool.nodes["vm"].cpus)
         for job in state.jobs.values():
             if isinstance(job.state, life.JobPending):
                 owners = {(job.id, 0), (job.id, ALLOCATION)} & state.owners.keys()
                 assert job.spec.kind == "batch" or owners
             else:
-                taken += job.state.allocation.cpus  # type: ignore[union-attr]
+                taken += job.state.allocation.shares[0].cpus  # type: ignore[union-attr]
         assert sorted(taken) == list(NODE.cpus)
         for client, answers in world.replies.items():
             final = [answer for answer in answers if answer["event"] in FINAL]
@@ -711,6 +726,9 @@ class Story:
         for job in list(self.world.state.jobs.values()):
             if job.spec.kind == "alloc":
                 self.world.react(on.OwnerGone(at=self.world.at, job_id=job.id))
+        self.world.say("update_node", nodes="vm", state="RESUME")
+        for job_id in list(self.world.state.jobs):
+            self.world.control("release", job_id)
         while self.world.supervisors:
             self.world.ended(sorted(self.world.supervisors)[0])
             self.check()
@@ -719,8 +737,8 @@ class Story:
         assert not any(left), left
 
 
-@given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 7), st.integers(0, 7)), max_size=16))
-@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 13), st.integers(0, 7), st.integers(0, 7)), max_size=16))
+@settings(max_examples=60, deadline=None)
 def test_no_sequence_of_events_leaves_a_step_neither_ended_nor_owned(
     events: list[tuple[int, int, int]],
 ) -> None:

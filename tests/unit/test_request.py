@@ -8,12 +8,12 @@ import pytest
 
 from roadstead.core import request
 from roadstead.core.model import ContainerRequest, JobKind, JobSpec, Stdio, StepRequest
-from roadstead.core.request import Extra, Site
-from roadstead.core.schedule import Node
+from roadstead.core.request import Extra
+from roadstead.core.site import Node, Site
 from roadstead.errors import RoadsteadError
 
 NODE = Node(name="vm", cpus=(0, 1, 2, 3), memory=4000)
-SITE = Site(node=NODE, uid=1001, login={"HOME": "/home/alice"})
+SITE = Site.of(NODE, 1001, {"HOME": "/home/alice"})
 
 
 def message(*argv: str, **more: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def job(kind: JobKind = "run", **options: str) -> JobSpec:
 def step(**options: str) -> StepRequest:
     named = {name.replace("_", "-"): value for name, value in options.items()}
     body = message(options={"jobid": "7", **named}, in_job=7, in_step=3)
-    return request.step(body, SITE, Extra())[1]
+    return request.step(body, SITE, Extra())
 
 
 def test_a_plain_run() -> None:
@@ -55,6 +55,7 @@ def test_a_plain_run() -> None:
         group="users",
         cwd="/w",
         submit_dir="/w",
+        submit_host="vm",
         argv=("/bin/true", "x"),
         env={"HOME": "/h"},
         partition="local",
@@ -70,7 +71,8 @@ def test_numbers_and_times() -> None:
 
 
 def test_memory_by_the_cpu_and_all_of_it() -> None:
-    assert job(ntasks="3", mem_per_cpu="100").memory == 300
+    spec = job(ntasks="3", mem_per_cpu="100")
+    assert (spec.memory, spec.memory_per_cpu) == (0, 100)
     assert job(mem="0").memory == 4000
 
 
@@ -102,7 +104,7 @@ def test_kill_on_bad_exit(value: str, kills: bool) -> None:
 
 def test_overcommit_and_exclusive_change_what_is_needed() -> None:
     assert job(ntasks="100", overcommit="1").ntasks == 100
-    assert request.cpus_needed(job(exclusive=""), NODE) == 4
+    assert job(exclusive="").exclusive
 
 
 def test_nodes_are_reduced_to_the_tasks() -> None:
@@ -120,8 +122,8 @@ def test_a_step() -> None:
 
 def test_a_step_typed_in_another_job_has_no_parent_here() -> None:
     body = message(options={"jobid": "8"}, in_job=7, in_step=3)
-    job_id, wanted = request.step(body, SITE, Extra())
-    assert (job_id, wanted.parent_step) == (8, None)
+    assert request.job_of_step(body) == 8
+    assert request.step(body, SITE, Extra()).parent_step is None
 
 
 def test_the_batch_step_shares_the_cpus_of_the_job() -> None:
@@ -193,9 +195,10 @@ def test_sentences_begin_as_the_commands_do() -> None:
             job(kind, partition="x")  # type: ignore[arg-type]
 
 
-def test_a_step_cannot_span_nodes() -> None:
-    with pytest.raises(RoadsteadError, match=r"^Only allocated 1 nodes asked for 2$"):
-        step(nodes="2")
+def test_a_step_says_how_many_nodes_and_has_a_task_on_each() -> None:
+    assert (step(nodes="2").nodes, step(nodes="2").ntasks) == (2, 2)
+    body = message(options={"jobid": "7", "ntasks-per-node": "2"})
+    assert request.step(body, SITE, Extra(), 3).ntasks == 6
 
 
 @pytest.mark.parametrize(

@@ -1,156 +1,253 @@
-"""Who starts, and on which CPUs."""
+"""Who starts when: the scheduler's promises, held over workloads that nobody thought of."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roadstead.core.lifecycle import Place
-from roadstead.core.model import JobSpec, StepRequest
-from roadstead.core.schedule import Node, Queue, Resources, Seats, starts
+from roadstead.core import queue, schedule
+from roadstead.core.model import Allocation, Gres, JobSpec
+from roadstead.core.placement import Free, fit
+from roadstead.core.pool import Pool
+from roadstead.core.queue import Queue
+from roadstead.core.schedule import Holding
+from roadstead.core.site import Node, NodeCondition, Partition, Site
 
-NODE = Node(name="n", cpus=(0, 1, 2, 5), memory=1000)
+GPU = Gres(name="gpu", count=2, indexes=(0, 1))
+N1 = Node(name="n1", cpus=(0, 1, 2, 5), memory=1000, gres=(GPU,), features=("fast",))
+N2 = Node(name="n2", cpus=(0, 1), memory=500)
+SITE = Site(
+    nodes=(N1, N2),
+    uid=1,
+    partitions=(
+        Partition(name="all", nodes=("n1", "n2"), default=True),
+        Partition(name="small", nodes=("n2",), tier=5),
+    ),
+    licenses={"lic": 1},
+)
 
 
-def spec(ntasks: int, memory: int = 0) -> JobSpec:
-    return JobSpec(
-        kind="batch", name="x", user="u", uid=1, gid=1, cwd="/", ntasks=ntasks, memory=memory
+def spec(ntasks: int = 1, **fields: Any) -> JobSpec:
+    plain = JobSpec(
+        kind="batch", name="x", user="u", uid=1, gid=1, cwd="/", ntasks=ntasks, partition="all"
     )
+    return replace(plain, **fields)
 
 
-def waiting(*specs: JobSpec) -> tuple[Queue, dict[int, JobSpec]]:
-    queue, jobs = Queue(), dict(enumerate(specs, start=1))
-    for number in jobs:
-        queue.add(number)
-    return queue, jobs
+@dataclass
+class Simulation:
+    """A site whose jobs run as long as they are told to."""
+
+    site: Site = SITE
+    now: float = 1000.0
+    pool: Pool = field(init=False)
+    queue: Queue = field(default_factory=Queue)
+    specs: dict[int, JobSpec] = field(default_factory=dict)
+    running: dict[int, Allocation] = field(default_factory=dict)
+    lengths: dict[int, float] = field(default_factory=dict)
+    started: dict[int, float] = field(default_factory=dict)
+    conditions: dict[str, NodeCondition] = field(default_factory=dict)
+    reserved: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pool = Pool(self.site.nodes, self.site.licenses)
+
+    def submit(self, wanted: JobSpec, length: float = 1e9) -> int:
+        job_id = len(self.specs) + 1
+        self.specs[job_id], self.lengths[job_id] = wanted, length
+        self.queue.add(queue.key(job_id, wanted, self.now, self.site))
+        return job_id
+
+    def turn(self) -> list[int]:
+        """One turn of the scheduler; who started."""
+        waiting = [(job_id, self.specs[job_id]) for job_id in self.queue]
+        holdings = [Holding(self.specs[j], granted) for j, granted in self.running.items()]
+        made = schedule.plan(waiting, holdings, self.pool, self.site, self.conditions, self.now)
+        for start in made.starts:
+            limit = self.specs[start.job_id].time_limit
+            self.queue.remove(start.job_id)
+            self.started[start.job_id] = self.now
+            self.running[start.job_id] = Allocation(
+                job_id=start.job_id,
+                shares=start.shares,
+                started_at=self.now,
+                ends_at=None if limit is None else self.now + limit,
+                partition=start.partition,
+            )
+        for each in made.reservations[:1]:
+            self.reserved.setdefault(each.job_id, each.start)
+        self.check()
+        return [start.job_id for start in made.starts]
+
+    def end(self, job_id: int) -> None:
+        self.pool.give_back(self.specs[job_id], self.running.pop(job_id))
+
+    def run(self) -> None:
+        """Until nobody waits or runs; everybody ends by its limit."""
+        self.turn()
+        while self.running:
+            ends = {j: self.started[j] + self.lengths[j] for j in self.running}
+            self.now = min(ends.values())
+            for job_id in [j for j, at in ends.items() if at <= self.now]:
+                self.end(job_id)
+            self.turn()
+
+    def check(self) -> None:
+        """Nothing is given twice, and all that is not given is free."""
+        for node in self.site.nodes:
+            mine = [
+                share
+                for granted in self.running.values()
+                for share in granted.shares
+                if share.node == node.name
+            ]
+            cpus = [cpu for share in mine for cpu in share.cpus]
+            free = self.pool.nodes[node.name]
+            assert sorted([*cpus, *free.cpus]) == sorted(node.cpus)
+            assert free.memory == node.memory - sum(share.memory for share in mine) >= 0
+            units = [i for share in mine for each in share.gres for i in each.indexes]
+            assert len(set(units)) == len(units)
+            assert len(units) <= sum(each.count for each in node.gres)
+        assert self.pool.licenses["lic"] >= 0
 
 
 def test_first_come_first_served() -> None:
-    queue, jobs = waiting(spec(2), spec(3), spec(1))
-    assert list(starts(queue, Resources(NODE), jobs.get)) == [(1, (0, 1))]
-    assert queue.head(lambda job_id: True) == 2
+    world = Simulation(replace(SITE, backfill=False))
+    world.submit(spec(2))
+    world.submit(spec(6))
+    world.submit(spec(1))
+    assert world.turn() == [1]
+    world.end(1)
+    assert world.turn() == [2]
 
 
-def test_memory_is_reserved_as_cpus_are() -> None:
-    queue, jobs = waiting(spec(1, 600), spec(1, 600))
-    resources = Resources(NODE)
-    assert [job_id for job_id, _ in starts(queue, resources, jobs.get)] == [1]
-    resources.give_back((0,), 600)
-    assert [job_id for job_id, _ in starts(queue, resources, jobs.get)] == [2]
+def test_what_delays_nobody_goes_ahead() -> None:
+    world = Simulation()
+    world.submit(spec(2, time_limit=600), 600)
+    world.submit(spec(6, time_limit=60), 60)
+    world.submit(spec(1, time_limit=700))
+    world.submit(spec(1, time_limit=500), 500)
+    world.submit(spec(1))
+    assert world.turn() == [1, 4], "the third would be there too long, the last perhaps for ever"
+    assert world.reserved[2] == 1600.0
 
 
-def test_one_that_left_the_queue_does_not_hold_it_up() -> None:
-    queue, jobs = waiting(spec(4), spec(4), spec(1))
-    del jobs[1], jobs[2]
-    assert list(starts(queue, Resources(NODE), jobs.get)) == [(3, (0,))]
+def test_without_limits_nobody_overtakes_who_waits_for_the_whole_node() -> None:
+    world = Simulation()
+    world.submit(spec(1))
+    world.submit(spec(4, nodes=1, max_nodes=1, nodelist=("n1",)))
+    world.submit(spec(1, nodelist=("n1",)))
+    world.submit(spec(1))
+    assert world.turn() == [1, 4], "the other node is nobody's business"
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 1000)), max_size=8),
-    st.lists(st.integers(0, 7), max_size=8),
+def test_a_node_that_is_not_up_takes_nobody() -> None:
+    world = Simulation()
+    world.conditions["n1"] = NodeCondition(word="DRAIN")
+    world.submit(spec(1, gres=(Gres(name="gpu"),)))
+    world.submit(spec(2))
+    assert world.turn() == [2]
+    assert [share.node for share in world.running[2].shares] == ["n2"]
+
+
+def test_devices_and_licences_are_given_once() -> None:
+    world = Simulation()
+    world.submit(spec(1, gres=(Gres(name="gpu", count=2),)))
+    world.submit(spec(1, gres=(Gres(name="gpu"),)))
+    world.submit(spec(1, licenses=(Gres(name="lic"),)))
+    world.submit(spec(1, licenses=(Gres(name="lic"),)))
+    assert world.turn() == [1, 3]
+    assert world.running[1].shares[0].gres == (GPU,)
+    world.end(3)
+    assert world.turn() == [4]
+
+
+def test_a_higher_tier_goes_first_and_partitions_do_not_block_each_other() -> None:
+    world = Simulation()
+    world.submit(spec(6))
+    world.submit(spec(2, partition="small"))
+    world.submit(spec(4))
+    assert world.turn() == [2], "the first and the third wait for n2"
+    world = Simulation()
+    world.submit(spec(2, partition="small,all"))
+    world.submit(spec(2, partition="small,all"))
+    world.turn()
+    assert [granted.partition for granted in world.running.values()] == ["small", "all"]
+
+
+def test_nice_priority_and_age() -> None:
+    site = SITE
+    hour = 3600.0
+    plain = queue.key(1, spec(), 1000.0, site)
+    assert queue.key(2, spec(), 1000.0, site) > plain, "same points: first come"
+    assert queue.key(2, spec(nice=-1), 1000.0, site) < plain
+    assert queue.key(2, spec(nice=100), 1000.0, site) > plain
+    late = queue.key(2, spec(nice=-1), 1000.0 + hour, site)
+    assert late > plain, "six points an hour make up for one"
+    assert queue.priority(spec(nice=100), 1000.0, site, 1000.0) == 9900
+    assert queue.priority(spec(), 1000.0, site, 1000.0 + 168 * hour) == 11000
+    assert queue.priority(spec(priority=7.0), 1000.0, site, 1000.0) == 7
+
+
+Workload = list[tuple[int, int, int, int, int, float]]
+WORKLOADS = st.lists(
+    st.tuples(
+        st.integers(1, 6),  # tasks
+        st.integers(0, 500),  # memory
+        st.integers(1, 2),  # nodes
+        st.integers(0, 2),  # GPUs
+        st.integers(1, 50),  # limit
+        st.floats(0.1, 1.0),  # how much of it is used
+    ),
+    min_size=1,
+    max_size=14,
 )
-@settings(max_examples=40)
-def test_nothing_is_ever_given_twice(wanted: list[tuple[int, int]], ends: list[int]) -> None:
-    queue, jobs = waiting(*(spec(*each) for each in wanted))
-    resources = Resources(NODE)
-    running: dict[int, tuple[int, ...]] = {}
-    for end in [*ends, 0]:
-        running |= dict(starts(queue, resources, jobs.get))
-        taken = [cpu for cpus in running.values() for cpu in cpus]
-        assert sorted(taken + list(resources.cpus)) == list(NODE.cpus)
-        memory = sum(jobs[job_id].memory for job_id in running)
-        assert resources.memory == NODE.memory - memory >= 0
-        if running:
-            job_id = list(running)[end % len(running)]
-            resources.give_back(running.pop(job_id), jobs[job_id].memory)
 
 
-STEP = StepRequest(name="s", argv=("s",), cwd="/")
-EXACT = replace(STEP, exact=True)
+def world_of(workload: Workload) -> Simulation:
+    world = Simulation()
+    for ntasks, memory, nodes, gpus, limit, used in workload:
+        wanted = spec(
+            max(ntasks, nodes),
+            memory=memory,
+            nodes=nodes,
+            gres=(Gres(name="gpu", count=gpus),) if gpus and nodes == 1 else (),
+            licenses=(Gres(name="lic"),) if limit % 5 == 0 else (),
+            time_limit=limit,
+        )
+        if fit(wanted, [Free.all_of(node) for node in world.site.nodes]) is not None:
+            world.submit(wanted, used * limit)
+    return world
 
 
-def test_a_step_has_all_cpus_of_its_job() -> None:
-    seats = Seats((0, 1))
-    assert seats.place(0, STEP) == Place(cpus=(0, 1), claimed=True)
-    assert seats.place(1, EXACT) is None
-    seats.leave(0)
-    assert seats.place(1, EXACT) == Place(cpus=(0,), claimed=True)
+@given(WORKLOADS)
+@settings(max_examples=150, deadline=None)
+def test_nobody_starves_and_nobody_is_later_than_reserved(workload: Workload) -> None:
+    world = world_of(workload)
+    world.run()
+    assert set(world.started) == set(world.specs), "everybody has run"
+    for job_id, at in world.reserved.items():
+        assert world.started[job_id] <= at + 1e-6, "backfill has delayed who was first in line"
 
 
-def test_exact_steps_stand_side_by_side() -> None:
-    seats = Seats((0, 1))
-    assert seats.place(0, EXACT) == Place(cpus=(0,), claimed=True)
-    assert seats.place(1, EXACT) == Place(cpus=(1,), claimed=True)
-    assert seats.place(2, STEP) is None
+@given(WORKLOADS)
+@settings(max_examples=30, deadline=None)
+def test_the_same_workload_runs_the_same_way(workload: Workload) -> None:
+    one, other = world_of(workload), world_of(workload)
+    one.run()
+    other.run()
+    assert one.started == other.started
 
 
-def test_overlapping_steps_share() -> None:
-    seats = Seats((0, 1))
-    overlap = replace(STEP, overlap=True)
-    assert seats.place(0, overlap) == Place(cpus=(0, 1), claimed=False)
-    assert seats.place(1, STEP) == Place(cpus=(0, 1), claimed=True)
-    assert seats.place(2, overlap) == Place(cpus=(0, 1), claimed=False)
-
-
-def test_a_step_inside_a_step_uses_what_that_one_has() -> None:
-    seats = Seats((0, 1))
-    seats.place(0, EXACT)
-    inner = replace(STEP, parent_step=0)
-    assert seats.place(1, inner) == Place(cpus=(0,), claimed=True)
-    assert seats.place(2, inner) is None, "its sibling has them"
-    assert seats.place(3, replace(STEP, parent_step=1)) == Place(cpus=(0,), claimed=True)
-    assert seats.place(4, EXACT) == Place(cpus=(1,), claimed=True), "a stranger has its own"
-
-
-def test_steps_wait_in_the_order_they_came() -> None:
-    seats = Seats((0, 1))
-    seats.place(0, STEP)
-    seats.wait(1, STEP)
-    seats.wait(2, EXACT)
-    assert seats.has_line(EXACT)
-    assert seats.next() is None
-    seats.leave(0)
-    assert seats.next() == (1, Place(cpus=(0, 1), claimed=True))
-    assert seats.next() is None
-    seats.leave(1)
-    assert seats.next() == (2, Place(cpus=(0,), claimed=True))
-
-
-def test_an_inner_step_does_not_wait_behind_those_who_wait_for_its_parent() -> None:
-    seats = Seats((0,))
-    seats.place(0, STEP)
-    seats.wait(1, STEP)
-    inner = replace(STEP, parent_step=0)
-    assert not seats.has_line(inner)
-    assert seats.place(2, inner) == Place(cpus=(0,), claimed=True)
-
-
-def test_what_can_never_be_placed() -> None:
-    seats = Seats((0, 1))
-    many = replace(STEP, ntasks=3)
-    assert not seats.can_ever_place(many)
-    assert seats.can_ever_place(replace(many, overcommit=True))
-
-
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(1, 3)), max_size=12))
-@settings(max_examples=40)
-def test_a_cpu_has_one_claimant_or_a_line_of_ancestors(moves: list[tuple[bool, int, int]]) -> None:
-    seats = Seats((0, 1, 2))
-    placed: dict[int, tuple[StepRequest, Place]] = {}
-    for number, (exact, parent, ntasks) in enumerate(moves):
-        inside = parent if parent in placed else None
-        request = replace(STEP, exact=exact, ntasks=ntasks, parent_step=inside)
-        place = seats.place(number, request)
-        if place is not None:
-            placed[number] = (request, place)
-        for cpu in seats.cpus:
-            here = [step for step, (_, place) in placed.items() if cpu in place.cpus]
-            # Newest first, each is the child, grandchild … of all that are older.
-            for step in here[1:]:
-                line, above = [], placed[step][0].parent_step
-                while above is not None:
-                    line.append(above)
-                    above = placed[above][0].parent_step
-                assert set(here[: here.index(step)]) <= set(line)
+@given(WORKLOADS, st.data())
+@settings(max_examples=50, deadline=None)
+def test_nothing_is_given_twice_whatever_ends_when(workload: Workload, data: st.DataObject) -> None:
+    world = world_of(workload)
+    for _ in range(len(workload)):
+        world.turn()
+        world.now += data.draw(st.floats(0, 30))
+        if world.running:
+            world.end(data.draw(st.sampled_from(sorted(world.running))))

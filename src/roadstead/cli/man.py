@@ -29,7 +29,8 @@ from roadstead.cli.getopt_long import NO_ARG, OPTIONAL
 from roadstead.cli.options import COMMANDS, HONOURED, OPTIONS, Option, variables
 from roadstead.cli.table import Column
 from roadstead.core import environment
-from roadstead.core.model import Allocation, ContainerRequest, JobSpec, StepRequest
+from roadstead.core.lifecycle import Job, JobRunning
+from roadstead.core.model import Allocation, ContainerRequest, JobSpec, Share, StepRequest
 from roadstead.oci.conf import KEYS
 from roadstead.oci.patterns import LETTERS
 
@@ -139,12 +140,15 @@ def _sets(command: str) -> Iterator[str]:
         kind="alloc", name="", user="", uid=0, gid=0, cwd="/", memory=1,
         overcommit=True, container=container, asked=_ASKED,
     )  # fmt: skip
-    granted = Allocation(job_id=1, node="", cpus=(0,), memory=1, started_at=0.0)
+    share = Share(node="n", cpus=(0,), ntasks=1)
+    granted = Allocation(job_id=1, shares=(share,), started_at=0.0)
+    job = Job(id=1, spec=spec, submitted_at=0.0, state=JobRunning(allocation=granted), restarts=1)
+    task = environment.task(0, 0, 0, share, range(1))
     step = StepRequest(name="", argv=(), cwd="/", container=container, asked=_ASKED)
     found = {
-        "srun": lambda: environment.step(1, 0, spec, granted, step, 1) | environment.task(0, 1),
-        "sbatch": lambda: environment.batch(1, spec, granted) | environment.task(0, 1),
-        "salloc": lambda: environment.allocation(1, spec, granted),
+        "srun": lambda: environment.step(job, 0, granted, step, (share,)) | task,
+        "sbatch": lambda: environment.batch(job, granted) | task,
+        "salloc": lambda: environment.allocation(job, granted),
     }[command]()
     yield ", ".join(sorted(found)) + "."
 

@@ -20,17 +20,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from roadstead import SLURM_VERSION, __version__
-from roadstead.controller import machine, spawner
+from roadstead.controller import configuration, machine, spawner
 from roadstead.controller.journal import Journal
 from roadstead.controller.main import Controller
 from roadstead.core import values
-from roadstead.core.request import Site
 from roadstead.core.state import Settings, State
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import fork, linux, paths, wire
 
 _IDLE_SECONDS: Final = 600.0
-_KILL_WAIT: Final = 30.0  # slurm.conf(5), KillWait
 _LOG_SIZE: Final = 1 << 20
 _PATIENCE_MS: Final = (100, 400, 1500, 8000)  # with a controller that is about to end
 
@@ -110,14 +108,20 @@ def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise)
     _raise_descriptor_limit()
     _name_runtime_directory(state_directory, runtime)
     journal = Journal(paths.journal_path(state_directory))
-    site = Site(node=machine.node(), uid=os.getuid(), login=machine.login(environ))
+    conf = configuration.load(environ)
+    for warning in conf.warnings:
+        log.warning("%s", warning)
+    usual = Settings(runtime=runtime)
+    kill_wait = usual.kill_wait if conf.kill_wait is None else conf.kill_wait
     settings = Settings(
         runtime=runtime,
         version=SLURM_VERSION,
-        kill_wait=_seconds(environ, "ROADSTEAD_KILL_WAIT", _KILL_WAIT),
+        kill_wait=_seconds(environ, "ROADSTEAD_KILL_WAIT", kill_wait),
+        over_time=conf.over_time or usual.over_time,
+        min_job_age=usual.min_job_age if conf.min_job_age is None else conf.min_job_age,
     )
     controller = Controller(
-        State(site, settings),
+        State(conf.site, settings),
         journal,
         link,
         same_boot=_same_boot(state_directory),

@@ -17,7 +17,6 @@ from roadstead.core.state import State
 from roadstead.oci import search
 
 _LARGEST_ROW: Final = (1 << 63) - 1
-_SHOWN_SECONDS: Final = 300.0  # MinJobAge of slurm.conf(5): so long are ended jobs listed
 
 
 def gather(state: State, journal: Journal, body: Mapping[str, Any], pid: int, now: float) -> Facts:
@@ -69,7 +68,9 @@ def _for_query(state: State, journal: Journal, body: Mapping[str, Any], now: flo
         script = journal.payload(job_id)[1] if body.get("details") else None
         return Facts(ended_jobs=_ended(state, journal, job_id), script=script)
     return Facts(
-        ended_jobs=journal.jobs_ended_since(now - _SHOWN_SECONDS) if body.get("all") else ()
+        ended_jobs=journal.jobs_ended_since(now - state.settings.min_job_age)
+        if body.get("all")
+        else ()
     )
 
 

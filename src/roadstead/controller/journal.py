@@ -24,13 +24,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from roadstead.core import lifecycle as life
-from roadstead.core.effects import Effect, Save, SavePayload, SaveStep
+from roadstead.core.effects import Effect, Save, SaveNode, SavePayload, SaveStep
 from roadstead.core.lifecycle import Job, Step
-from roadstead.core.model import JobSpec, StepRequest, from_json, to_json
+from roadstead.core.model import JobSpec, StepRequest, compact_json, from_json
+from roadstead.core.site import NodeCondition
 from roadstead.errors import EngineError
 from roadstead.host.wire import dumps, loads
 
-VERSION: Final = 1
+VERSION: Final = 2
 _LOWEST_SPECIAL_STEP: Final = 0xFFFFFFF0  # slurm.h: steps from here on have no number of their own
 _LOG_PAGES: Final = 256
 _PAGE: Final = 4096  # bytes, SQLite's default
@@ -45,6 +46,7 @@ class Contents:
     steps: tuple[Step, ...]
     next_job_id: int
     next_step_ids: dict[int, int]
+    conditions: dict[str, NodeCondition]
 
 
 class Journal:
@@ -74,6 +76,7 @@ class Journal:
         jobs: dict[int, Job] = {}
         steps: dict[tuple[int, int], Step] = {}
         payloads: list[SavePayload] = []
+        nodes: list[SaveNode] = []
         for effect in effects:
             if isinstance(effect, Save):
                 jobs[effect.job.id] = effect.job
@@ -81,7 +84,9 @@ class Journal:
                 steps[effect.step.key] = effect.step
             elif isinstance(effect, SavePayload):
                 payloads.append(effect)
-        if not jobs and not steps:
+            elif isinstance(effect, SaveNode):
+                nodes.append(effect)
+        if not jobs and not steps and not nodes:
             return
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -92,6 +97,9 @@ class Journal:
             for payload in payloads:
                 row = (payload.job_id, dumps(payload.env), dumps(payload.script))
                 self._db.execute(self._sql["save payload"], row)
+            for node in nodes:
+                condition = dumps(compact_json(node.condition))
+                self._db.execute(self._sql["save node"], (node.node, condition))
             for job in jobs.values():
                 if job.state.word in life.FINAL:
                     self._db.execute(self._sql["drop payload"], (job.id,))
@@ -101,23 +109,24 @@ class Journal:
 
     def _save_job(self, job: Job) -> None:
         word, ended_at = job.state.word.value, _ended_at(job.state)
-        state = dumps(to_json(job.state))
+        state = _state_text(job.state)
         if self._specs.get(job.id) is job.spec:
-            self._db.execute(self._sql["save job state"], (word, ended_at, state, job.id))
+            row = (word, ended_at, state, job.restarts, job.id)
+            self._db.execute(self._sql["save job state"], row)
         else:
-            spec = dumps(to_json(job.spec))
-            row = (job.id, job.spec.key or None, word, _ascii(job.spec.name), job.submitted_at)
-            self._db.execute(self._sql["save job"], (*row, ended_at, spec, state))
+            spec = dumps(compact_json(job.spec))
+            about = (job.id, job.spec.key or None, word, _ascii(job.spec.name), job.submitted_at)
+            self._db.execute(self._sql["save job"], (*about, ended_at, spec, state, job.restarts))
         if ended_at is None:
             self._specs[job.id] = job.spec
         else:
             self._specs.pop(job.id, None)
 
     def _save_step(self, step: Step) -> None:
-        wanted = to_json(step.request)
-        del wanted["env"]
+        wanted = compact_json(step.request)
+        wanted.pop("env", None)
         row = (step.job_id, step.id, step.state.word.value, step.submitted_at)
-        texts = (_ended_at(step.state), dumps(wanted), dumps(to_json(step.state)))
+        texts = (_ended_at(step.state), dumps(wanted), _state_text(step.state))
         self._db.execute(self._sql["save step"], (*row, *texts))
 
     # -- reading --------------------------------------------------------------------------------
@@ -132,6 +141,9 @@ class Journal:
             steps=tuple(_step(row) for row in self._rows("unfinished steps")),
             next_job_id=self._rows("highest job")[0][0] + 1,
             next_step_ids={job_id: step_id + 1 for job_id, step_id in highest},
+            conditions={
+                name: from_json(NodeCondition, loads(text)) for name, text in self._rows("nodes")
+            },
         )
 
     def payload(self, job_id: int) -> tuple[dict[str, str], str]:
@@ -209,13 +221,19 @@ def _ended_at(state: life.JobState | life.StepState) -> float | None:
     return state.ended_at if isinstance(state, (life.JobEnded, life.StepEnded)) else None
 
 
-def _job(row: tuple[int, float, str, str]) -> Job:
-    job_id, submitted_at, spec, state = row
+def _state_text(state: life.JobState | life.StepState) -> str:
+    """The state's JSON; its word is what tells the states apart, so it is always there."""
+    return str(dumps({**compact_json(state), "word": state.word.value}))
+
+
+def _job(row: tuple[int, float, str, str, int]) -> Job:
+    job_id, submitted_at, spec, state, restarts = row
     return Job(
         id=job_id,
         spec=from_json(JobSpec, loads(spec)),
         submitted_at=submitted_at,
         state=life.job_state(loads(state)),
+        restarts=restarts,
     )
 
 

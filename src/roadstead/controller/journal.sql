@@ -32,20 +32,55 @@ CREATE TABLE payload (
     script TEXT NOT NULL
 ) STRICT;
 
+-- migration 2 --
+-- Jobs of several nodes, and jobs that start again; what was said of nodes.
+ALTER TABLE job ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE node (
+    name      TEXT PRIMARY KEY,
+    condition TEXT NOT NULL            -- JSON, core/site.py: NodeCondition
+) STRICT, WITHOUT ROWID;
+UPDATE step SET state = json_set(
+    json_remove(state, '$.place.cpus'),
+    '$.place.shares',
+    json_array(json_object(
+        'node', (SELECT json_extract(job.state, '$.allocation.node')
+                 FROM job WHERE job.id = step.job_id),
+        'cpus', json(json_extract(state, '$.place.cpus'))
+    ))
+) WHERE json_extract(state, '$.place.cpus') IS NOT NULL;
+UPDATE job SET state = json_set(
+    json_remove(state, '$.allocation.node', '$.allocation.cpus', '$.allocation.memory'),
+    '$.allocation.shares',
+    json_array(json_object(
+        'node', json_extract(state, '$.allocation.node'),
+        'cpus', json(json_extract(state, '$.allocation.cpus')),
+        'memory', json_extract(state, '$.allocation.memory')
+    ))
+) WHERE json_extract(state, '$.allocation.node') IS NOT NULL;
+
 -- save job --
-INSERT INTO job (id, key, word, name, submitted_at, ended_at, spec, state)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO job (id, key, word, name, submitted_at, ended_at, spec, state, restarts)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE
-SET word = excluded.word, ended_at = excluded.ended_at, spec = excluded.spec, state = excluded.state;
+SET word = excluded.word, name = excluded.name, ended_at = excluded.ended_at,
+    spec = excluded.spec, state = excluded.state, restarts = excluded.restarts;
 
 -- save job state --
-UPDATE job SET word = ?, ended_at = ?, state = ? WHERE id = ?;
+UPDATE job SET word = ?, ended_at = ?, state = ?, restarts = ? WHERE id = ?;
+
+-- save node --
+INSERT INTO node (name, condition) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET condition = excluded.condition;
+
+-- nodes --
+SELECT name, condition FROM node;
 
 -- save step --
 INSERT INTO step (job_id, id, word, submitted_at, ended_at, request, state)
 VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (job_id, id) DO UPDATE
-SET word = excluded.word, ended_at = excluded.ended_at, state = excluded.state;
+SET word = excluded.word, submitted_at = excluded.submitted_at,
+    ended_at = excluded.ended_at, request = excluded.request, state = excluded.state;
 
 -- save payload --
 INSERT OR REPLACE INTO payload (job_id, env, script) VALUES (?, ?, ?);
@@ -57,7 +92,7 @@ DELETE FROM payload WHERE job_id = ?;
 SELECT env, script FROM payload WHERE job_id = ?;
 
 -- unfinished jobs --
-SELECT id, submitted_at, spec, state FROM job WHERE ended_at IS NULL ORDER BY id;
+SELECT id, submitted_at, spec, state, restarts FROM job WHERE ended_at IS NULL ORDER BY id;
 
 -- unfinished steps --
 SELECT job_id, id, submitted_at, request, state FROM step
@@ -71,13 +106,13 @@ SELECT step.job_id, max(step.id) FROM job JOIN step ON step.job_id = job.id
 WHERE job.ended_at IS NULL AND step.id < ? GROUP BY step.job_id;
 
 -- job --
-SELECT id, submitted_at, spec, state FROM job WHERE id = ?;
+SELECT id, submitted_at, spec, state, restarts FROM job WHERE id = ?;
 
 -- job of key --
-SELECT id, submitted_at, spec, state FROM job WHERE key = ?;
+SELECT id, submitted_at, spec, state, restarts FROM job WHERE key = ?;
 
 -- jobs ended since --
-SELECT id, submitted_at, spec, state FROM job WHERE ended_at >= ? ORDER BY id;
+SELECT id, submitted_at, spec, state, restarts FROM job WHERE ended_at >= ? ORDER BY id;
 
 -- step --
 SELECT job_id, id, submitted_at, request, state FROM step WHERE job_id = ? AND id = ?;

@@ -8,7 +8,8 @@ import pwd
 from collections.abc import Mapping
 from typing import Final
 
-from roadstead.core.schedule import Node
+from roadstead.core.model import Gres
+from roadstead.core.site import Node
 
 _LOGIN_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
@@ -28,7 +29,30 @@ def node() -> Node:
         sockets=sockets,
         cores_per_socket=max(1, cores // sockets),
         threads_per_core=max(1, len(cpus) // cores),
+        gres=_gpus(),
     )
+
+
+def _gpus() -> tuple[Gres, ...]:
+    """The GPUs that have a device file: NVIDIA's, or AMD's where its compute driver is there."""
+    files = _numbered("/dev", "nvidia")
+    if not files and os.path.exists("/dev/kfd"):
+        files = _numbered("/dev/dri", "renderD")
+    if not files:
+        return ()
+    number = len(files)
+    return (Gres(name="gpu", count=number, indexes=tuple(range(number)), files=files),)
+
+
+def _numbered(directory: str, prefix: str) -> tuple[str, ...]:
+    """``/dev/nvidia0``, ``/dev/nvidia1`` …"""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return ()
+    found = [name for name in names if name.removeprefix(prefix).isdigit() and name != prefix]
+    found = [name for name in found if name.startswith(prefix)]
+    return tuple(f"{directory}/{name}" for name in sorted(found, key=lambda n: (len(n), n)))
 
 
 def login(environ: Mapping[str, str]) -> dict[str, str]:

@@ -30,7 +30,7 @@ from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core.effects import Effect, Effects
 from roadstead.core.lifecycle import StepKey
-from roadstead.core.model import ExitRecord, from_json, to_json
+from roadstead.core.model import ExitRecord, compact_json, from_json
 from roadstead.core.reactor import react
 from roadstead.core.state import State
 from roadstead.errors import EngineError, RoadsteadError
@@ -85,6 +85,7 @@ class Controller:
                 steps=contents.steps,
                 next_job_id=contents.next_job_id,
                 next_step_ids=contents.next_step_ids,
+                conditions=contents.conditions,
             )
         )
         self._after_turn()
@@ -163,6 +164,12 @@ class Controller:
                 )
             case do.Terminate():
                 self._tell(effect.step, "terminate", reason=effect.reason, signal=effect.signal)
+            case do.Suspend():
+                self._tell(effect.step, "suspend")
+            case do.Resume():
+                self._tell(effect.step, "resume")
+            case do.Limit():
+                self._tell(effect.step, "limit", deadline=effect.deadline)
             case do.Resize():
                 self._tell(effect.step, "resize", rows=effect.rows, columns=effect.columns)
             case do.SetTimer():
@@ -180,7 +187,7 @@ class Controller:
                 self._watch_owner(effect)
             case do.Quit():
                 self.quit()
-            case do.Save() | do.SaveStep() | do.SavePayload():
+            case do.Save() | do.SaveStep() | do.SavePayload() | do.SaveNode():
                 pass  # committed
 
     def _set_timer(self, effect: do.SetTimer) -> None:
@@ -254,10 +261,10 @@ class Controller:
     # -- supervisors ----------------------------------------------------------------------------
 
     def _launch(self, effect: do.Launch) -> None:
-        spec = to_json(effect.spec)
+        spec = compact_json(effect.spec)
         if effect.payload is not None:
             env, spec["script"] = self._journal.payload(effect.payload)
-            spec["env"] = {**env, **spec["env"]}
+            spec["env"] = {**env, **effect.spec.env}
         client = None if effect.client is None else self._clients.get(effect.client)
         streams = () if client is None else client.take_fds()
         ours, theirs = wire.pair()

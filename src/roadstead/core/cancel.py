@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from roadstead.core import course, request, values
+from roadstead.core import course, needs, values
 from roadstead.core import effects as do
 from roadstead.core import lifecycle as life
 from roadstead.core.effects import Effects
@@ -116,15 +116,20 @@ def _cancel_job(
 def _withdraw(state: State, effects: Effects, job: Job, at: float) -> None:
     for key in ((job.id, course.RUN_STEP), (job.id, course.ALLOCATION)):
         effects.reply(state.owners.get(key), "notice", sentence="Job has been cancelled")
-    why = f"{request.REFUSED[job.spec.kind]}: Job/step already completing or completed"
+    why = f"{needs.REFUSED[job.spec.kind]}: Job/step already completing or completed"
     course.withdraw(state, effects, job, RequestError(why), at)
 
 
 def _end(state: State, effects: Effects, job: Job, signal: int, at: float) -> None:
-    if isinstance(job.state, life.JobRunning):
-        outcome = Outcome(word=life.CANCELLED, signal=signal)
+    outcome = Outcome(word=life.CANCELLED, signal=signal)
+    if isinstance(job.state, (life.JobRunning, life.JobSuspended)):
         course.decide(state, effects, job, outcome, at, signal=signal)
-    elif signal == course.SIGKILL:
+        return
+    if isinstance(job.state, life.JobCompleting) and job.state.outcome.again:
+        # On its way back to the queue: it is not to run again.
+        job = state.put_job(life.advance_job(job, life.JobDecided(outcome=outcome)))
+        effects(do.Save(job))
+    if signal == course.SIGKILL:
         for step in state.steps_of(job.id):
             course.stop_step(state, effects, step, "cancelled", at, signal=signal)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from roadstead.core import effects as do
-from roadstead.core import environment, request, schedule
+from roadstead.core import environment, hostlist, request, schedule
 from roadstead.core import lifecycle as life
 from roadstead.core.effects import Effects
 from roadstead.core.lifecycle import Job, Outcome, Place, Step, StepKey
@@ -20,9 +20,11 @@ from roadstead.core.model import (
     INTERACTIVE_STEP,
     Allocation,
     ExitRecord,
+    Share,
     StepSpec,
     to_json,
 )
+from roadstead.core.seats import Seats
 from roadstead.core.state import State, allocation_of
 from roadstead.errors import RequestError
 
@@ -42,28 +44,54 @@ def main_step_id(job: Job) -> int | None:
 
 def run_queue(state: State, effects: Effects, at: float) -> None:
     """Start every job whose turn it is."""
-    if state.stopping is not None:
-        return
-    for job_id, cpus in schedule.starts(state.queue, state.resources, state.waiting_spec):
-        _start(state, effects, state.jobs[job_id], cpus, at)
+    depth = state.site.depth
+    while state.stopping is None and state.queue and state.pool.has_cpu:
+        looked_at = state.queue.first(depth)
+        waiting = [(job_id, state.jobs[job_id].spec) for job_id in looked_at]
+        made = schedule.plan(
+            waiting, _holdings(state), state.pool, state.site, state.conditions, at
+        )
+        for start in made.starts:
+            state.queue.remove(start.job_id)
+            _start(state, effects, state.jobs[start.job_id], start, at)
+        if not made.starts or len(looked_at) < depth:
+            return  # else others have come into view
 
 
-def _start(state: State, effects: Effects, job: Job, cpus: tuple[int, ...], at: float) -> None:
+def consider(state: State, effects: Effects, job: Job, at: float) -> None:
+    """Start a job that has just been put in the queue, if it is its turn.
+
+    One that is too far behind to be looked at changes nothing for anybody.
+    """
+    if job.id in state.queue and state.queue.position(job.id) < state.site.depth:
+        run_queue(state, effects, at)
+
+
+def _holdings(state: State) -> list[schedule.Holding]:
+    found = []
+    for job_id in state.holding:
+        job = state.jobs[job_id]
+        granted = allocation_of(job)
+        if granted is not None:
+            found.append(schedule.Holding(job.spec, granted))
+    return found
+
+
+def _start(state: State, effects: Effects, job: Job, start: schedule.Start, at: float) -> None:
     spec = job.spec
     granted = Allocation(
         job_id=job.id,
-        node=state.node.name,
-        cpus=cpus,
-        memory=spec.memory,
+        shares=start.shares,
         started_at=at,
         ends_at=None if spec.time_limit is None else at + spec.time_limit,
+        partition=start.partition,
     )
     job = state.put_job(life.advance_job(job, life.JobAllocated(allocation=granted)))
-    state.seats[job.id] = schedule.Seats(cpus)
+    state.seats[job.id] = Seats(granted.shares)
     effects(do.Save(job))
     if spec.immediate is not None:
         effects(do.CancelTimer(("patience", job.id, ALLOCATION)))
-    arm_limit(effects, job)
+    arm_limit(state, effects, job)
     step_id = main_step_id(job)
     if step_id is None:
         _grant(state, effects, job, granted)
@@ -74,7 +102,10 @@ def _start(state: State, effects: Effects, job: Job, cpus: tuple[int, ...], at: 
     )
     if step_id == RUN_STEP:
         state.next_step_ids[job.id] = RUN_STEP + 1
-    place = Place(cpus=cpus, claimed=not wanted.overlap)
+    shares = granted.shares
+    if step_id == BATCH_STEP:
+        shares = (replace(shares[0], ntasks=1),)
+    place = Place(shares=shares, claimed=not wanted.overlap)
     state.seats[job.id].seat(step_id, wanted, place)
     launch(state, effects, step, place, at)
 
@@ -84,16 +115,34 @@ def _grant(state: State, effects: Effects, job: Job, granted: Allocation) -> Non
         state.owners.get((job.id, ALLOCATION)),
         "granted",
         job_id=job.id,
-        env=environment.allocation(job.id, job.spec, granted),
-        node=granted.node,
+        env=environment.allocation(job, granted),
+        node=hostlist.fold(list(granted.nodes)),
     )
 
 
-def arm_limit(effects: Effects, job: Job) -> None:
-    """Time limits of srun's jobs are their supervisor's business; all others need a timer."""
+def arm_limit(state: State, effects: Effects, job: Job) -> None:
+    """Time limits of srun's jobs are their supervisor's business; all others need a timer.  So does
+    the signal before the limit."""
     granted = allocation_of(job)
-    if granted is not None and granted.ends_at is not None and job.spec.kind != "run":
-        effects(do.SetTimer(("limit", job.id, ALLOCATION), granted.ends_at))
+    if granted is None or granted.ends_at is None:
+        return
+    if job.spec.kind != "run":
+        effects(
+            do.SetTimer(("limit", job.id, ALLOCATION), granted.ends_at + state.settings.over_time)
+        )
+    if job.spec.warning is not None:
+        effects(
+            do.SetTimer(("warning", job.id, ALLOCATION), granted.ends_at - job.spec.warning.seconds)
+        )
+
+
+def disarm_limit(effects: Effects, job: Job) -> None:
+    """The job has no time limit for now."""
+    if job.spec.time_limit is not None:
+        if job.spec.kind != "run":
+            effects(do.CancelTimer(("limit", job.id, ALLOCATION)))
+        if job.spec.warning is not None:
+            effects(do.CancelTimer(("warning", job.id, ALLOCATION)))
 
 
 def launch(state: State, effects: Effects, step: Step, place: Place, at: float) -> None:
@@ -113,12 +162,15 @@ def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> St
     wanted, spec, granted = step.request, job.spec, allocation_of(job)
     assert granted is not None
     if step.id == BATCH_STEP:
-        ours = environment.batch(job.id, spec, granted)
+        ours = environment.batch(job, granted)
     elif step.id == INTERACTIVE_STEP:
-        ours = environment.node(job.id, spec, granted)
+        ours = environment.node(job, granted)
     else:
-        ours = environment.step(job.id, step.id, spec, granted, wanted, len(place.cpus))
-    limits = [granted.ends_at, None if wanted.time_limit is None else at + wanted.time_limit]
+        ours = environment.step(job, step.id, granted, wanted, place.shares)
+    shares = tuple([_of_machine(state, share) for share in place.shares])
+    over = state.settings.over_time
+    ends_at = None if granted.ends_at is None else granted.ends_at + over
+    limits = [ends_at, None if wanted.time_limit is None else at + wanted.time_limit]
     return StepSpec(
         job_id=job.id,
         step_id=step.id,
@@ -127,15 +179,16 @@ def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> St
         user=spec.user,
         uid=spec.uid,
         gid=spec.gid,
-        node=granted.node,
+        node=shares[0].node,
         cwd=wanted.cwd,
         argv=wanted.argv,
         env={**wanted.env, **ours},
         umask=wanted.umask,
         ntasks=wanted.ntasks,
         cpus_per_task=wanted.cpus_per_task,
-        cpus=place.cpus,
-        memory=wanted.memory or granted.memory,
+        cpus=tuple(sorted({cpu for share in shares for cpu in share.cpus})),
+        memory=sum([share.memory for share in shares]),
+        shares=shares,
         deadline=min((limit for limit in limits if limit is not None), default=None),
         kill_wait=state.settings.kill_wait,
         container=wanted.container,
@@ -146,6 +199,12 @@ def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> St
         wait=wanted.wait,
         directory=step_directory(state, step.key),
     )
+
+
+def _of_machine(state: State, share: Share) -> Share:
+    """The share with the kernel's numbers of its CPUs."""
+    node = state.site.node(share.node)
+    return share if node is None else replace(share, cpus=node.kernel_numbers(share.cpus))
 
 
 def step_directory(state: State, key: StepKey) -> str:
@@ -194,7 +253,7 @@ def step_answer(state: State, step: Step, record: ExitRecord) -> dict[str, objec
         "step_id": step.id,
         "state": step.state.word.value,
         "code": record.worst.code,
-        "node": state.node.name,
+        "node": record.worst.node or state.site.nodes[0].name,
         "record": to_json(record),
     }
 
@@ -210,7 +269,7 @@ def job_answer(state: State, job: Job) -> dict[str, object]:
         # sbatch(1), --wait: 1 where a signal ended the job.
         "code": outcome.code or int(outcome.word != life.COMPLETED),
         "signal": outcome.signal,
-        "node": state.node.name,
+        "node": "" if job.state.allocation is None else job.state.allocation.node,
     }
 
 
@@ -226,9 +285,8 @@ def decide(
     """The running job ends as ``outcome`` says: its steps are told, and it completes."""
     job = state.put_job(life.advance_job(job, life.JobDecided(outcome=outcome)))
     effects(do.Save(job))
-    if job.spec.time_limit is not None and job.spec.kind != "run":
-        effects(do.CancelTimer(("limit", job.id, ALLOCATION)))
-    if outcome.word in (life.CANCELLED, life.TIMEOUT):
+    disarm_limit(effects, job)
+    if outcome.word in (life.CANCELLED, life.TIMEOUT, life.NODE_FAIL):
         effects.reply(
             state.owners.get((job.id, ALLOCATION)),
             "revoked",
@@ -289,6 +347,7 @@ def withdraw_quietly(
 ) -> None:
     """The same, without starting those behind it."""
     outcome = Outcome(word=life.CANCELLED)
+    state.queue.remove(job.id)
     job = state.put_job(life.advance_job(job, life.JobWithdrawn(outcome=outcome, at=at)))
     effects(do.Save(job))
     if job.spec.immediate is not None:
@@ -306,14 +365,30 @@ def emptied_if_so(state: State, effects: Effects, job: Job, at: float) -> None:
         return
     granted = allocation_of(job)
     assert granted is not None
+    assert isinstance(job.state, life.JobCompleting)
+    state.pool.give_back(job.spec, granted)
+    if job.state.outcome.again:
+        _return(state, effects, job, at)
+        return
     job = state.put_job(life.advance_job(job, life.JobEmptied(at=at)))
     effects(do.Save(job))
-    state.resources.give_back(granted.cpus, granted.memory)
     _tell_watchers(state, effects, job)
     owner = state.dismiss((job.id, ALLOCATION))
     if owner is not None:
         effects.reply(owner, "done", job_id=job.id)
         effects(do.Close(owner))
+    run_queue(state, effects, at)
+    quit_if_idle(state, effects)
+
+
+def _return(state: State, effects: Effects, job: Job, at: float) -> None:
+    """A requeued job waits again, as long as it has waited already: its priority stays."""
+    state.seats.pop(job.id, None)
+    job = replace(life.advance_job(job, life.JobReturned()), restarts=job.restarts + 1)
+    job = state.put_job(job)
+    effects(do.Save(job))
+    if isinstance(job.state, life.JobPending) and not job.state.held:
+        state.enqueue(job)
     run_queue(state, effects, at)
     quit_if_idle(state, effects)
 

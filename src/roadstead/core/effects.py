@@ -12,6 +12,7 @@ from typing import Any
 from roadstead.core.events import Client, TimerName
 from roadstead.core.lifecycle import Job, Step, StepKey
 from roadstead.core.model import StepSpec
+from roadstead.core.site import NodeCondition
 from roadstead.errors import RoadsteadError
 
 
@@ -32,6 +33,14 @@ class SavePayload:
     job_id: int
     env: dict[str, str] = field(repr=False)
     script: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveNode:
+    """Keep what was said of a node."""
+
+    node: str
+    condition: NodeCondition
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,28 @@ class Terminate:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspend:
+    """Stop the step's processes, and its time limit."""
+
+    step: StepKey
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Let them go on; the step's time limit is as much later."""
+
+    step: StepKey
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The step's time limit is another now; None: there is none."""
+
+    step: StepKey
+    deadline: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Resize:
     step: StepKey
     rows: int
@@ -122,8 +153,8 @@ class Quit:
 
 
 Effect = (
-    Save | SaveStep | SavePayload | Launch | Adopt | WatchOwner | Reply | Close | Signal
-    | Terminate | Resize | Forget | SetTimer | CancelTimer | Quit
+    Save | SaveStep | SavePayload | SaveNode | Launch | Adopt | WatchOwner | Reply | Close | Signal
+    | Terminate | Suspend | Resume | Limit | Resize | Forget | SetTimer | CancelTimer | Quit
 )  # fmt: skip
 
 

@@ -10,9 +10,11 @@ step of the old one.  Where the manual and Slurm's --export disagree, this does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from roadstead.core.model import Allocation, JobSpec, StepRequest
+from roadstead.core import hostlist
+from roadstead.core.lifecycle import Job
+from roadstead.core.model import Allocation, Share, StepRequest
 
 CLUSTER = "local"
 _LOOPBACK = "127.0.0.1"
@@ -33,6 +35,7 @@ _OF_JOBS = (
     "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE",
     "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST", "SLURM_TASKS_PER_NODE", "SLURM_TASK_PID",
     "SLURM_TOPOLOGY_ADDR", "SLURM_TOPOLOGY_ADDR_PATTERN", "SLURM_UMASK", "SRUN_DEBUG",
+    "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_RESTART_COUNT", "SLURM_STEP_GPUS",
     "ROADSTEAD_STEP",
 )  # fmt: skip
 
@@ -91,37 +94,39 @@ def _split(option: str) -> list[str]:
     return [*words, word]
 
 
-def allocation(job_id: int, spec: JobSpec, granted: Allocation) -> dict[str, str]:
+def allocation(job: Job, granted: Allocation) -> dict[str, str]:
     """The variables of salloc's local command: the job's, for whoever is not one of its tasks."""
-    cpus = str(len(granted.cpus))
+    spec, nodes = job.spec, hostlist.fold(list(granted.nodes))
     env = {
         "SLURM_CLUSTER_NAME": CLUSTER,
-        "SLURM_JOBID": str(job_id),
-        "SLURM_JOB_CPUS_PER_NODE": cpus,
-        "SLURM_JOB_ID": str(job_id),
+        "SLURM_JOBID": str(job.id),
+        "SLURM_JOB_CPUS_PER_NODE": repeated([len(share.cpus) for share in granted.shares]),
+        "SLURM_JOB_ID": str(job.id),
         "SLURM_JOB_NAME": spec.name,
-        "SLURM_JOB_NODELIST": granted.node,
-        "SLURM_JOB_NUM_NODES": "1",
-        "SLURM_JOB_PARTITION": spec.partition,
-        "SLURM_NNODES": "1",
-        "SLURM_NODELIST": granted.node,
+        "SLURM_JOB_NODELIST": nodes,
+        "SLURM_JOB_NUM_NODES": str(len(granted.shares)),
+        "SLURM_JOB_PARTITION": granted.partition or spec.partition,
+        "SLURM_NNODES": str(len(granted.shares)),
+        "SLURM_NODELIST": nodes,
         "SLURM_NODE_ALIASES": "(null)",
         "SLURM_SUBMIT_DIR": spec.submit_dir,
-        "SLURM_SUBMIT_HOST": granted.node,
-        "SLURM_TASKS_PER_NODE": str(spec.ntasks),
+        "SLURM_SUBMIT_HOST": spec.submit_host or granted.node,
+        "SLURM_TASKS_PER_NODE": repeated([share.ntasks for share in granted.shares]),
     }
     if "ntasks" in spec.asked:
         env["SLURM_NTASKS"] = env["SLURM_NPROCS"] = str(spec.ntasks)
     if "cpus-per-task" in spec.asked:
         env["SLURM_CPUS_PER_TASK"] = str(spec.cpus_per_task)
     if "ntasks-per-node" in spec.asked:
-        env["SLURM_NTASKS_PER_NODE"] = str(spec.ntasks)
+        env["SLURM_NTASKS_PER_NODE"] = str(spec.ntasks_per_node)
     if "mem" in spec.asked:
         env["SLURM_MEM_PER_NODE"] = str(spec.memory)
     if "mem-per-cpu" in spec.asked:
-        env["SLURM_MEM_PER_CPU"] = str(spec.memory // max(1, len(granted.cpus)))
+        env["SLURM_MEM_PER_CPU"] = str(spec.memory_per_cpu)
     if spec.overcommit:
         env["SLURM_OVERCOMMIT"] = "1"
+    if job.restarts:
+        env["SLURM_RESTART_COUNT"] = str(job.restarts)
     if spec.container is not None:
         env["SLURM_CONTAINER"] = spec.container.bundle
         if spec.container.id:
@@ -129,34 +134,47 @@ def allocation(job_id: int, spec: JobSpec, granted: Allocation) -> dict[str, str
     return env
 
 
-def node(job_id: int, spec: JobSpec, granted: Allocation) -> dict[str, str]:
-    """What every process of a job on its node has over its allocation's variables."""
-    return {
-        **allocation(job_id, spec, granted),
-        "SLURMD_NODENAME": granted.node,
-        "SLURM_CPUS_ON_NODE": str(len(granted.cpus)),
-        "SLURM_JOB_GID": str(spec.gid),
-        "SLURM_JOB_UID": str(spec.uid),
-        "SLURM_JOB_USER": spec.user,
+def node(job: Job, granted: Allocation) -> dict[str, str]:
+    """What every process of a job on its first node has over its allocation's variables."""
+    share = granted.shares[0]
+    env = {
+        **allocation(job, granted),
+        "SLURMD_NODENAME": share.node,
+        "SLURM_CPUS_ON_NODE": str(len(share.cpus)),
+        "SLURM_JOB_GID": str(job.spec.gid),
+        "SLURM_JOB_UID": str(job.spec.uid),
+        "SLURM_JOB_USER": job.spec.user,
         "SLURM_PRIO_PROCESS": "0",
-        "SLURM_TOPOLOGY_ADDR": granted.node,
+        "SLURM_TOPOLOGY_ADDR": share.node,
         "SLURM_TOPOLOGY_ADDR_PATTERN": "node",
     }
+    gpus = _gpus(share)
+    if gpus:
+        env["SLURM_JOB_GPUS"] = gpus
+        env |= visible(share)
+    return env
 
 
-def batch(job_id: int, spec: JobSpec, granted: Allocation) -> dict[str, str]:
+def batch(job: Job, granted: Allocation) -> dict[str, str]:
     """The variables of a batch script."""
-    return {**node(job_id, spec, granted), "ENVIRONMENT": "BATCH"}
+    return {**node(job, granted), "ENVIRONMENT": "BATCH"}
 
 
 def step(
-    job_id: int, step_id: int, spec: JobSpec, granted: Allocation, request: StepRequest, cpus: int
+    job: Job,
+    step_id: int,
+    granted: Allocation,
+    request: StepRequest,
+    shares: Sequence[Share],
 ) -> dict[str, str]:
     """The variables of a step that srun started, common to its tasks."""
-    tasks = str(request.ntasks)
-    env = node(job_id, spec, granted)
+    spec, tasks = job.spec, str(request.ntasks)
+    nodes = hostlist.fold([share.node for share in shares])
+    per_node = repeated([share.ntasks for share in shares])
+    env = node(job, granted)
+    for name in (*visible(granted.shares[0]), "SLURM_JOB_GPUS"):
+        env.pop(name, None)  # each task's node has its own
     env |= {
-        "SLURM_CPUS_ON_NODE": str(cpus),
         "SLURM_LAUNCH_NODE_IPADDR": _LOOPBACK,
         "SLURM_NPROCS": tasks,
         "SLURM_NTASKS": tasks,
@@ -165,17 +183,17 @@ def step(
         "SLURM_STEPID": str(step_id),
         "SLURM_STEP_ID": str(step_id),
         "SLURM_STEP_LAUNCHER_PORT": "0",
-        "SLURM_STEP_NODELIST": granted.node,
-        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_STEP_NODELIST": nodes,
+        "SLURM_STEP_NUM_NODES": str(len(shares)),
         "SLURM_STEP_NUM_TASKS": tasks,
-        "SLURM_STEP_TASKS_PER_NODE": tasks,
-        "SLURM_TASKS_PER_NODE": tasks,
+        "SLURM_STEP_TASKS_PER_NODE": per_node,
+        "SLURM_TASKS_PER_NODE": per_node,
         "SLURM_UMASK": f"{request.umask:04o}",
         "SRUN_DEBUG": str(_DEFAULT_DEBUG),
     }
     if spec.kind != "run":
         env["SLURM_DISTRIBUTION"] = "block"
-        env["SLURM_JOB_CPUS_PER_NODE_PACK_GROUP_0"] = str(len(granted.cpus))
+        env["SLURM_JOB_CPUS_PER_NODE_PACK_GROUP_0"] = env["SLURM_JOB_CPUS_PER_NODE"]
     if "cpus-per-task" in request.asked:
         env["SLURM_CPUS_PER_TASK"] = str(request.cpus_per_task)
     for name in ("SLURM_CONTAINER", "SLURM_CONTAINER_ID"):  # the job's is not its steps'
@@ -187,14 +205,51 @@ def step(
     return env
 
 
-def task(number: int, ntasks: int) -> dict[str, str]:
-    """The variables that tell the tasks of a step on one node apart.
+def task(procid: int, localid: int, nodeid: int, share: Share, gtids: range) -> dict[str, str]:
+    """The variables that tell the tasks of a step apart; ``gtids`` are those of its node.
 
     SLURM_TASK_PID is not among them: only who starts the task knows it.
     """
-    return {
-        "SLURM_GTIDS": ",".join(str(each) for each in range(ntasks)),
-        "SLURM_LOCALID": str(number),
-        "SLURM_NODEID": "0",
-        "SLURM_PROCID": str(number),
+    env = {
+        "SLURMD_NODENAME": share.node,
+        "SLURM_CPUS_ON_NODE": str(len(share.cpus)),
+        "SLURM_GTIDS": ",".join(str(each) for each in gtids),
+        "SLURM_LOCALID": str(localid),
+        "SLURM_NODEID": str(nodeid),
+        "SLURM_PROCID": str(procid),
+        "SLURM_TOPOLOGY_ADDR": share.node,
     }
+    gpus = _gpus(share)
+    if gpus:
+        env["SLURM_STEP_GPUS"] = gpus
+        env |= visible(share)
+    return env
+
+
+def visible(share: Share) -> dict[str, str]:
+    """The variables by which GPU libraries know what is theirs (slurm.conf: gres/gpu)."""
+    gpus = _gpus(share)
+    if not gpus:
+        return {}
+    number = str(len(gpus.split(",")))
+    names = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+    return {**dict.fromkeys(names, gpus), "SLURM_GPUS_ON_NODE": number}
+
+
+def _gpus(share: Share) -> str:
+    found = [index for each in share.gres if each.name == "gpu" for index in each.indexes]
+    return ",".join(str(index) for index in sorted(found))
+
+
+def repeated(numbers: Sequence[int]) -> str:
+    """Numbers for one node after the other, as Slurm writes them: ``2(x3),1``."""
+    words: list[str] = []
+    at = 0
+    while at < len(numbers):
+        end = at
+        while end < len(numbers) and numbers[end] == numbers[at]:
+            end += 1
+        times = f"(x{end - at})" if end - at > 1 else ""
+        words.append(f"{numbers[at]}{times}")
+        at = end
+    return ",".join(words)

@@ -13,6 +13,7 @@ from typing import Any
 from roadstead.core.lifecycle import Job, Step, StepKey
 from roadstead.core.model import ExitRecord
 from roadstead.core.request import Extra
+from roadstead.core.site import NodeCondition
 
 Client = int  # a connection's number, never used twice
 TimerName = tuple[str, int, int]
@@ -111,6 +112,7 @@ class Restored:
     steps: tuple[Step, ...]
     next_job_id: int
     next_step_ids: Mapping[int, int]
+    conditions: Mapping[str, NodeCondition] = field(default_factory=dict)
 
 
 Event = Message | ClientGone | OwnerGone | Started | Noticed | Exited | Vanished | Due | Restored

@@ -3,9 +3,10 @@
 Theory of operation.  A job waits (PENDING), has an allocation (RUNNING), and loses it in two
 moves: first it is decided how the job ends and its steps are told to (COMPLETING), then, when the
 last step has gone, the decision becomes the state.  CPUs are free again after the second move only,
-so no job starts on a CPU that a dying one still uses.  A step waits for CPUs of its job (PENDING),
-is with a supervisor (RUNNING), may have been told to end (COMPLETING), and ends as its exit record
-says.  The names are Slurm's.
+so no job starts on a CPU that a dying one still uses.  A decision can also be to wait once more: a
+requeued job is PENDING again after its last step.  A suspended job keeps what it has.  A step waits
+for CPUs of its job (PENDING), is with a supervisor (RUNNING), may have been told to end
+(COMPLETING), and ends as its exit record says.  The names are Slurm's.
 
 ``JOB`` and ``STEP`` are the whole truth: ``advance_job`` and ``advance_step`` refuse what is not in
 them, and ``diagram`` draws them.  A state carries its facts, so that a running job without an
@@ -16,9 +17,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from roadstead.core.model import Allocation, ExitRecord, JobSpec, StepRequest, from_json
+from roadstead.core.model import (
+    Allocation,
+    ExitRecord,
+    JobSpec,
+    Share,
+    StepRequest,
+    from_json,
+)
 
 
 class Word(StrEnum):
@@ -26,21 +34,26 @@ class Word(StrEnum):
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
+    SUSPENDED = "SUSPENDED"
     COMPLETING = "COMPLETING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
     TIMEOUT = "TIMEOUT"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    NODE_FAIL = "NODE_FAIL"
 
 
-PENDING, RUNNING, COMPLETING, COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY = Word
+(
+    PENDING, RUNNING, SUSPENDED, COMPLETING, COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY,
+    NODE_FAIL,
+) = Word  # fmt: skip
 # squeue's compact forms.
 SHORT: Final = {
     PENDING: "PD", RUNNING: "R", COMPLETING: "CG", COMPLETED: "CD", FAILED: "F", CANCELLED: "CA",
-    TIMEOUT: "TO", OUT_OF_MEMORY: "OOM",
+    TIMEOUT: "TO", OUT_OF_MEMORY: "OOM", SUSPENDED: "S", NODE_FAIL: "NF",
 }  # fmt: skip
-FINAL: Final = frozenset({COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY})
+FINAL: Final = frozenset({COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL})
 
 
 # -- states and their facts ------------------------------------------------------------------------
@@ -48,12 +61,16 @@ FINAL: Final = frozenset({COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a job ended or is ending.  ``reason`` is squeue's word: TimeLimit, NonZeroExitCode …"""
+    """How a job ended or is ending.  ``reason`` is squeue's word: TimeLimit, NonZeroExitCode …
+
+    ``again``: it is to wait once more, in the queue or held beside it.
+    """
 
     word: Word
     code: int = 0
     signal: int = 0
     reason: str = "None"
+    again: Literal["", "queue", "hold"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +85,15 @@ class JobPending:
 class JobRunning:
     allocation: Allocation
     word: Word = RUNNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSuspended:
+    """Stopped, since ``at``; it keeps its allocation."""
+
+    allocation: Allocation
+    at: float
+    word: Word = SUSPENDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +118,23 @@ class JobEnded:
         return self.outcome.word
 
 
-JobState = JobPending | JobRunning | JobCompleting | JobEnded
+JobState = JobPending | JobRunning | JobSuspended | JobCompleting | JobEnded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """CPUs a step runs on.  ``claimed``: no step beside it may run there meanwhile."""
+    """What a step has of its job's nodes.  ``claimed``: no step beside it may run there."""
 
-    cpus: tuple[int, ...]
+    shares: tuple[Share, ...]
     claimed: bool
+
+    @property
+    def cpu_count(self) -> int:
+        return sum([len(share.cpus) for share in self.shares])
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple([share.node for share in self.shares])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +178,14 @@ StepState = StepPending | StepRunning | StepCompleting | StepEnded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job, as the journal keeps it.  The specification never changes, the state does."""
+    """A job, as the journal keeps it.  Its state changes, its specification only when its user says
+    so (scontrol update)."""
 
     id: int
     spec: JobSpec
     submitted_at: float
     state: JobState
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +217,27 @@ class JobAllocated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobHeld:
+    """It is not to start until it is released."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobReleased:
     """It is no longer held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStopped:
+    """Its processes are stopped."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResumed:
+    """They go on; its time limit is as much later as they stood still."""
+
+    at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +262,15 @@ class JobEmptied:
     at: float
 
 
-JobEvent = JobAllocated | JobReleased | JobDecided | JobWithdrawn | JobEmptied
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReturned:
+    """Its last step has gone, and it waits again."""
+
+
+JobEvent = (
+    JobAllocated | JobHeld | JobReleased | JobStopped | JobResumed | JobDecided | JobWithdrawn
+    | JobEmptied | JobReturned
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,20 +316,31 @@ StepEvent = StepPlaced | StepReported | StepStopped | StepExited | StepWithdrawn
 Table = dict[Word, dict[type, tuple[Word, ...]]]
 
 _OUTCOMES: Final = (COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY)
+_JOB_OUTCOMES: Final = (*_OUTCOMES, NODE_FAIL)
 
 JOB: Final[Table] = {
-    PENDING: {JobReleased: (PENDING,), JobAllocated: (RUNNING,), JobWithdrawn: (CANCELLED,)},
-    RUNNING: {JobDecided: (COMPLETING,)},
-    COMPLETING: {JobEmptied: _OUTCOMES},
-    COMPLETED: {}, FAILED: {}, CANCELLED: {}, TIMEOUT: {}, OUT_OF_MEMORY: {},
-}  # fmt: skip
+    PENDING: {
+        JobHeld: (PENDING,),
+        JobReleased: (PENDING,),
+        JobAllocated: (RUNNING,),
+        JobWithdrawn: (CANCELLED,),
+    },
+    RUNNING: {JobStopped: (SUSPENDED,), JobDecided: (COMPLETING,)},
+    SUSPENDED: {JobResumed: (RUNNING,), JobDecided: (COMPLETING,)},
+    COMPLETING: {
+        JobDecided: (COMPLETING,),
+        JobReturned: (PENDING,),
+        JobEmptied: _JOB_OUTCOMES,
+    },
+    **{word: {} for word in _JOB_OUTCOMES},
+}
 
 STEP: Final[Table] = {
     PENDING: {StepPlaced: (RUNNING,), StepWithdrawn: (CANCELLED,)},
     RUNNING: {StepReported: (RUNNING,), StepStopped: (COMPLETING,), StepExited: _OUTCOMES},
     COMPLETING: {StepReported: (COMPLETING,), StepExited: _OUTCOMES},
-    COMPLETED: {}, FAILED: {}, CANCELLED: {}, TIMEOUT: {}, OUT_OF_MEMORY: {},
-}  # fmt: skip
+    **{word: {} for word in _OUTCOMES},
+}
 
 
 class ImpossibleTransition(AssertionError):
@@ -297,10 +371,22 @@ def _check(table: Table, what: str, before: Word, event: object, after: Word | N
 def _job_after(state: JobState, event: JobEvent) -> JobState | None:
     """The facts of the next state; None where they cannot be had from this one."""
     match state, event:
+        case JobPending(), JobHeld():
+            return JobPending(held=True)
         case JobPending(), JobReleased():
             return JobPending(held=False)
         case JobPending(), JobAllocated():
             return JobRunning(allocation=event.allocation)
+        case JobRunning(), JobStopped():
+            return JobSuspended(allocation=state.allocation, at=event.at)
+        case JobSuspended(), JobResumed():
+            return JobRunning(allocation=paused(state, event.at))
+        case JobSuspended(), JobDecided():
+            return JobCompleting(allocation=state.allocation, outcome=event.outcome)
+        case JobCompleting(), JobDecided() if state.outcome.again:
+            return JobCompleting(allocation=state.allocation, outcome=event.outcome)
+        case JobCompleting(), JobReturned() if state.outcome.again:
+            return JobPending(held=state.outcome.again == "hold")
         case JobPending(), JobWithdrawn():
             return JobEnded(allocation=None, outcome=event.outcome, ended_at=event.at)
         case JobRunning(), JobDecided():
@@ -309,6 +395,13 @@ def _job_after(state: JobState, event: JobEvent) -> JobState | None:
             return JobEnded(allocation=state.allocation, outcome=state.outcome, ended_at=event.at)
         case _:
             return None
+
+
+def paused(state: JobSuspended, now: float) -> Allocation:
+    """What a suspended job has if it is resumed now: its time limit moves by the pause."""
+    granted, pause = state.allocation, max(0.0, now - state.at)
+    ends_at = None if granted.ends_at is None else granted.ends_at + pause
+    return replace(granted, ends_at=ends_at, suspended=granted.suspended + pause)
 
 
 def _step_after(state: StepState, event: StepEvent) -> StepState | None:
@@ -358,6 +451,7 @@ def job_state(data: dict[str, Any]) -> JobState:
     kinds: dict[str, type[JobState]] = {
         PENDING: JobPending,
         RUNNING: JobRunning,
+        SUSPENDED: JobSuspended,
         COMPLETING: JobCompleting,
     }
     return from_json(kinds.get(data.get("word", ""), JobEnded), data)

@@ -73,13 +73,56 @@ class Terminal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gres:
+    """Units of one generic resource, as ``--gres=NAME[:TYPE]:COUNT`` names them.
+
+    ``indexes`` are the units' numbers on their node and ``files`` their device files, in the same
+    order; both are empty for a resource that is only counted.
+    """
+
+    name: str
+    type: str = ""
+    count: int = 1
+    indexes: tuple[int, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What a job or a step has of one node.
+
+    ``cpus`` are the node's own numbers for its CPUs, in a StepSpec the kernel's (where virtual
+    nodes have more CPUs than the machine, two may be the same); ``memory`` is MiB, 0 for no limit;
+    ``ntasks`` tasks are to run there.
+    """
+
+    node: str
+    cpus: tuple[int, ...]
+    memory: int = 0
+    gres: tuple[Gres, ...] = ()
+    ntasks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarnSignal:
+    """``--signal``: a signal, so many ``seconds`` before the time limit, to the steps, or with
+    ``batch`` to the batch script alone."""
+
+    signal: int
+    seconds: int = 60
+    batch: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """What was asked for, after validation and defaults.  Times are seconds, memory is MiB.
 
-    ``submit_dir`` is where the command was typed, ``cwd`` where the job runs; ``memory`` 0 is "as
-    much as there is", and reserves nothing.  ``asked`` names the options of which the job's
-    environment tells only when they were given.  ``client_pid`` is the command that the job ends
-    with (0: the job outlives it).
+    ``submit_dir`` is where the command was typed, ``cwd`` where the job runs; ``memory`` is that of
+    each node, 0 for "as much as there is", which reserves nothing; ``memory_per_cpu`` adds to it.
+    ``max_nodes`` 0 is no bound; ``gres`` are those of each node; ``partition`` may name several,
+    between commas.  ``priority`` is the points of a job whose priority was set at its submission.
+    ``asked`` names the options of which the job's environment tells only when they were given.
+    ``client_pid`` is the command that the job ends with (0: the job outlives it).
     """
 
     kind: JobKind
@@ -90,16 +133,29 @@ class JobSpec:
     cwd: str
     group: str = ""
     submit_dir: str = ""
+    submit_host: str = ""
     argv: tuple[str, ...] = ()
     script: str = field(default="", repr=False)
     env: dict[str, str] = field(default_factory=dict, repr=False)
     umask: int = 0o022
     ntasks: int = 1
     cpus_per_task: int = 1
+    ntasks_per_node: int = 0
     nodes: int = 1
+    max_nodes: int = 0
     memory: int = 0
+    memory_per_cpu: int = 0
+    gres: tuple[Gres, ...] = ()
+    licenses: tuple[Gres, ...] = ()
+    features: tuple[str, ...] = ()
+    nodelist: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     time_limit: int | None = None
+    warning: WarnSignal | None = None
     partition: str = ""
+    nice: int = 0
+    priority: float | None = None
+    requeue: bool = True
     container: ContainerRequest | None = None
     stdio: Stdio = Stdio()
     terminal: Terminal | None = None
@@ -120,6 +176,7 @@ class JobSpec:
 class StepRequest:
     """A step inside an allocation that exists (``srun`` in a batch script or under salloc).
 
+    ``nodes`` 0 is all of the job's; ``gres`` None is likewise all that the job has there.
     ``exact`` takes only the CPUs that its tasks need, otherwise a step has all of the job's;
     ``overlap`` shares them with other steps; ``parent_step`` is the step that srun was typed in.
     """
@@ -131,7 +188,10 @@ class StepRequest:
     umask: int = 0o022
     ntasks: int = 1
     cpus_per_task: int = 1
+    ntasks_per_node: int = 0
+    nodes: int = 0
     memory: int = 0
+    gres: tuple[Gres, ...] | None = None
     exact: bool = False
     overlap: bool = False
     overcommit: bool = False
@@ -149,45 +209,31 @@ class StepRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gres:
-    """Units of one generic resource, as ``--gres=NAME[:TYPE]:COUNT`` names them.
-
-    ``indexes`` are the units' numbers on their node and ``files`` their device files, in the same
-    order; both are empty for a resource that is only counted.
-    """
-
-    name: str
-    type: str = ""
-    count: int = 1
-    indexes: tuple[int, ...] = ()
-    files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """What a job or a step has of one node.
-
-    ``cpus`` are the kernel's CPU numbers (two may be the same where virtual nodes have more CPUs
-    than the machine); ``memory`` is MiB, 0 for no limit; ``ntasks`` of a step's tasks run there.
-    """
-
-    node: str
-    cpus: tuple[int, ...]
-    memory: int = 0
-    gres: tuple[Gres, ...] = ()
-    ntasks: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """What the scheduler gave a job.  ``cpus`` are the kernel's CPU numbers."""
+    """What the scheduler gave a job: shares of nodes, and licences, in a partition.
+
+    ``suspended`` is how many seconds of its time it has been stopped; ``ends_at`` allows for them.
+    """
 
     job_id: int
-    node: str
-    cpus: tuple[int, ...]
-    memory: int
+    shares: tuple[Share, ...]
     started_at: float
     ends_at: float | None = None
+    partition: str = ""
+    suspended: float = 0.0
+
+    @property
+    def node(self) -> str:
+        """The first node, where a batch script runs."""
+        return self.shares[0].node
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple([share.node for share in self.shares])
+
+    @property
+    def cpu_count(self) -> int:
+        return sum([len(share.cpus) for share in self.shares])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +304,7 @@ class TaskExit:
     message: str = ""
     hint: str = ""
     pid: int = 0
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,6 +339,38 @@ def to_json(value: object) -> Any:
         return {key: to_json(item) for key, item in value.items()}
     assert dataclasses.is_dataclass(value), f"{type(value).__name__} is not of the model"
     return {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}
+
+
+def compact_json(value: object) -> Any:
+    """The same without the fields that have their defaults, which ``from_json`` puts back: what is
+    kept or sent by the hundred thousand."""
+    if not dataclasses.is_dataclass(value):
+        return to_json(value)
+    found = {}
+    for name, default in _defaults(type(value)):
+        each = getattr(value, name)
+        if each is not default and each != default:
+            found[name] = compact_json(each)
+    return found
+
+
+_DEFAULTS: dict[type, list[tuple[str, object]]] = {}
+_NO_DEFAULT: Final = object()
+
+
+def _defaults(cls: type) -> list[tuple[str, object]]:
+    known = _DEFAULTS.get(cls)
+    if known is None:
+        known = []
+        for each in dataclasses.fields(cls):
+            default: object = _NO_DEFAULT
+            if each.default is not dataclasses.MISSING:
+                default = each.default
+            elif each.default_factory is not dataclasses.MISSING:
+                default = each.default_factory()
+            known.append((each.name, default))
+        _DEFAULTS[cls] = known
+    return known
 
 
 def from_json(cls: type[T], data: Any) -> T:

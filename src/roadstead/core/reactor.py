@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from roadstead.core import cancel, course, request, views
+from roadstead.core import cancel, control, course, hostlist, needs, request, views
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
@@ -30,7 +30,7 @@ from roadstead.core.model import (
     StepRequest,
     TaskExit,
 )
-from roadstead.core.schedule import Seats
+from roadstead.core.seats import Seats
 from roadstead.core.state import Role, State, allocation_of
 from roadstead.errors import EngineError, RequestError, RoadsteadError
 
@@ -88,7 +88,7 @@ def on_submit(state: State, effects: Effects, event: on.Message) -> None:
     effects(do.SavePayload(job.id, spec.env, spec.script))
     effects(do.Save(job))
     effects.reply(event.client, "submitted", job_id=job.id)
-    course.run_queue(state, effects, event.at)
+    course.consider(state, effects, job, event.at)
 
 
 def on_run(state: State, effects: Effects, event: on.Message) -> None:
@@ -118,7 +118,7 @@ def _new_job_with_client(
     role = Role("step" if kind == "run" else "allocation", job.id, step_id)
     state.own(event.client, role)
     effects(do.Save(job))
-    course.run_queue(state, effects, event.at)
+    course.consider(state, effects, job, event.at)
     if not isinstance(state.jobs[job.id].state, life.JobPending):
         return
     if spec.immediate is not None and spec.immediate <= _AT_ONCE:
@@ -135,7 +135,10 @@ def _new_job_with_client(
 
 
 def _run_in_job(state: State, effects: Effects, event: on.Message) -> None:
-    job_id, wanted = request.step(event.body, state.site, event.facts.extra)
+    job_id = request.job_of_step(event.body)
+    granted = None if job_id not in state.jobs else allocation_of(state.jobs[job_id])
+    allocated = 1 if granted is None else len(granted.shares)
+    wanted = request.step(event.body, state.site, event.facts.extra, allocated)
     job = _job_for_step(state, job_id, wanted)
     seats = state.seats[job_id]
     parent = state.steps.get((job_id, -1 if wanted.parent_step is None else wanted.parent_step))
@@ -178,11 +181,20 @@ def _job_for_step(state: State, job_id: int, wanted: StepRequest) -> Job:
         )
     if isinstance(job.state, life.JobPending):
         raise course.step_error(job_id, "Job is pending execution")
+    if isinstance(job.state, life.JobSuspended):
+        raise course.step_error(job_id, "Job is suspended")
     if not isinstance(job.state, life.JobRunning):
         raise course.step_error(job_id, "Job/step already completing or completed")
+    shares = state.seats[job_id].shares
+    if wanted.nodes > len(shares):
+        raise RequestError(f"Only allocated {len(shares)} nodes asked for {wanted.nodes}")
+    for each in wanted.gres or ():
+        if not any(own.name == each.name for share in shares for own in share.gres):
+            raise course.step_error(job_id, "Invalid generic resource (gres) specification")
     if not state.seats[job_id].can_ever_place(wanted):
         raise course.step_error(job_id, "More processors requested than permitted")
-    if job.spec.memory and wanted.memory > job.spec.memory:
+    memory = min((share.memory for share in shares), default=0)
+    if memory and wanted.memory > memory:
         raise course.step_error(job_id, "Memory required by task is not available")
     return job
 
@@ -225,21 +237,6 @@ def on_cancel(state: State, effects: Effects, event: on.Message) -> None:
     """scancel."""
     cancelled, errors = cancel.cancel(state, effects, event.body, event.at)
     effects.reply(event.client, "done", cancelled=cancelled, errors=errors)
-
-
-def on_unhold(state: State, effects: Effects, event: on.Message) -> None:
-    """scontrol release: the job takes its place in the queue, by its number."""
-    job = state.jobs.get(_number(event.body, "job_id"))
-    if job is None:
-        raise RequestError("Invalid job id specified")
-    if not isinstance(job.state, life.JobPending):
-        raise RequestError("Job is no longer pending execution")
-    if job.state.held:
-        job = state.put_job(life.advance_job(job, life.JobReleased()))
-        effects(do.Save(job))
-        state.queue.add(job.id)
-    effects.reply(event.client, "done", job_id=job.id)
-    course.run_queue(state, effects, event.at)
 
 
 def on_stop(state: State, effects: Effects, event: on.Message) -> None:
@@ -312,7 +309,7 @@ REQUESTS: Final[dict[str, Handler]] = {
     "wait": on_wait,
     "query": on_query,
     "cancel": on_cancel,
-    "unhold": on_unhold,
+    **control.REQUESTS,
     "stop": on_stop,
     "signal": on_signal,
     "terminate": on_terminate,
@@ -364,9 +361,19 @@ def on_started(state: State, effects: Effects, event: on.Started) -> None:
         return
     step = state.put_step(life.advance_step(step, life.StepReported(pid=event.pid, at=event.at)))
     _tell_started(state, effects, step)
-    if event.adopted and isinstance(step.state, life.StepCompleting):
-        # Told to end by a controller that may not have lived to say it.
-        effects(do.Terminate(step.key, course.stop_reason(state.jobs[step.job_id]), course.SIGTERM))
+    if event.adopted:
+        _repeat(state, effects, step)
+
+
+def _repeat(state: State, effects: Effects, step: Step) -> None:
+    """Tell an adopted step what a controller that was killed may not have lived to say."""
+    job = state.jobs[step.job_id]
+    if isinstance(step.state, life.StepCompleting):
+        effects(do.Terminate(step.key, course.stop_reason(job), course.SIGTERM))
+    elif isinstance(job.state, life.JobSuspended):
+        effects(do.Suspend(step.key))
+    elif isinstance(job.state, life.JobRunning):
+        effects(do.Resume(step.key))
 
 
 def _tell_started(state: State, effects: Effects, step: Step) -> None:
@@ -375,8 +382,14 @@ def _tell_started(state: State, effects: Effects, step: Step) -> None:
         "started",
         job_id=step.job_id,
         step_id=step.id,
-        node=state.node.name,
+        node=_nodes_of(step),
     )
+
+
+def _nodes_of(step: Step) -> str:
+    state = step.state
+    running = isinstance(state, (life.StepRunning, life.StepCompleting))
+    return hostlist.fold(list(state.place.nodes)) if running else ""  # type: ignore[union-attr]
 
 
 def on_exited(state: State, effects: Effects, event: on.Exited) -> None:
@@ -425,6 +438,8 @@ def on_due(state: State, effects: Effects, event: on.Due) -> None:
         signal = course.SIGTERM if job.spec.kind == "batch" else 0
         outcome = Outcome(word=life.TIMEOUT, signal=signal, reason="TimeLimit")
         course.decide(state, effects, job, outcome, event.at)
+    elif kind == "warning" and isinstance(job.state, life.JobRunning):
+        _warn(state, effects, job)
     elif kind == "patience" and isinstance(job.state, life.JobPending):
         course.withdraw(state, effects, job, _busy(job), event.at)
     elif kind == "patience":
@@ -432,6 +447,15 @@ def on_due(state: State, effects: Effects, event: on.Due) -> None:
         if step is not None and isinstance(step.state, life.StepPending):
             effects.error(state.dismiss(step.key), course.step_error(job_id, BUSY))
             course.stop_step(state, effects, step, "cancelled", event.at)
+
+
+def _warn(state: State, effects: Effects, job: Job) -> None:
+    """--signal: to the steps, or with B: to the batch script alone (sbatch(1))."""
+    wanted = job.spec.warning
+    assert wanted is not None
+    for step in state.steps_of(job.id):
+        if isinstance(step.state, life.StepRunning) and (step.id == BATCH_STEP) == wanted.batch:
+            effects(do.Signal(step.key, wanted.signal, wanted.batch))
 
 
 # -- restart ---------------------------------------------------------------------------------------
@@ -442,8 +466,10 @@ def on_restored(state: State, effects: Effects, event: on.Restored) -> None:
     is withdrawn; what runs is looked for."""
     state.next_job_id = event.next_job_id
     state.next_step_ids = dict(event.next_step_ids)
+    state.conditions = dict(event.conditions)
     for job in event.jobs:
         _restore_job(state, effects, job, event.at)
+    state.queue.fill([state.place_of(job) for job in event.jobs if _waits(state, job)])
     for step in event.steps:
         state.put_step(step)
         if isinstance(step.state, (life.StepRunning, life.StepCompleting)):
@@ -461,17 +487,21 @@ def _restore_job(state: State, effects: Effects, job: Job, at: float) -> None:
     state.put_job(job)
     granted = allocation_of(job)
     if granted is None:
-        if job.spec.kind == "batch":
-            state.queue.add(job.id)  # if it is held: passed over there
-        else:
+        if job.spec.kind != "batch":
             course.withdraw_quietly(state, effects, job, _revoked(job), at)
         return
-    state.seats[job.id] = Seats(granted.cpus)
-    state.resources.take_again(granted.cpus, granted.memory)
-    if isinstance(job.state, life.JobRunning):
-        course.arm_limit(effects, job)
+    state.seats[job.id] = Seats(granted.shares)
+    state.pool.take_again(job.spec, granted)
+    if isinstance(job.state, (life.JobRunning, life.JobSuspended)):
+        if isinstance(job.state, life.JobRunning):
+            course.arm_limit(state, effects, job)
         if job.spec.client_pid:
             effects(do.WatchOwner(job.id, job.spec.client_pid, job.submitted_at))
+
+
+def _waits(state: State, job: Job) -> bool:
+    now = state.jobs.get(job.id)
+    return now is not None and isinstance(now.state, life.JobPending) and not now.state.held
 
 
 # -- small change ----------------------------------------------------------------------------------
@@ -512,7 +542,7 @@ def _new_job(state: State, spec: JobSpec, at: float) -> Job:
     job = Job(id=state.new_job_id(), spec=spec, submitted_at=at, state=pending)
     state.put_job(job)
     if not spec.hold:
-        state.queue.add(job.id)
+        state.enqueue(job)
     return job
 
 
@@ -522,7 +552,7 @@ def _own_step(state: State, event: on.Message) -> Step | None:
 
 
 def _busy(job: Job) -> RequestError:
-    return RequestError(f"{request.REFUSED[job.spec.kind]}: {BUSY}")
+    return RequestError(f"{needs.REFUSED[job.spec.kind]}: {BUSY}")
 
 
 def _revoked(job: Job) -> RequestError:

@@ -1,8 +1,8 @@
 """What a client asks for, checked and completed: raw messages become JobSpec and StepRequest.
 
 Commands send options as strings, as typed; here is the only place that gives them a meaning, a
-default and a limit.  What the machine can never satisfy is refused now, in Slurm's words, so that
-no job waits for ever.  Facts of the machine and of the account come in as a ``Site``.
+default and a limit.  What nodes a job needs is in needs.py.  Facts of the machine and of the
+account come in as a ``Site``.
 
 A message is a program's work, not a person's: when its shape is wrong, the sentence says only that.
 """
@@ -10,10 +10,10 @@ A message is a program's work, not a person's: when its shape is wrong, the sent
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Final, cast, get_args
 
-from roadstead.core import environment, values
+from roadstead.core import environment, needs, values
 from roadstead.core.model import (
     ContainerRequest,
     EnvPolicy,
@@ -25,22 +25,15 @@ from roadstead.core.model import (
     Terminal,
     Writable,
 )
-from roadstead.core.schedule import Node, cpus_needed
+from roadstead.core.site import Site
 from roadstead.errors import EngineError, RequestError, UsageError
 
-PARTITION = "local"
 BATCH_OUTPUT = "slurm-%j.out"
 _IMMEDIATELY = 1  # srun(1): --immediate without a value
 
 _LONGEST_KEY = 64
-_MOST_TASKS = 512  # slurm.conf(5), MaxTasksPerNode; without --overcommit CPUs are the limit
 
 Message = Mapping[str, Any]
-REFUSED = {
-    "run": "Unable to allocate resources",
-    "batch": "Batch job submission failed",
-    "alloc": "Job submit/allocate failed",
-}
 _CONTAINER_DETAILS = (
     "container-id",
     "container-writable",
@@ -59,15 +52,6 @@ _ASKED = ("ntasks", "cpus-per-task", "ntasks-per-node", "mem", "mem-per-cpu", "w
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """What a request is judged by.  ``login``: the variables that a login would set."""
-
-    node: Node
-    uid: int
-    login: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
     """What the controller found out about a message: its group's name, the oci.conf in force, and
     the process that sent it."""
@@ -80,7 +64,6 @@ class Extra:
 def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
     """The job that a ``run``, ``submit`` or ``allocate`` message asks for."""
     options = _options(message)
-    ntasks, per_task = _tasks(options), _cpus_per_task(options)
     cwd = _text(message, "cwd")
     argv = _argv(message)
     if kind == "run":
@@ -94,20 +77,14 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         group=extra.group,
         cwd=_directory(options, cwd),
         submit_dir=cwd,
+        submit_host=site.host,
         argv=argv,
         script=_script(message) if kind == "batch" else "",
         env=_environment(kind, message, options, site),
         umask=_number(message, "umask"),
-        ntasks=ntasks,
-        cpus_per_task=per_task,
-        time_limit=_time(options),
-        partition=_partition(kind, options),
         container=_container(options, cwd),
         stdio=_stdio(kind, options),
         terminal=_terminal(message),
-        hold="hold" in options,
-        exclusive="exclusive" in options,
-        overcommit="overcommit" in options,
         immediate=_immediate(options),
         kill_on_bad_exit=_kill_on_bad_exit(kind, options),
         wait=_wait(kind, options),
@@ -116,8 +93,10 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         oci_conf=extra.oci_conf,
         client_pid=0 if kind == "batch" else extra.client_pid,
         key=_key(message),
+        **needs.of_job(kind, options, site),
     )
-    return _fitted(spec, options, site.node)
+    needs.check(kind, spec, site)
+    return spec
 
 
 def is_for_step(message: Message) -> bool:
@@ -125,26 +104,32 @@ def is_for_step(message: Message) -> bool:
     return bool(_options(message).get("jobid"))
 
 
-def step(message: Message, site: Site, extra: Extra) -> tuple[int, StepRequest]:
-    """The job id and the step that a ``run`` message inside an allocation asks for."""
+def job_of_step(message: Message) -> int:
+    """The job that a ``run`` message inside an allocation names."""
+    return values.count(_options(message).get("jobid", ""), "--jobid")
+
+
+def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> StepRequest:
+    """The step that a ``run`` message inside an allocation of so many nodes asks for."""
     options = _options(message)
-    job_id = values.count(options.get("jobid", ""), "--jobid")
+    job_id = job_of_step(message)
     argv = _argv(message)
     cwd = _text(message, "cwd")
-    least, _ = values.node_count(options.get("nodes", "1"))
-    if least > 1:
-        raise RequestError(f"Only allocated 1 nodes asked for {least}")
+    nodes = values.node_count(options["nodes"])[0] if "nodes" in options else 0
     _mpi(options)
     inside = message.get("in_job") == job_id
-    return job_id, StepRequest(
+    return StepRequest(
         name=options.get("job-name") or _base_name(argv[0]),
         argv=argv,
         cwd=_directory(options, cwd),
         env=_environment("run", message, options, site),
         umask=_number(message, "umask"),
-        ntasks=_tasks(options),
-        cpus_per_task=_cpus_per_task(options),
+        ntasks=needs.tasks(options, nodes or allocated),
+        cpus_per_task=needs.cpus_per_task(options),
+        ntasks_per_node=_per_node(options),
+        nodes=nodes,
         memory=_step_memory(options),
+        gres=needs.gres(options["gres"], "--gres") if "gres" in options else None,
         # 22.05: --cpus-per-task implies --exact (srun(1)).
         exact=bool({"exact", "exclusive", "cpus-per-task"} & options.keys()),
         overlap="overlap" in options,
@@ -173,7 +158,7 @@ def main_step(spec: JobSpec, env: dict[str, str]) -> StepRequest:
         umask=spec.umask,
         ntasks=1 if spec.kind == "batch" else spec.ntasks,
         cpus_per_task=spec.cpus_per_task,
-        memory=spec.memory,
+        ntasks_per_node=spec.ntasks_per_node,
         overlap=spec.kind == "batch",
         overcommit=spec.overcommit,
         time_limit=spec.time_limit,
@@ -188,52 +173,6 @@ def main_step(spec: JobSpec, env: dict[str, str]) -> StepRequest:
 
 
 # -- the job -----------------------------------------------------------------------------------
-
-
-def _fitted(spec: JobSpec, options: Mapping[str, str], node: Node) -> JobSpec:
-    """The specification with its memory; refused if the node can never satisfy it."""
-    refused = REFUSED[spec.kind]
-    cpus = cpus_needed(spec, node)
-    memory = _job_memory(options, cpus, node)
-    least, _ = values.node_count(options.get("nodes", "1"))
-    if "ntasks" in options:
-        least = min(least, spec.ntasks)  # srun(1), --nodes: never more nodes than tasks
-    if least != 1:
-        raise RequestError(
-            f"{refused}: Node count specification invalid", hint="the local engine has one node"
-        )
-    per_node = options.get("ntasks-per-node")
-    if cpus > len(node.cpus) or (per_node is not None and spec.ntasks > int(per_node)):
-        raise RequestError(
-            f"{refused}: More processors requested than permitted",
-            hint=f"{node.name} has {len(node.cpus)} CPUs; --overcommit puts several tasks on one",
-        )
-    if memory > node.memory:
-        raise RequestError(
-            f"{refused}: Requested node configuration is not available",
-            hint=f"Memory specification can not be satisfied: {node.name} has {node.memory} MiB",
-        )
-    return replace(spec, memory=memory)
-
-
-def _job_memory(options: Mapping[str, str], cpus: int, node: Node) -> int:
-    if "mem" in options and "mem-per-cpu" in options:
-        raise RequestError("--mem and --mem-per-cpu are mutually exclusive", hint="leave one out")
-    if "mem-per-cpu" in options:
-        return values.memory(options["mem-per-cpu"], "--mem-per-cpu") * cpus
-    if "mem" in options:
-        return values.memory(options["mem"]) or node.memory  # srun(1): 0 is all of the node's
-    return 0
-
-
-def _partition(kind: JobKind, options: Mapping[str, str]) -> str:
-    for name in options.get("partition", PARTITION).split(","):
-        if name != PARTITION:
-            raise RequestError(
-                f"{REFUSED[kind]}: invalid partition specified: {name}",
-                hint=f"the local engine has one, {PARTITION}",
-            )
-    return PARTITION
 
 
 def _default_name(kind: JobKind, argv: tuple[str, ...]) -> str:
@@ -253,18 +192,9 @@ def _script(message: Message) -> str:
 # -- jobs and steps ----------------------------------------------------------------------------
 
 
-def _tasks(options: Mapping[str, str]) -> int:
-    per_node = options.get("ntasks-per-node")
-    number = 1 if per_node is None else values.count(per_node, "--ntasks-per-node")
-    if "ntasks" in options:
-        number = values.count(options["ntasks"], "--ntasks")
-    if "overcommit" in options and number > _MOST_TASKS:
-        raise RequestError(f"--ntasks={number}: a node runs at most {_MOST_TASKS} tasks")
-    return number
-
-
-def _cpus_per_task(options: Mapping[str, str]) -> int:
-    return values.count(options.get("cpus-per-task", "1"), "--cpus-per-task")
+def _per_node(options: Mapping[str, str]) -> int:
+    value = options.get("ntasks-per-node")
+    return 0 if value is None else values.count(value, "--ntasks-per-node")
 
 
 def _step_memory(options: Mapping[str, str]) -> int:
@@ -272,6 +202,7 @@ def _step_memory(options: Mapping[str, str]) -> int:
 
 
 def _time(options: Mapping[str, str]) -> int | None:
+    """A step's own limit."""
     return values.time_limit(options["time"]) if "time" in options else None
 
 

@@ -1,206 +1,276 @@
-"""Who starts now, and on which CPUs: jobs on the node, steps in their job.
+"""Who starts now: in the order of the queue, and behind who must wait, whoever delays nobody.
 
-Jobs are served first come, first served, strictly: while the oldest one does not fit, none behind
-it starts.  A job owns its CPUs and reserves its memory until its last step has gone.  Finding out
-who starts costs as much as there are starts: the queue is a heap, and a job that left the queue by
-another way is skipped when it comes up.
+A job that does not fit gets a reservation: the earliest time at which, by the time limits of what
+runs and by the reservations before it, it fits.  A job further behind starts now if it fits until
+its own time limit beside what runs and what is reserved (conservative backfill).  So a reservation
+never moves to a later time because of somebody behind it, and the first in the queue starts at its
+reservation or earlier.
 
-A step has all CPUs of its job, or with --exact as many as its tasks need, and nobody beside it may
-run on them unless one of the two says --overlap; a step that finds them taken waits for its turn.
-A step that was started from inside another one may use what that one has: ``srun srun`` in a job
-of one CPU would wait for itself otherwise (it does, in Slurm 22.05).  So steps wait in one line for
-each step that they were started from, and lines do not wait for each other.
+Who has no time limit may run for ever.  What it uses is taken to be free again at ``_HORIZON``,
+and who wants to start without a limit is taken to stay longer than that: otherwise those without a
+limit could go on overtaking one that waits for all of a node.
+
+A turn costs what it looks at: nothing when no CPU is free, else the first ``depth`` of the queue.
+Plans are made anew each time; nothing of them is kept.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-from roadstead.core.lifecycle import Place
-from roadstead.core.model import JobSpec, StepRequest
+from roadstead.core.model import Allocation, JobSpec, Share
+from roadstead.core.placement import Free, GresKey, Slot, fit, subtract
+from roadstead.core.pool import Pool
+from roadstead.core.site import NodeCondition, Partition, Site
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """The machine: what there is to be given out, and what sinfo and scontrol tell of it."""
-
-    name: str
-    cpus: tuple[int, ...]
-    memory: int
-    boot_time: float = 0.0
-    os: str = ""
-    arch: str = ""
-    version: str = ""
-    sockets: int = 1
-    cores_per_socket: int = 1
-    threads_per_core: int = 1
+_YEAR: Final = 365 * 86400.0
+_HORIZON: Final = _YEAR
+_FOR_EVER: Final = 2 * _YEAR
+_RESERVATIONS: Final = 16  # so many jobs that wait are protected at a time
+_MOMENT: Final = 1.0  # who is past its time limit ends "soon"
 
 
-def cpus_needed(spec: JobSpec, node: Node) -> int:
-    """How many CPUs a job takes.  With --overcommit, as many as a single task (sbatch(1))."""
-    if spec.exclusive:
-        return len(node.cpus)
-    return spec.cpus_per_task * (1 if spec.overcommit else spec.ntasks)
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A job that starts now, with what has been taken for it."""
+
+    job_id: int
+    partition: str
+    shares: tuple[Share, ...]
 
 
-class Resources:
-    """What of the node is free."""
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Nodes that a waiting job will have from ``start`` on, until ``end`` if it takes that long."""
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.memory = node.memory
-        self._cpus = set(node.cpus)
-
-    @property
-    def cpus(self) -> tuple[int, ...]:
-        return tuple(sorted(self._cpus))
-
-    @property
-    def cpu_count(self) -> int:
-        return len(self._cpus)
-
-    def fits(self, spec: JobSpec) -> bool:
-        return cpus_needed(spec, self.node) <= len(self._cpus) and spec.memory <= self.memory
-
-    def take(self, spec: JobSpec) -> tuple[int, ...]:
-        """CPUs for a job that fits: the lowest numbers."""
-        cpus = tuple(heapq.nsmallest(cpus_needed(spec, self.node), self._cpus))
-        self.take_again(cpus, spec.memory)
-        return cpus
-
-    def take_again(self, cpus: Iterable[int], memory: int) -> None:
-        """Note what a job has that was started by the controller before this one."""
-        self._cpus.difference_update(cpus)
-        self.memory -= memory
-
-    def give_back(self, cpus: Iterable[int], memory: int) -> None:
-        # The node may have fewer CPUs now than when the job started.
-        self._cpus.update(set(cpus) & set(self.node.cpus))
-        self.memory += memory
+    job_id: int
+    start: float
+    end: float
+    spec: JobSpec
+    slots: tuple[Slot, ...]
 
 
-class Queue:
-    """Ids of waiting jobs, lowest first."""
+@dataclass(slots=True)
+class Plan:
+    """What a turn of the scheduler comes to."""
 
-    def __init__(self) -> None:
-        self._heap: list[int] = []
-
-    def add(self, job_id: int) -> None:
-        heapq.heappush(self._heap, job_id)
-
-    def head(self, waits: Callable[[int], bool]) -> int | None:
-        """The first job that still ``waits``; forgets those before it that do not."""
-        while self._heap and not waits(self._heap[0]):
-            heapq.heappop(self._heap)
-        return self._heap[0] if self._heap else None
-
-    def pop(self) -> int:
-        return heapq.heappop(self._heap)
+    starts: list[Start] = field(default_factory=list)
+    reservations: list[Reservation] = field(default_factory=list)
 
 
-def starts(
-    queue: Queue, resources: Resources, spec_of: Callable[[int], JobSpec | None]
-) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """The jobs that start now, each with its CPUs, which are taken from ``resources``.
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A job that runs: what it has, and when its time is up."""
 
-    ``spec_of`` gives the specification of a job that waits, None for one that no longer does.
-    """
-    while True:
-        job_id = queue.head(lambda number: spec_of(number) is not None)
-        spec = None if job_id is None else spec_of(job_id)
-        if job_id is None or spec is None or not resources.fits(spec):
-            return
-        queue.pop()
-        yield job_id, resources.take(spec)
+    spec: JobSpec
+    allocation: Allocation
 
 
-class Seats:
-    """The CPUs of one job, and which of its steps claim them."""
+def plan(
+    waiting: Iterable[tuple[int, JobSpec]],
+    running: Iterable[Holding],
+    pool: Pool,
+    site: Site,
+    conditions: Mapping[str, NodeCondition],
+    now: float,
+) -> Plan:
+    """The jobs that start now, out of ``waiting`` in its order; what they get leaves ``pool``."""
+    made = Plan()
+    outlook = Outlook(running, pool, now)
+    hopeless: set[object] = set()
+    for job_id, spec in waiting:
+        if not pool.has_cpu:
+            break
+        shape = _shape(spec)
+        if shape in hopeless:
+            continue
+        start = _start(job_id, spec, outlook, site, conditions)
+        if start is not None:
+            made.starts.append(start)
+            continue
+        hopeless.add(shape)
+        if not site.backfill:
+            break
+        if len(made.reservations) < _RESERVATIONS:
+            reserved = _reserve(job_id, spec, outlook, site, conditions)
+            if reserved is not None:
+                made.reservations.append(reserved)
+                outlook.reservations.append(reserved)
+    return made
 
-    def __init__(self, cpus: tuple[int, ...]) -> None:
-        self.cpus = cpus
-        self._claims: dict[int, set[int]] = {}  # CPU → steps
-        self._places: dict[int, Place] = {}  # step → its place
-        self._parents: dict[int, int | None] = {}
-        self._waiting: dict[int | None, dict[int, StepRequest]] = {}
 
-    def can_ever_place(self, request: StepRequest) -> bool:
-        """Whether the step fits the job at all."""
-        return _needed(request) <= len(self.cpus)
+def partitions_of(spec: JobSpec, site: Site) -> list[Partition]:
+    """The partitions that a job may start in, its first choice first."""
+    found = [site.partition(name) for name in spec.partition.split(",")]
+    return [each for each in found if each is not None and each.starts_jobs]
 
-    def place(self, step_id: int, request: StepRequest) -> Place | None:
-        """CPUs for the step now, or None while others claim them."""
-        place = self._find(request)
-        if place is not None:
-            self.seat(step_id, request, place)
-        return place
 
-    def seat(self, step_id: int, request: StepRequest, place: Place) -> None:
-        """Note that a step has ``place``."""
-        self._places[step_id] = place
-        self._parents[step_id] = request.parent_step
-        if place.claimed:
-            for cpu in place.cpus:
-                self._claims.setdefault(cpu, set()).add(step_id)
+def usable(partition: Partition, conditions: Mapping[str, NodeCondition]) -> list[str]:
+    """The partition's nodes that take new jobs."""
+    return [name for name in partition.nodes if conditions.get(name, _UP).word == "UP"]
 
-    def leave(self, step_id: int) -> None:
-        """The step has gone, from its CPUs or from its line."""
-        place = self._places.pop(step_id, None)
-        parent = self._parents.pop(step_id, None)
-        if place is not None and place.claimed:
-            for cpu in place.cpus:
-                self._claims[cpu].discard(step_id)
-        line = self._waiting.get(parent)
-        if line is not None:
-            line.pop(step_id, None)
-            if not line:
-                del self._waiting[parent]
 
-    def wait(self, step_id: int, request: StepRequest) -> None:
-        """Put the step at the end of its line."""
-        self._parents[step_id] = request.parent_step
-        self._waiting.setdefault(request.parent_step, {})[step_id] = request
+def in_partition(spec: JobSpec, partition: Partition) -> JobSpec:
+    """The job as it is in a partition whose jobs share no node (OverSubscribe=EXCLUSIVE)."""
+    if not partition.exclusive or spec.exclusive:
+        return spec
+    return replace(spec, exclusive=True)
 
-    def has_line(self, request: StepRequest) -> bool:
-        """Whether others wait already where this step would."""
-        return request.parent_step in self._waiting
 
-    def next(self) -> tuple[int, Place] | None:
-        """The next waiting step that finds its CPUs, seated."""
-        for line in self._waiting.values():
-            step_id, request = next(iter(line.items()))
-            place = self._find(request)
-            if place is not None:
-                self.leave(step_id)
-                self.seat(step_id, request, place)
-                return step_id, place
-        return None
+_UP: Final = NodeCondition()
 
-    def _find(self, request: StepRequest) -> Place | None:
-        needed = _needed(request)
-        parent = self._places.get(-1 if request.parent_step is None else request.parent_step)
-        pool = self.cpus
-        if parent is not None and parent.claimed and needed <= len(parent.cpus):
-            pool = parent.cpus
-        if request.overlap or request.interactive:
-            return Place(cpus=pool[:needed] if request.exact else pool, claimed=False)
-        ancestors = self._ancestors(request)
-        free = tuple(cpu for cpu in pool if self._claims.get(cpu, set()) <= ancestors)
-        wanted = needed if request.exact else len(pool)
-        if len(free) < wanted:
-            return None
-        return Place(cpus=free[:wanted], claimed=True)
 
-    def _ancestors(self, request: StepRequest) -> set[int]:
-        found: set[int] = set()
-        step_id = request.parent_step
-        while step_id is not None and step_id not in found:
-            found.add(step_id)
-            step_id = self._parents.get(step_id)
+class Outlook:
+    """What will be free when, as far as time limits tell."""
+
+    def __init__(self, running: Iterable[Holding], pool: Pool, now: float) -> None:
+        self.pool = pool
+        self.now = now
+        self.reservations: list[Reservation] = []
+        self._releases: list[tuple[float, Holding]] = []
+        for each in running:
+            self._add(each)
+        self._levels: dict[tuple[str, float], Free] = {}
+
+    def _add(self, holding: Holding) -> None:
+        end = holding.allocation.ends_at
+        at = self.now + _HORIZON if end is None else max(end, self.now + _MOMENT)
+        self._releases.append((at, holding))
+
+    def start(self, job_id: int, spec: JobSpec, slots: Sequence[Slot]) -> tuple[Share, ...]:
+        """Take what the job needs now."""
+        shares = self.pool.take(spec, slots)
+        end = None if spec.time_limit is None else self.now + spec.time_limit
+        granted = Allocation(job_id=job_id, shares=shares, started_at=self.now, ends_at=end)
+        self._add(Holding(spec, granted))
+        self._levels.clear()
+        return shares
+
+    def times(self) -> list[float]:
+        """When something becomes free: the only times at which a job can fit that did not."""
+        ends = [at for at, _ in self._releases]
+        return sorted({*ends, *[each.end for each in self.reservations]})
+
+    def frees(self, names: Sequence[str], start: float, end: float) -> list[Free]:
+        """What of the nodes is free all the time from ``start`` to ``end``."""
+        during = [each for each in self.reservations if each.start < end and each.end > start]
+        instants = {start, *[each.start for each in during if each.start > start]}
+        found = []
+        for name in names:
+            low: Free | None = None
+            for at in instants:
+                level = self._level(name, at)
+                for each in during:
+                    if each.start <= at < each.end:
+                        level = _copy(level)
+                        subtract([level], each.spec, each.slots)
+                low = _copy(level) if low is None else _lower(low, level)
+            if low is not None:
+                found.append(low)
         return found
 
+    def _level(self, name: str, at: float) -> Free:
+        """The node at a time, before reservations."""
+        known = self._levels.get((name, at))
+        if known is None:
+            known = self.pool.nodes[name].free()
+            for when, holding in self._releases:
+                if when <= at:
+                    _release(known, name, holding.allocation)
+            self._levels[name, at] = known
+        return known
 
-def _needed(request: StepRequest) -> int:
-    return request.cpus_per_task * (1 if request.overcommit else request.ntasks)
+    def has_licenses(self, spec: JobSpec, start: float, end: float) -> bool:
+        """Whether the job's licences are free all that time."""
+        for wanted in spec.licenses:
+            free = self.pool.licenses.get(wanted.name, 0)
+            free += sum(
+                _licenses(holding.spec, wanted.name)
+                for when, holding in self._releases
+                if when <= start
+            )
+            free -= sum(
+                _licenses(each.spec, wanted.name)
+                for each in self.reservations
+                if each.start < end and each.end > start
+            )
+            if free < wanted.count:
+                return False
+        return True
+
+
+def _licenses(spec: JobSpec, name: str) -> int:
+    return sum([each.count for each in spec.licenses if each.name == name])
+
+
+def _copy(free: Free) -> Free:
+    return Free(free.node, free.cpus, free.memory, dict(free.gres))
+
+
+def _lower(one: Free, other: Free) -> Free:
+    units: dict[GresKey, int] = {
+        key: min(number, other.gres.get(key, 0)) for key, number in one.gres.items()
+    }
+    return Free(one.node, min(one.cpus, other.cpus), min(one.memory, other.memory), units)
+
+
+def _release(free: Free, name: str, allocation: Allocation) -> None:
+    for share in allocation.shares:
+        if share.node == name:
+            free.cpus += len(share.cpus)
+            free.memory += share.memory
+            for each in share.gres:
+                key = (each.name, each.type)
+                free.gres[key] = free.gres.get(key, 0) + each.count
+
+
+def _start(
+    job_id: int,
+    spec: JobSpec,
+    outlook: Outlook,
+    site: Site,
+    conditions: Mapping[str, NodeCondition],
+) -> Start | None:
+    now = outlook.now
+    end = now + (_FOR_EVER if spec.time_limit is None else spec.time_limit)
+    if not outlook.has_licenses(spec, now, end):
+        return None
+    for partition in partitions_of(spec, site):
+        wanted = in_partition(spec, partition)
+        slots = fit(wanted, outlook.frees(usable(partition, conditions), now, end))
+        if slots is not None:
+            return Start(job_id, partition.name, outlook.start(job_id, wanted, slots))
+    return None
+
+
+def _reserve(
+    job_id: int,
+    spec: JobSpec,
+    outlook: Outlook,
+    site: Site,
+    conditions: Mapping[str, NodeCondition],
+) -> Reservation | None:
+    """The earliest time that the job fits; None for one that waits for more than time."""
+    length = _FOR_EVER if spec.time_limit is None else spec.time_limit
+    choices = [
+        (in_partition(spec, each), usable(each, conditions)) for each in partitions_of(spec, site)
+    ]
+    for at in outlook.times():
+        if not outlook.has_licenses(spec, at, at + length):
+            continue
+        for wanted, names in choices:
+            slots = fit(wanted, outlook.frees(names, at, at + length))
+            if slots is not None:
+                return Reservation(job_id, at, at + length, wanted, tuple(slots))
+    return None
+
+
+def _shape(spec: JobSpec) -> object:
+    """What makes two jobs the same to the scheduler: if one cannot start, neither can the other."""
+    return (
+        spec.partition, spec.ntasks, spec.cpus_per_task, spec.ntasks_per_node, spec.nodes,
+        spec.max_nodes, spec.memory, spec.memory_per_cpu, spec.gres, spec.licenses, spec.features,
+        spec.nodelist, spec.exclude, spec.time_limit, spec.exclusive, spec.overcommit,
+    )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from roadstead.core import queue
 from roadstead.core.events import Client
 from roadstead.core.lifecycle import (
     FINAL,
@@ -17,12 +18,15 @@ from roadstead.core.lifecycle import (
     JobCompleting,
     JobPending,
     JobRunning,
+    JobSuspended,
     Step,
     StepKey,
 )
-from roadstead.core.model import Allocation, JobSpec
-from roadstead.core.request import Site
-from roadstead.core.schedule import Node, Queue, Resources, Seats
+from roadstead.core.model import Allocation
+from roadstead.core.pool import Pool
+from roadstead.core.queue import Queue
+from roadstead.core.seats import Seats
+from roadstead.core.site import NodeCondition, Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,8 @@ class Settings:
     runtime: str
     version: str = ""
     kill_wait: float = 30.0
+    over_time: float = 0.0
+    min_job_age: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,9 @@ class State:
         self.steps: dict[StepKey, Step] = {}
         self.seats: dict[int, Seats] = {}
         self.queue = Queue()
-        self.resources = Resources(site.node)
+        self.pool = Pool(site.nodes, site.licenses)
+        self.conditions: dict[str, NodeCondition] = {}
+        self.holding: dict[int, None] = {}  # jobs with an allocation
         self.roles: dict[Client, Role] = {}
         self.owners: dict[StepKey, Client] = {}  # of a step; of an allocation under (job, -1)
         self.watchers: dict[StepKey, list[Client]] = {}
@@ -68,10 +76,6 @@ class State:
         self.next_step_ids: dict[int, int] = {}
         self.stopping: list[Client] | None = None
         self._live: dict[int, dict[int, None]] = {}
-
-    @property
-    def node(self) -> Node:
-        return self.site.node
 
     # -- jobs and steps -------------------------------------------------------------------------
 
@@ -83,8 +87,13 @@ class State:
             self.next_step_ids.pop(job.id, None)
             self.environments.pop(job.id, None)
             self.keys.pop(job.spec.key, None)
+            self.holding.pop(job.id, None)
             return job
         self.jobs[job.id] = job
+        if isinstance(job.state, JobPending):
+            self.holding.pop(job.id, None)
+        else:
+            self.holding[job.id] = None
         if job.spec.key:
             self.keys[job.spec.key] = job.id
         return job
@@ -117,15 +126,18 @@ class State:
         self.next_step_ids[job_id] = number + 1
         return number
 
-    def waiting_spec(self, job_id: int) -> JobSpec | None:
-        """The specification of a job that may start, None for one that may not (any more)."""
-        job = self.jobs.get(job_id)
-        if job is None or not isinstance(job.state, JobPending) or job.state.held:
-            return None
-        return job.spec
+    # -- the queue ------------------------------------------------------------------------------
 
-    def first_in_line(self) -> int | None:
-        return self.queue.head(lambda job_id: self.waiting_spec(job_id) is not None)
+    def enqueue(self, job: Job) -> None:
+        """Put a job that may start in its place; ``put_job`` does not."""
+        self.queue.remove(job.id)
+        self.queue.add(self.place_of(job))
+
+    def place_of(self, job: Job) -> queue.Key:
+        return queue.key(job.id, job.spec, job.submitted_at, self.site)
+
+    def condition(self, node: str) -> NodeCondition:
+        return self.conditions.get(node, NodeCondition())
 
     # -- clients --------------------------------------------------------------------------------
 
@@ -168,6 +180,7 @@ class State:
 
 
 def allocation_of(job: Job) -> Allocation | None:
-    """What the job has of the node now."""
+    """What the job has of the nodes now."""
     state = job.state
-    return state.allocation if isinstance(state, (JobRunning, JobCompleting)) else None
+    running = isinstance(state, (JobRunning, JobSuspended, JobCompleting))
+    return state.allocation if running else None  # type: ignore[union-attr]

@@ -6,14 +6,16 @@ memory is MiB, states and reasons are Slurm's words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from roadstead.core import environment, filenames, request
+from roadstead.core import environment, filenames, hostlist, queue, schedule, values
 from roadstead.core import lifecycle as life
 from roadstead.core.events import Facts
 from roadstead.core.lifecycle import Job, Outcome, Step
-from roadstead.core.schedule import cpus_needed
+from roadstead.core.model import Gres, JobSpec, Share
+from roadstead.core.site import Node, Partition
 from roadstead.core.state import State
 from roadstead.errors import EngineError
 
@@ -26,32 +28,33 @@ def answer(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> V
         raise EngineError("malformed request: job_id")
     match query.get("what"):
         case "jobs":
-            return {"now": at, "jobs": list(_jobs(state, query, facts))}
+            return {"now": at, "jobs": list(_jobs(state, query, facts, at))}
         case "steps":
             return {"now": at, "steps": list(_steps(state, query))}
         case "nodes":
-            return {"now": at, "nodes": [node(state, facts)]}
+            return {"now": at, "nodes": [node(state, each, facts) for each in state.site.nodes]}
         case "partitions":
-            return {"now": at, "partitions": [partition(state)]}
+            found = [partition(state, each) for each in state.site.partitions]
+            return {"now": at, "partitions": found}
         case "config":
             return {"now": at, "config": config(state)}
         case what:
             raise EngineError(f"malformed request: what={what}")
 
 
-def _jobs(state: State, query: Mapping[str, Any], facts: Facts) -> Iterator[View]:
+def _jobs(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> Iterator[View]:
     wanted = query.get("job_id")
     if wanted is not None:
         found = [state.jobs[wanted]] if wanted in state.jobs else facts.ended_jobs
         for each in found:
             script = {} if facts.script is None else {"script": facts.script}
-            yield job(state, each) | script
+            yield job(state, each, at) | script
         return
     if query.get("all"):
         for each in facts.ended_jobs:
-            yield job(state, each)
+            yield job(state, each, at)
     for each in state.jobs.values():
-        yield job(state, each)
+        yield job(state, each, at)
 
 
 def _steps(state: State, query: Mapping[str, Any]) -> Iterator[View]:
@@ -60,11 +63,13 @@ def _steps(state: State, query: Mapping[str, Any]) -> Iterator[View]:
         yield step(state, each)
 
 
-def job(state: State, job: Job) -> View:
+def job(state: State, job: Job, at: float) -> View:
     """A job, as scontrol show job needs it."""
     spec = job.spec
     granted = _allocation(job)
     outcome = _outcome(job)
+    held = isinstance(job.state, life.JobPending) and job.state.held
+    shares = () if granted is None else granted.shares
     return {
         "job_id": job.id,
         "name": spec.name,
@@ -72,20 +77,31 @@ def job(state: State, job: Job) -> View:
         "uid": spec.uid,
         "gid": spec.gid,
         "group": spec.group,
-        "partition": spec.partition,
+        "partition": spec.partition if granted is None else granted.partition or spec.partition,
         "state": job.state.word.value,
         "reason": reason(state, job),
         "submit_time": job.submitted_at,
         "start_time": None if granted is None else granted.started_at,
         "end_time": _end_time(job),
+        "suspend_time": job.state.at if isinstance(job.state, life.JobSuspended) else None,
+        "suspended": _suspended(job, at),
         "time_limit": spec.time_limit,
-        "node": "" if granted is None else granted.node,
-        "cpus": cpus_needed(spec, state.node) if granted is None else len(granted.cpus),
-        "cpu_ids": [] if granted is None else list(granted.cpus),
+        "node": hostlist.fold([share.node for share in shares]),
+        "batch_host": shares[0].node if shares and spec.kind == "batch" else "",
+        "cpus": _cpus_wanted(state, spec) if granted is None else granted.cpu_count,
+        "cpu_ids": [] if granted is None else list(granted.shares[0].cpus),
+        "shares": [_share(share) for share in shares],
         "ntasks": spec.ntasks,
         "cpus_per_task": spec.cpus_per_task,
-        "nodes": 1,
+        "ntasks_per_node": spec.ntasks_per_node,
+        "nodes": spec.nodes if granted is None else len(shares),
         "memory": spec.memory,
+        "memory_per_cpu": spec.memory_per_cpu,
+        "gres": _gres(spec.gres),
+        "licenses": _gres(spec.licenses),
+        "features": "&".join(spec.features),
+        "nodelist": ",".join(spec.nodelist),
+        "exclude": ",".join(spec.exclude),
         "command": _command(job),
         "work_dir": spec.cwd,
         "stdin": _file(state, job, spec.stdio.input or "none"),
@@ -95,10 +111,46 @@ def job(state: State, job: Job) -> View:
         "container_id": "" if spec.container is None else spec.container.id,
         "exit_code": outcome.code,
         "exit_signal": outcome.signal,
-        "priority": 0 if isinstance(job.state, life.JobPending) and job.state.held else 1,
+        "priority": 0 if held else queue.priority(spec, job.submitted_at, state.site, at),
+        "nice": spec.nice,
+        "requeue": spec.requeue,
+        "restarts": job.restarts,
         "comment": spec.comment,
         "batch": spec.kind == "batch",
     }
+
+
+def _share(share: Share) -> View:
+    return {
+        "node": share.node,
+        "cpus": list(share.cpus),
+        "memory": share.memory,
+        "gres": _gres(share.gres, indexes=True),
+    }
+
+
+def _gres(found: Iterable[Gres], *, indexes: bool = False) -> str:
+    """As Slurm writes them: ``gpu:a100:2``, with the units of an allocation ``(IDX:0-1)``."""
+    words = []
+    for each in found:
+        kind = f":{each.type}" if each.type else ""
+        units = f"(IDX:{','.join(map(str, each.indexes))})" if indexes and each.indexes else ""
+        words.append(f"{each.name}{kind}:{each.count}{units}")
+    return ",".join(words)
+
+
+def _cpus_wanted(state: State, spec: JobSpec) -> int:
+    if spec.exclusive:
+        return min(len(node.cpus) for node in state.site.nodes) * spec.nodes
+    return spec.cpus_per_task * (spec.nodes if spec.overcommit else spec.ntasks)
+
+
+def _suspended(job: Job, at: float) -> float:
+    """Seconds that the job has stood still."""
+    if isinstance(job.state, life.JobSuspended):
+        return life.paused(job.state, at).suspended
+    granted = _allocation(job)
+    return 0.0 if granted is None else float(granted.suspended)
 
 
 def reason(state: State, job: Job) -> str:
@@ -108,7 +160,15 @@ def reason(state: State, job: Job) -> str:
         return _outcome(job).reason
     if job.state.held:
         return "JobHeldUser"
-    return "Resources" if state.first_in_line() == job.id else "Priority"
+    partitions = schedule.partitions_of(job.spec, state.site)
+    if not partitions:
+        return "PartitionDown"
+    if not any(schedule.usable(each, state.conditions) for each in partitions):
+        missing = [name for each in partitions for name in each.nodes]
+        return f"ReqNodeNotAvail, UnavailableNodes:{hostlist.fold(missing)}"
+    if state.queue.head != job.id:
+        return "Priority"
+    return "Resources" if state.pool.has_licenses(job.spec) else "Licenses"
 
 
 def step(state: State, step: Step) -> View:
@@ -116,6 +176,7 @@ def step(state: State, step: Step) -> View:
     spec = state.jobs[step.job_id].spec
     running = isinstance(step.state, (life.StepRunning, life.StepCompleting))
     wanted = step.request
+    shares = step.state.place.shares if running else ()  # type: ignore[union-attr]
     return {
         "job_id": step.job_id,
         "step_id": step.id,
@@ -126,9 +187,10 @@ def step(state: State, step: Step) -> View:
         "partition": spec.partition,
         "start_time": step.state.started_at if running else None,  # type: ignore[union-attr]
         "time_limit": wanted.time_limit,
-        "node": state.node.name,
+        "node": hostlist.fold([share.node for share in shares]),
+        "nodes": len(shares),
         "ntasks": wanted.ntasks,
-        "cpus": len(step.state.place.cpus) if running else 0,  # type: ignore[union-attr]
+        "cpus": sum([len(share.cpus) for share in shares]),
         "container": "" if wanted.container is None else wanted.container.bundle,
         "container_id": "" if wanted.container is None else wanted.container.id,
         "command": " ".join(wanted.argv),
@@ -136,79 +198,114 @@ def step(state: State, step: Step) -> View:
     }
 
 
-def node(state: State, facts: Facts) -> View:
-    """The machine, as scontrol show node and sinfo need it."""
-    machine, free = state.node, state.resources
-    allocated = len(machine.cpus) - free.cpu_count
+def node(state: State, node: Node, facts: Facts) -> View:
+    """A node, as scontrol show node and sinfo need it."""
+    free = state.pool.nodes[node.name]
+    condition = state.condition(node.name)
+    allocated = len(node.cpus) - free.cpu_count
     return {
-        "name": machine.name,
-        "state": _node_state(allocated, len(machine.cpus)),
-        "cpus": len(machine.cpus),
+        "name": node.name,
+        "state": _node_state(condition.word, allocated, len(node.cpus)),
+        "reason": condition.reason,
+        "reason_user": condition.user,
+        "reason_time": condition.since or None,
+        "cpus": len(node.cpus),
         "cpus_alloc": allocated,
-        "memory": machine.memory,
-        "memory_alloc": machine.memory - free.memory,
+        "memory": node.memory,
+        "memory_alloc": node.memory - free.memory,
         "memory_free": facts.memory_free,
-        "boot_time": machine.boot_time,
-        "os": machine.os,
-        "arch": machine.arch,
+        "gres": _gres(node.gres),
+        "gres_used": _gres_used(node, free.free().gres),
+        "features": ",".join(node.features),
+        "weight": node.weight,
+        "boot_time": node.boot_time,
+        "os": node.os,
+        "arch": node.arch,
         "version": state.settings.version,
-        "sockets": machine.sockets,
-        "cores": machine.cores_per_socket,
-        "threads": machine.threads_per_core,
+        "sockets": node.sockets,
+        "cores": node.cores_per_socket,
+        "threads": node.threads_per_core,
         "load": facts.load,
     }
 
 
-def _node_state(allocated: int, total: int) -> str:
-    if not allocated:
-        return "IDLE"
-    return "ALLOCATED" if allocated >= total else "MIXED"
+def _gres_used(node: Node, free: Mapping[tuple[str, str], int]) -> str:
+    used = [
+        replace(each, count=each.count - free.get((each.name, each.type), 0)) for each in node.gres
+    ]
+    return _gres(used)
 
 
-def partition(state: State) -> View:
-    """The partition: all of the one node."""
-    total = len(state.node.cpus)
+def _node_state(word: str, allocated: int, total: int) -> str:
+    """Slurm's word: what it does, and what is to become of it."""
+    if word == "DOWN":
+        return "DOWN"
+    doing = "IDLE" if not allocated else "ALLOCATED" if allocated >= total else "MIXED"
+    return f"{doing}+DRAIN" if word == "DRAIN" else doing
+
+
+def partition(state: State, partition: Partition) -> View:
+    """A partition, as scontrol show partition and sinfo need it."""
+    nodes = [node for node in state.site.nodes if node.name in partition.nodes]
+    total = sum(len(node.cpus) for node in nodes)
+    free = sum(state.pool.nodes[node.name].cpu_count for node in nodes)
     return {
-        "name": request.PARTITION,
-        "state": "UP",
-        "default": True,
-        "nodes": state.node.name,
+        "name": partition.name,
+        "state": partition.state,
+        "default": partition.default,
+        "nodes": hostlist.fold([node.name for node in nodes]),
         "total_cpus": total,
-        "total_nodes": 1,
-        "total_memory": state.node.memory,
-        "max_time": None,
-        "default_time": None,
-        "oversubscribe": "NO",
-        "alloc_cpus": total - state.resources.cpu_count,
+        "total_nodes": len(nodes),
+        "total_memory": sum(node.memory for node in nodes),
+        "max_time": partition.max_time,
+        "default_time": partition.default_time,
+        "min_nodes": partition.min_nodes,
+        "max_nodes": partition.max_nodes,
+        "tier": partition.tier,
+        "job_factor": partition.job_factor,
+        "oversubscribe": "EXCLUSIVE" if partition.exclusive else "NO",
+        "alloc_cpus": total - free,
     }
 
 
 def config(state: State) -> dict[str, str]:
     """What scontrol show config prints, in its order: what scripts ask Slurm for."""
-    node, user = state.node, _user(state)
+    user, site, weights = _user(state), state.site, state.site.weights
     return {
         "AccountingStorageType": "accounting_storage/none",
         "AccountingStorageEnforce": "none",
         "ClusterName": environment.CLUSTER,
         "DefMemPerNode": "UNLIMITED",
         "EnforcePartLimits": "ALL",
+        "GresTypes": ",".join(sorted({each.name for n in site.nodes for each in n.gres}))
+        or "(null)",
         "InactiveLimit": "0 sec",
         "JobAcctGatherType": "jobacct_gather/none",
+        "JobRequeue": str(int(site.requeue)),
         "KillWait": f"{state.settings.kill_wait:.0f} sec",
         "LaunchParameters": "use_interactive_step",
+        "Licenses": ",".join(f"{name}:{n}" for name, n in site.licenses.items()) or "(null)",
         "MaxArraySize": "1001",
-        "MinJobAge": "300 sec",
+        "MinJobAge": f"{state.settings.min_job_age:.0f} sec",
         "MpiDefault": "none",
-        "OverTimeLimit": "0 min",
+        "OverTimeLimit": f"{state.settings.over_time / 60:.0f} min",
+        "PriorityFavorSmall": "Yes" if weights.favour_small else "No",
+        "PriorityMaxAge": values.format_time(weights.max_age),
+        "PriorityType": "priority/multifactor",
+        "PriorityWeightAge": f"{weights.age:.0f}",
+        "PriorityWeightJobSize": f"{weights.size:.0f}",
+        "PriorityWeightPartition": f"{weights.partition:.0f}",
         "ProctrackType": "proctrack/roadstead",
         "PropagateResourceLimits": "ALL",
-        "SchedulerType": "sched/builtin",
+        "SchedulerParameters": f"default_queue_depth={site.depth}",
+        "SchedulerType": "sched/backfill" if site.backfill else "sched/builtin",
         "SelectType": "select/cons_tres",
         "SelectTypeParameters": "CR_CPU_MEMORY",
         "SlurmUser": user,
         "SlurmdUser": user,
         "SLURM_VERSION": state.settings.version,
-        "SlurmctldHost[0]": node.name,
+        "SLURM_CONF": site.source or "(null)",
+        "SlurmctldHost[0]": site.host,
         "WaitTime": "0 sec",
     }
 
@@ -247,6 +344,11 @@ def _command(job: Job) -> str:
     return " ".join([path, *arguments])
 
 
+def _first_node(state: State, job: Job) -> str:
+    granted = _allocation(job)
+    return state.site.nodes[0].name if granted is None else str(granted.node)
+
+
 def _file(state: State, job: Job, pattern: str) -> str:
     """A batch job's file by its full path; srun's bytes go to srun."""
     if job.spec.kind != "batch":
@@ -254,7 +356,7 @@ def _file(state: State, job: Job, pattern: str) -> str:
     names = filenames.Names(
         job_id=job.id,
         step_id="batch",
-        node=state.node.name,
+        node=_first_node(state, job),
         user=job.spec.user,
         job_name=job.spec.name,
     )

@@ -44,6 +44,27 @@ def home_directory(environ: Mapping[str, str]) -> str:
         ) from None
 
 
+def site_conf(environ: Mapping[str, str]) -> str:
+    """The roadstead.conf in force, "" for none: ``$ROADSTEAD_CONF`` (``none`` is none), the user's,
+    the machine's.  Raises EngineError where the variable names no file."""
+    named = environ.get("ROADSTEAD_CONF")
+    if named in ("", "none"):
+        return ""
+    if named is not None:
+        if not os.path.isfile(named):
+            raise EngineError(
+                f"ROADSTEAD_CONF={named}: no such file", hint="unset it, or set it to none"
+            )
+        return os.path.abspath(named)
+    config = environ.get("XDG_CONFIG_HOME", "")
+    if not config.startswith("/"):
+        config = f"{home_directory(environ)}/.config"
+    for path in (f"{config}/roadstead/roadstead.conf", "/etc/roadstead/roadstead.conf"):
+        if os.path.exists(path):
+            return path
+    return ""
+
+
 def default_runtime_directory(environ: Mapping[str, str]) -> str:
     """Where a controller that starts now puts its run-time files (not made)."""
     base = environ.get("XDG_RUNTIME_DIR", "")

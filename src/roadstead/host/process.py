@@ -30,6 +30,7 @@ HUP: Final = int(signal.SIGHUP)
 KILL: Final = int(signal.SIGKILL)
 TERM: Final = int(signal.SIGTERM)
 CONT: Final = int(signal.SIGCONT)
+STOP: Final = int(signal.SIGSTOP)
 # Signals whose default action ends a process (signal(7)); SIGKILL needs no look at handlers.
 ENDING: Final = frozenset(range(1, 32)) - {
     signal.SIGCHLD,
@@ -322,6 +323,15 @@ def signal_state(pid: int) -> SignalState | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return SignalState(caught, ignored, is_init)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still, or is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in ("T", "t", "Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def send(pid: int, signo: int) -> bool:

@@ -24,10 +24,10 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Literal
 
+from roadstead.core.grammar import Assignment, Read, assignments, written
 from roadstead.errors import ConfigError
 from roadstead.oci import patterns
 from roadstead.oci.ere import compile_ere
-from roadstead.oci.grammar import Assignment, Read, assignments, written
 
 
 class EnvFile(StrEnum):

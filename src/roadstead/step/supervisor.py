@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from roadstead.step.plan import Plan
 
 _ORPHAN_SECONDS: Final = 10.0
+_ROUNDS: Final = 20  # of looking for processes that are not stopped yet
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ class Supervisor:
         self.exits: list[TaskExit] = []
         self.started_at = time.time()
         self.ending: Reason | None = None
+        self._ends_at = spec.deadline
+        self._stopped_at: float | None = None
         self._controllers: list[wire.Connection] = []
         self._listener: wire.Listener | None = None
         self._timers: dict[str, Timer] = {}
@@ -159,9 +162,7 @@ class Supervisor:
             task.start(stdio)
         self.streams.started()
         self.tell({"event": "started", "pid": os.getpid(), "at": self.started_at})
-        if self.spec.deadline is not None:
-            left = max(0.0, self.spec.deadline - time.time())
-            self._timers["deadline"] = self.loop.call_later(left, self._out_of_time)
+        self._arm_limit()
 
     def _fail(self, error: RoadsteadError) -> None:
         """The step cannot start: no task of it has run, or those that have are ended."""
@@ -213,6 +214,14 @@ class Supervisor:
             case "terminate":
                 reason: Reason = "timeout" if message.get("reason") == "timeout" else "cancelled"
                 self.terminate(reason, int(message.get("signal", process.TERM)))
+            case "suspend":
+                self.suspend()
+            case "resume":
+                self.resume()
+            case "limit":
+                deadline = message.get("deadline")
+                self._ends_at = None if deadline is None else float(deadline)
+                self._arm_limit()
             case "resize":
                 self._resize(int(message["rows"]), int(message["columns"]))
             case _:
@@ -283,6 +292,7 @@ class Supervisor:
             return
         if self.ending is None:
             self.ending = reason
+            self._stopped_at = None  # SIGCONT follows
             self._notice_of_end(" DUE TO TIME LIMIT" if reason == "timeout" else "")
         for task in self.tasks:
             task.stop_setup(task.processes())
@@ -312,6 +322,40 @@ class Supervisor:
             self._notice("error: Exceeded job memory limit")
             self._notice_of_end("")
         self._kill()
+
+    def suspend(self) -> None:
+        """Stop every process of every task, and the clock of the time limit.
+
+        What a process forks before the signal reaches it is found in the next round.
+        """
+        if self._stopped_at is None and self.ending is None:
+            self._stopped_at = time.time()
+            self._arm_limit()
+        for _ in range(_ROUNDS):
+            found = [pid for task in self.tasks for pid in task.processes()]
+            running = [pid for pid in found if not process.is_stopped(pid)]
+            if not running:
+                break
+            for pid in running:
+                process.send(pid, process.STOP)
+
+    def resume(self) -> None:
+        """Let them go on; the time limit is as much later as they stood still."""
+        if self._stopped_at is None:
+            return
+        if self._ends_at is not None:
+            self._ends_at += max(0.0, time.time() - self._stopped_at)
+        self._stopped_at = None
+        self.signal(process.CONT)
+        self._arm_limit()
+
+    def _arm_limit(self) -> None:
+        timer = self._timers.pop("deadline", None)
+        if timer is not None:
+            timer.cancel()
+        if self._ends_at is not None and self._stopped_at is None:
+            left = max(0.0, self._ends_at - time.time())
+            self._timers["deadline"] = self.loop.call_later(left, self._out_of_time)
 
     def _out_of_time(self) -> None:
         self.terminate("timeout", process.TERM)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from roadstead.core import environment
-from roadstead.core.model import TaskExit, TaskSpec
+from roadstead.core.model import Share, TaskExit, TaskSpec
 from roadstead.errors import CommandNotFound, CommandNotRunnable, RoadsteadError
 from roadstead.host import process
 from roadstead.step.container import Container
@@ -19,15 +20,29 @@ if TYPE_CHECKING:
 
 
 def task_specs(spec: StepSpec) -> list[TaskSpec]:
-    """The tasks of a step, with the variables that tell them apart."""
-    tasks = []
-    for number in range(spec.ntasks):
-        env = {
-            **spec.env,
-            **environment.task(number, spec.ntasks),
-            "ROADSTEAD_STEP": f"{spec.job_id}.{spec.step_id}",
-        }
-        tasks.append(TaskSpec(procid=number, localid=number, argv=spec.argv, env=env))
+    """The tasks of a step, with the variables that tell them apart, node by node."""
+    tasks: list[TaskSpec] = []
+    shares = spec.shares or (Share(node=spec.node, cpus=spec.cpus, ntasks=spec.ntasks),)
+    for nodeid, share in enumerate(shares):
+        first = len(tasks)
+        here = range(first, first + share.ntasks)
+        for localid, procid in enumerate(here):
+            env = {
+                **spec.env,
+                **environment.task(procid, localid, nodeid, share, here),
+                "ROADSTEAD_STEP": f"{spec.job_id}.{spec.step_id}",
+            }
+            tasks.append(
+                TaskSpec(
+                    procid=procid,
+                    localid=localid,
+                    argv=spec.argv,
+                    env=env,
+                    node=share.node,
+                    nodeid=nodeid,
+                    cpus=share.cpus if len(shares) > 1 else (),
+                )
+            )
     return tasks
 
 
@@ -54,7 +69,12 @@ class Task:
             if self._container
             else self._life(stdio, terminal)
         )
+        if self.spec.cpus:
+            # A child has the CPUs of who starts it; each node of the step has its own.
+            os.sched_setaffinity(0, self.spec.cpus)
         self._supervisor.lives.start(life, self._ended, self._failed)
+        if self.spec.cpus:
+            os.sched_setaffinity(0, self._supervisor.spec.cpus)
 
     def _life(self, stdio: tuple[int, int, int], terminal: str) -> Life[int]:
         """A plain process: what a step without a container runs."""
@@ -136,7 +156,7 @@ class Task:
 
     def _finish(self, ended: TaskExit) -> None:
         self.running = False
-        self._supervisor.task_ended(ended)
+        self._supervisor.task_ended(replace(ended, node=self.spec.node))
 
     def close(self) -> None:
         """Remove what the task had on disk."""

@@ -54,7 +54,7 @@ class TaskDirectory:
             environment_file=f"{directory}/environment",
             job_id=spec.job_id,
             spool_dir=spec.directory,
-            node_name=spec.node,
+            node_name=self.task.node or spec.node,
             rootfs=self.plan.rootfs,
             step_id=spec.step_id,
             task_id=self.task.localid,
@@ -66,7 +66,7 @@ class TaskDirectory:
     def _make_directory(self) -> str:
         """The task's directory: oci.conf's ContainerPath, or our own below the step's."""
         conf = self.plan.conf
-        own = f"{self.plan.spec.directory}/task-{self.task.localid}"
+        own = f"{self.plan.spec.directory}/task-{self.task.procid}"
         if conf is None or conf.container_path is None:
             os.mkdir(own, 0o700)
             return own
@@ -94,7 +94,7 @@ class TaskDirectory:
         if plan.bundle is None:
             return
         written, notes = config.rewrite(plan.bundle, self._change(plan.bundle, env))
-        for note in notes if self.task.localid == 0 else ():
+        for note in notes if self.task.procid == 0 else ():
             if plan.request.verbose or note.startswith("warning:"):
                 self._notice(note)
         self._check_command(written, env)
@@ -123,7 +123,7 @@ class TaskDirectory:
         if plan.bundle is None:
             return env
         wrong = [name for name, value in env.items() if not _is_text(name + value)]
-        if wrong and self.task.localid == 0:
+        if wrong and self.task.procid == 0:
             names = ", ".join(map(ascii, wrong))
             self._notice(f"warning: not UTF-8, and so left out of the container: {names}")
         return {name: value for name, value in env.items() if name not in wrong}
@@ -133,11 +133,11 @@ class TaskDirectory:
         rootfs = bundle.rootfs
         readonly = True if request.readonly else False if request.writable == "direct" else None
         if request.writable == "private":
-            scratch = f"{plan.spec.directory}/private/{self.task.localid}"
+            scratch = f"{plan.spec.directory}/private/{self.task.procid}"
             os.mkdir(scratch, 0o700)
             rootfs, copied = namespaces.private_layer(rootfs, scratch)
             readonly = False
-            if copied and self.task.localid == 0:
+            if copied and self.task.procid == 0:
                 self._notice(
                     f"warning: no overlay here ({copied}): the container's root was copied"
                 )
@@ -168,19 +168,21 @@ class TaskDirectory:
     @property
     def container_id(self) -> str:
         spec = self.plan.spec
-        return f"{spec.node}.{spec.user}.{spec.job_id}.{spec.step_id}.{self.task.localid}"
+        node = self.task.node or spec.node
+        return f"{node}.{spec.user}.{spec.job_id}.{spec.step_id}.{self.task.localid}"
 
     @property
     def _cgroup(self) -> str:
         """Where a runtime that root has called makes its group: below the step's (limits.py)."""
-        return f"{limits.group_name(self.plan.spec)}/{self.task.localid}"
+        return f"{limits.group_name(self.plan.spec)}/{self.task.procid}"
 
     @property
     def cgroups(self) -> list[str]:
-        """The groups that a runtime which root has called may leave."""
+        """The groups that a runtime which root has called may leave: ours and the step's above it,
+        or one by its own name where it reads no config.json of ours."""
         if self.plan.spec.uid != 0:
             return []
-        return [self._cgroup, limits.group_name(self.plan.spec)]
+        return [self._cgroup, limits.group_name(self.plan.spec), self.container_id]
 
     def _terminal(self) -> tuple[int, int] | None:
         size = self.plan.spec.terminal
@@ -229,7 +231,7 @@ class TaskDirectory:
         """Remove it all, unless oci.conf says that it is to be kept."""
         plan = self.plan
         if plan.bundle is not None and plan.request.writable == "private":
-            namespaces.unmount_layer(f"{plan.spec.directory}/private/{self.task.localid}")
+            namespaces.unmount_layer(f"{plan.spec.directory}/private/{self.task.procid}")
         for name in self.cgroups:
             cgroup.remove_empty(name)
         own = self.path.startswith(f"{plan.spec.directory}/")  # goes with the step's

@@ -1,0 +1,300 @@
+"""scontrol: what users do to jobs and nodes that are there already.
+
+Each request names jobs, and is answered with those it was done to and, for the others, why not.
+``update`` changes what a job asked for: while it waits, or for a running one its time limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from roadstead.core import course, hostlist, needs, values
+from roadstead.core import effects as do
+from roadstead.core import events as on
+from roadstead.core import lifecycle as life
+from roadstead.core.effects import Effects
+from roadstead.core.lifecycle import Job, Outcome
+from roadstead.core.site import NodeCondition, NodeWord
+from roadstead.core.state import State, allocation_of
+from roadstead.errors import EngineError, RequestError
+
+_UNKNOWN: Final = "Invalid job id specified"
+_NOT_PENDING: Final = "Job is no longer pending execution"
+_PENDING: Final = "Job is pending execution"
+_OVER: Final = "Job/step already completing or completed"
+_DISABLED: Final = "Requested operation is presently disabled"
+_BATCH_ONLY: Final = "Only batch jobs are accepted or processed"
+
+Action = Callable[[State, Effects, Job, Mapping[str, Any], float], str]
+
+
+def on_control(state: State, effects: Effects, event: on.Message) -> None:
+    """Do one thing to each of the jobs that are named."""
+    action = ACTIONS.get(str(event.body.get("action")))
+    names = event.body.get("jobs")
+    if action is None or not isinstance(names, list):
+        raise EngineError("malformed request: action")
+    done: list[int] = []
+    errors: list[dict[str, object]] = []
+    for job_id in _named(state, names):
+        job = state.jobs.get(job_id)
+        why = _UNKNOWN if job is None else action(state, effects, job, event.body, event.at)
+        if why:
+            errors.append({"job_id": job_id, "why": why})
+        else:
+            done.append(job_id)
+    effects.reply(event.client, "done", jobs=done, errors=errors)
+    course.run_queue(state, effects, event.at)
+
+
+def _named(state: State, names: list[object]) -> list[int]:
+    """The jobs of numbers and of names (``JobName=``)."""
+    found: list[int] = []
+    for name in names:
+        if type(name) is int:
+            found.append(name)
+        elif isinstance(name, str):
+            found += [job.id for job in state.jobs.values() if job.spec.name == name]
+        else:
+            raise EngineError("malformed request: jobs")
+    return found
+
+
+# -- jobs ------------------------------------------------------------------------------------------
+
+
+def _hold(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+    if not isinstance(job.state, life.JobPending):
+        return _NOT_PENDING
+    if not job.state.held:
+        state.queue.remove(job.id)
+        effects(do.Save(state.put_job(life.advance_job(job, life.JobHeld()))))
+    return ""
+
+
+def _release(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+    """It takes its place in the queue by when it was submitted."""
+    if not isinstance(job.state, life.JobPending):
+        return _NOT_PENDING
+    if job.state.held:
+        job = state.put_job(life.advance_job(job, life.JobReleased()))
+        effects(do.Save(job))
+        state.enqueue(job)
+    return ""
+
+
+def _requeue(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+    if isinstance(job.state, life.JobPending):
+        return _PENDING
+    if not isinstance(job.state, (life.JobRunning, life.JobSuspended)):
+        return _OVER
+    if job.spec.kind != "batch":
+        return _BATCH_ONLY
+    if not job.spec.requeue:
+        return _DISABLED
+    # What was suspended is held: somebody did not want it to run (scontrol(1), requeue).
+    held = body.get("hold") is True or isinstance(job.state, life.JobSuspended)
+    outcome = Outcome(word=life.CANCELLED, signal=course.SIGTERM, again="hold" if held else "queue")
+    course.decide(state, effects, job, outcome, at)
+    return ""
+
+
+def _suspend(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+    if isinstance(job.state, life.JobPending):
+        return _PENDING
+    if isinstance(job.state, life.JobSuspended):
+        return _DISABLED
+    if not isinstance(job.state, life.JobRunning):
+        return _OVER
+    course.disarm_limit(effects, job)
+    effects(do.Save(state.put_job(life.advance_job(job, life.JobStopped(at=at)))))
+    for step in state.steps_of(job.id):
+        if isinstance(step.state, life.StepRunning):
+            effects(do.Suspend(step.key))
+    return ""
+
+
+def _resume(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+    if isinstance(job.state, life.JobPending):
+        return _PENDING
+    if isinstance(job.state, life.JobRunning):
+        return _DISABLED
+    if not isinstance(job.state, life.JobSuspended):
+        return _OVER
+    job = state.put_job(life.advance_job(job, life.JobResumed(at=at)))
+    effects(do.Save(job))
+    course.arm_limit(state, effects, job)
+    for step in state.steps_of(job.id):
+        if isinstance(step.state, life.StepRunning):
+            effects(do.Resume(step.key))
+    return ""
+
+
+# -- scontrol update job ---------------------------------------------------------------------------
+
+Change = Callable[[State, Job, str], dict[str, Any]]
+
+
+def _update(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+    """All the changes, or none."""
+    wanted = body.get("changes")
+    if not isinstance(wanted, dict) or not all(isinstance(v, str) for v in wanted.values()):
+        raise EngineError("malformed request: changes")
+    changed: dict[str, Any] = {}
+    for name, value in wanted.items():
+        change = CHANGES.get(name)
+        if change is None:
+            raise RequestError(
+                f"scontrol update: {name} cannot be changed here",
+                hint=f"what can be: {', '.join(CHANGES)}",
+            )
+        if not isinstance(job.state, life.JobPending) and name in _WHILE_PENDING:
+            return _NOT_PENDING
+        changed |= change(state, job, value)
+    if isinstance(job.state, (life.JobCompleting, life.JobEnded)):
+        return _OVER
+    job = replace(job, spec=replace(job.spec, **changed))
+    if "time_limit" in changed:
+        job = _move_limit(state, effects, job)
+    job = state.put_job(job)
+    effects(do.Save(job))
+    if job.id in state.queue:
+        state.enqueue(job)
+    return ""
+
+
+def _move_limit(state: State, effects: Effects, job: Job) -> Job:
+    """A running job's new end: its steps are told, and the timer is set again."""
+    granted = allocation_of(job)
+    if granted is None:
+        return job
+    limit = job.spec.time_limit
+    ends_at = None if limit is None else granted.started_at + limit + granted.suspended
+    moved = replace(granted, ends_at=ends_at)
+    assert isinstance(job.state, (life.JobRunning, life.JobSuspended))
+    course.disarm_limit(effects, replace(job, spec=replace(job.spec, time_limit=1)))
+    job = replace(job, state=replace(job.state, allocation=moved))
+    if isinstance(job.state, life.JobRunning):
+        course.arm_limit(state, effects, job)
+    for step in state.steps_of(job.id):
+        if isinstance(step.state, life.StepRunning):
+            over = state.settings.over_time
+            effects(do.Limit(step.key, None if ends_at is None else ends_at + over))
+    return job
+
+
+def _time_limit(state: State, job: Job, value: str) -> dict[str, Any]:
+    """TimeLimit=…, or +… and -… for a change by so much."""
+    sign = value[:1] if value[:1] in "+-" and value[1:2].isdigit() else ""
+    limit = values.time_limit(value[len(sign) :], "TimeLimit")
+    if sign:
+        if job.spec.time_limit is None or limit is None:
+            raise RequestError("Invalid TimeLimit specification", hint="the job has no limit")
+        limit = max(60, job.spec.time_limit + (limit if sign == "+" else -limit))
+    partition = state.site.partition(job.spec.partition.partition(",")[0])
+    most = None if partition is None else partition.max_time
+    if most is not None and (limit is None or limit > most):
+        raise RequestError("Requested time limit is invalid (missing or exceeds some limit)")
+    return {"time_limit": limit}
+
+
+def _nice(state: State, job: Job, value: str) -> dict[str, Any]:
+    return {"nice": needs.nice(value), "priority": None}
+
+
+def _priority(state: State, job: Job, value: str) -> dict[str, Any]:
+    """The job's points, as they were at its submission; its age counts on top."""
+    return {"priority": float(values.count(value, "Priority", least=1))}
+
+
+def _partition(state: State, job: Job, value: str) -> dict[str, Any]:
+    limit = {} if job.spec.time_limit is None else {"time": str(-(-job.spec.time_limit // 60))}
+    found = needs.of_job(job.spec.kind, {"partition": value, **limit}, state.site)
+    moved = replace(job.spec, partition=found["partition"])
+    needs.check(job.spec.kind, moved, state.site)
+    return {"partition": moved.partition}
+
+
+def _requeue_flag(state: State, job: Job, value: str) -> dict[str, Any]:
+    if value not in ("0", "1"):
+        raise RequestError(f"Invalid Requeue specification: {value}", hint="0 or 1")
+    return {"requeue": value == "1"}
+
+
+CHANGES: Final[dict[str, Change]] = {
+    "timelimit": _time_limit,
+    "nice": _nice,
+    "priority": _priority,
+    "partition": _partition,
+    "requeue": _requeue_flag,
+    "name": lambda state, job, value: {"name": value},
+    "comment": lambda state, job, value: {"comment": value},
+}
+_WHILE_PENDING: Final = ("nice", "priority", "partition")
+
+ACTIONS: Final[dict[str, Action]] = {
+    "hold": _hold,
+    "release": _release,
+    "requeue": _requeue,
+    "suspend": _suspend,
+    "resume": _resume,
+    "update": _update,
+}
+
+
+# -- scontrol update node --------------------------------------------------------------------------
+
+# What scontrol takes for State= → what the node is then.
+NODE_WORDS: Final[dict[str, NodeWord]] = {
+    "DOWN": "DOWN", "DRAIN": "DRAIN", "RESUME": "UP", "IDLE": "UP", "UNDRAIN": "UP",
+}  # fmt: skip
+
+
+def on_update_node(state: State, effects: Effects, event: on.Message) -> None:
+    """Drain nodes, take them down, or have them back."""
+    text, asked = event.body.get("nodes"), event.body.get("state")
+    reason = event.body.get("reason", "")
+    if not isinstance(text, str) or not isinstance(reason, str) or not isinstance(asked, str):
+        raise EngineError("malformed request: nodes")
+    names = [node.name for node in state.site.nodes] if text.upper() == "ALL" else []
+    names = names or hostlist.expand(text)
+    for name in names:
+        if state.site.node(name) is None:
+            raise RequestError(f"Invalid node name specified: {name}", hint="sinfo -N lists them")
+    word = NODE_WORDS.get(asked.upper())
+    if word is None:
+        raise RequestError(
+            f"Invalid node state specified: {asked}", hint=f"one of: {', '.join(NODE_WORDS)}"
+        )
+    if word != "UP" and not reason:
+        doing = "DOWNING" if word == "DOWN" else "DRAINING"
+        raise RequestError(f"You must specify a reason when {doing} a node.", hint="Reason=TEXT")
+    user = state.site.login.get("USER", str(state.site.uid))
+    for name in names:
+        condition = NodeCondition(word=word, reason=reason, user=user, since=event.at)
+        state.conditions[name] = condition if word != "UP" else NodeCondition()
+        effects(do.SaveNode(name, state.conditions[name]))
+        if word == "DOWN":
+            _fail_jobs(state, effects, name, event.at)
+    effects.reply(event.client, "done")
+    course.run_queue(state, effects, event.at)
+
+
+def _fail_jobs(state: State, effects: Effects, node: str, at: float) -> None:
+    """End what runs on a node that is down; a batch job that may goes back to the queue."""
+    for job_id in list(state.holding):
+        job = state.jobs[job_id]
+        granted = allocation_of(job)
+        if granted is None or node not in granted.nodes:
+            continue
+        if isinstance(job.state, (life.JobRunning, life.JobSuspended)):
+            again = job.spec.kind == "batch" and job.spec.requeue
+            outcome = Outcome(
+                word=life.NODE_FAIL, reason="NodeDown", again="queue" if again else ""
+            )
+            course.decide(state, effects, job, outcome, at, signal=course.SIGKILL)
+
+
+REQUESTS: Final = {"control": on_control, "update_node": on_update_node}

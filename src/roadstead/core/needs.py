@@ -1,0 +1,348 @@
+"""What a job needs of nodes, partitions and licences: options as typed become numbers.
+
+What the site can never satisfy is refused here, in Slurm's words, so that no job waits for ever;
+what it can satisfy later waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from roadstead.core import hostlist, values
+from roadstead.core.model import Gres, JobKind, JobSpec, WarnSignal
+from roadstead.core.placement import Free, fit, units_free
+from roadstead.core.site import Partition, Site
+from roadstead.errors import RequestError, UsageError
+
+Options = Mapping[str, str]
+
+REFUSED: Final[dict[JobKind, str]] = {
+    "run": "Unable to allocate resources",
+    "batch": "Batch job submission failed",
+    "alloc": "Job submit/allocate failed",
+}
+_MOST_TASKS: Final = 512  # slurm.conf(5), MaxTasksPerNode; without --overcommit CPUs are the limit
+_NICE: Final = 100  # sbatch(1): --nice without a value
+_MOST_NICE: Final = 2147483645
+_SIGNAL_SECONDS: Final = 60  # sbatch(1): --signal without a time
+_UNITS: Final = {"K": 1 << 10, "M": 1 << 20}
+_AVAILABLE: Final = "Requested node configuration is not available"
+
+
+def of_job(kind: JobKind, options: Options, site: Site) -> dict[str, Any]:
+    """The fields of a JobSpec that say what it needs."""
+    per_node = _per_node(options)
+    least, most = _nodes(kind, options)
+    ntasks = tasks(options, least)
+    if "ntasks" in options:
+        # srun(1), --nodes: never more nodes than tasks.
+        least, most = min(least, ntasks), min(most, ntasks)
+    if "overcommit" in options and ntasks > _MOST_TASKS * least:
+        raise RequestError(f"--ntasks={ntasks}: a node runs at most {_MOST_TASKS} tasks")
+    partitions = _partitions(kind, options, site)
+    memory, per_cpu = _memory(options, partitions[0], site)
+    return {
+        "ntasks": ntasks,
+        "cpus_per_task": cpus_per_task(options),
+        "ntasks_per_node": per_node or 0,
+        "nodes": least,
+        "max_nodes": most,
+        "memory": memory,
+        "memory_per_cpu": per_cpu,
+        "gres": job_gres(options, ntasks, least),
+        "licenses": _licenses(kind, options, site),
+        "features": _features(options),
+        "nodelist": _hosts(kind, options.get("nodelist", ""), site),
+        "exclude": _hosts(kind, options.get("exclude", ""), site),
+        "time_limit": _time(kind, options, partitions),
+        "warning": _warning(options),
+        "partition": ",".join(each.name for each in partitions),
+        "nice": nice(options["nice"]) if "nice" in options else 0,
+        "priority": float(values.count(options["priority"], "--priority"))
+        if "priority" in options
+        else None,
+        "requeue": _requeue(options, site),
+        "hold": "hold" in options,
+        "exclusive": "exclusive" in options,
+        "overcommit": "overcommit" in options,
+    }
+
+
+def check(kind: JobKind, spec: JobSpec, site: Site) -> None:
+    """Raise RequestError if not even an empty site could run the job."""
+    for name in spec.partition.split(","):
+        partition = site.partition(name)
+        if partition is not None and _fits(spec, partition, site):
+            return
+    raise _never(kind, spec, site)
+
+
+def _fits(spec: JobSpec, partition: Partition, site: Site) -> bool:
+    if partition.max_nodes is not None and spec.nodes > partition.max_nodes:
+        return False
+    if partition.exclusive:
+        spec = replace(spec, exclusive=True)
+    return (
+        fit(spec, [Free.all_of(node) for node in site.nodes if node.name in partition.nodes])
+        is not None
+    )
+
+
+def _never(kind: JobKind, spec: JobSpec, site: Site) -> RequestError:
+    """Why, for people: what is asked for that no node, or not enough nodes, have."""
+    refused = REFUSED[kind]
+    partition = site.partition(spec.partition.partition(",")[0])
+    assert partition is not None
+    nodes = [node for node in site.nodes if node.name in partition.nodes]
+    count = min(len(nodes), partition.max_nodes or len(nodes))
+    if spec.nodes > count:
+        there = "1 node" if count == 1 else f"{count} nodes"
+        return RequestError(
+            f"{refused}: Node count specification invalid",
+            hint=f"partition {partition.name} gives a job {there} at most",
+        )
+    wrong = [name for name in spec.nodelist if name not in partition.nodes]
+    if wrong:
+        return RequestError(
+            f"{refused}: Requested node configuration is not available",
+            hint=f"{wrong[0]} is not in partition {partition.name}",
+        )
+    for wanted in spec.gres:
+        if max((units_free(Free.all_of(node).gres, wanted) for node in nodes), default=0) == 0:
+            return RequestError(
+                f"{refused}: Invalid generic resource (gres) specification",
+                hint=f"no node of partition {partition.name} has {_named(wanted)}",
+            )
+    if not any(set(spec.features) <= set(node.features) for node in nodes):
+        return RequestError(
+            f"{refused}: Invalid feature specification",
+            hint=f"no node of partition {partition.name} has {'&'.join(spec.features)}",
+        )
+    widest = max(nodes, key=lambda node: len(node.cpus))
+    roomy = max(nodes, key=lambda node: node.memory)
+    memory = spec.memory or spec.memory_per_cpu * spec.cpus_per_task
+    if memory > roomy.memory:
+        return RequestError(
+            f"{refused}: {_AVAILABLE}",
+            hint=f"Memory specification can not be satisfied: {roomy.name} has {roomy.memory} MiB",
+        )
+    relaxed = replace(
+        spec, memory=0, memory_per_cpu=0, gres=(), features=(), nodelist=(), exclude=()
+    )
+    if not _fits(relaxed, partition, site):
+        return RequestError(
+            f"{refused}: More processors requested than permitted",
+            hint=f"{widest.name} has {len(widest.cpus)} CPUs; "
+            "--overcommit puts several tasks on one",
+        )
+    if memory:
+        return RequestError(
+            f"{refused}: {_AVAILABLE}",
+            hint=f"Memory specification can not be satisfied: {roomy.name} has {roomy.memory} MiB",
+        )
+    return RequestError(f"{refused}: {_AVAILABLE}", hint="scontrol show node tells what there is")
+
+
+def _named(gres: Gres) -> str:
+    return f"{gres.name}:{gres.type}" if gres.type else gres.name
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+def tasks(options: Options, nodes: int) -> int:
+    """How many tasks: --ntasks, else so many on each of the nodes, else one on each."""
+    if "ntasks" in options:
+        return values.count(options["ntasks"], "--ntasks")
+    return (_per_node(options) or 1) * max(1, nodes)
+
+
+def cpus_per_task(options: Options) -> int:
+    return values.count(options.get("cpus-per-task", "1"), "--cpus-per-task")
+
+
+def _per_node(options: Options) -> int | None:
+    value = options.get("ntasks-per-node")
+    return None if value is None else values.count(value, "--ntasks-per-node")
+
+
+def _nodes(kind: JobKind, options: Options) -> tuple[int, int]:
+    """The least and the most nodes; 0 for "as many as it takes"."""
+    if "nodes" not in options:
+        return 1, 0
+    least, most = values.node_count(options["nodes"])
+    if not least:
+        raise RequestError(
+            f"{REFUSED[kind]}: Node count specification invalid", hint="a job has a node at least"
+        )
+    return least, most
+
+
+def _memory(options: Options, partition: Partition, site: Site) -> tuple[int, int]:
+    """MiB a node and MiB a CPU, of which one is 0."""
+    if "mem" in options and "mem-per-cpu" in options:
+        raise RequestError("--mem and --mem-per-cpu are mutually exclusive", hint="leave one out")
+    if "mem-per-cpu" in options:
+        return 0, values.memory(options["mem-per-cpu"], "--mem-per-cpu")
+    if "mem" in options:
+        # srun(1): 0 is all of the node's.
+        least = min((node.memory for node in site.nodes if node.name in partition.nodes), default=0)
+        return values.memory(options["mem"]) or least, 0
+    return partition.default_memory_per_node, partition.default_memory_per_cpu
+
+
+def _requeue(options: Options, site: Site) -> bool:
+    if "no-requeue" in options:
+        return False
+    return True if "requeue" in options else site.requeue
+
+
+def nice(text: str) -> int:
+    """--nice: how many points less; a negative number is more."""
+    if not text:
+        return _NICE
+    digits = text.removeprefix("-")
+    if not values.is_number(digits) or int(digits) > _MOST_NICE:
+        raise UsageError(
+            "Invalid --nice specification", hint=f"a number between -{_MOST_NICE} and {_MOST_NICE}"
+        )
+    return int(text)
+
+
+# -- partitions and time ---------------------------------------------------------------------------
+
+
+def _partitions(kind: JobKind, options: Options, site: Site) -> list[Partition]:
+    refused = REFUSED[kind]
+    known = ", ".join(each.name for each in site.partitions)
+    if "partition" not in options:
+        if site.default_partition is None:
+            raise RequestError(
+                f"{refused}: No partition specified or system default partition",
+                hint=f"name one with --partition: {known}",
+            )
+        return [site.default_partition]
+    found = []
+    for name in options["partition"].split(","):
+        partition = site.partition(name)
+        if partition is None:
+            raise RequestError(
+                f"{refused}: invalid partition specified: {name}",
+                hint=f"there is {known}",
+            )
+        if not partition.takes_jobs:
+            raise RequestError(
+                f"{refused}: Required partition not available (inactive or drain)",
+                hint=f"partition {name} is {partition.state}",
+            )
+        found.append(partition)
+    return found
+
+
+def _time(kind: JobKind, options: Options, partitions: list[Partition]) -> int | None:
+    first = partitions[0]
+    if "time" not in options:
+        return first.max_time if first.default_time is None else first.default_time
+    limit = values.time_limit(options["time"])
+    for partition in partitions:
+        most = partition.max_time
+        if most is not None and (limit is None or limit > most):
+            raise RequestError(
+                f"{REFUSED[kind]}: Requested time limit is invalid (missing or exceeds some limit)",
+                hint=f"partition {partition.name} allows {values.format_time(most)}",
+            )
+    return limit
+
+
+def _warning(options: Options) -> WarnSignal | None:
+    """--signal=[B:]SIGNAL[@SECONDS]."""
+    if "signal" not in options:
+        return None
+    flags, colon, rest = options["signal"].rpartition(":")
+    if colon and flags.upper() != "B":
+        raise UsageError("Invalid --signal specification", hint="write [B:]SIGNAL[@SECONDS]")
+    name, at, seconds = rest.partition("@")
+    return WarnSignal(
+        signal=values.signal_number(name),
+        seconds=values.seconds(seconds, "--signal") if at else _SIGNAL_SECONDS,
+        batch=bool(colon),
+    )
+
+
+# -- what nodes have -------------------------------------------------------------------------------
+
+
+def job_gres(options: Options, ntasks: int, nodes: int) -> tuple[Gres, ...]:
+    """The generic resources of each node: --gres, and the --gpus options, which are gres too."""
+    found = list(gres(options.get("gres", ""), "--gres"))
+    for option, parts in (("gpus-per-node", 1), ("gpus", nodes), ("gpus-per-task", 0)):
+        for each in gres(f"gpu:{options[option]}", f"--{option}") if options.get(option) else ():
+            count = each.count * ntasks if option == "gpus-per-task" else each.count
+            share, rest = divmod(count, parts or nodes)
+            if rest:
+                raise RequestError(
+                    f"--{option}={options[option]}: {count} do not divide by {nodes} nodes",
+                    hint="say how many on each node: --gpus-per-node",
+                )
+            found.append(replace(each, count=share))
+    if len([each for each in found if each.name == "gpu"]) > 1 and options.get("gres", "").count(
+        "gpu"
+    ) < len(found):
+        raise RequestError("GPUs are asked for twice", hint="use one of --gres and --gpus…")
+    return tuple(found)
+
+
+def gres(text: str, option: str) -> tuple[Gres, ...]:
+    """``NAME[:TYPE][:COUNT],…``; nothing for ``none``."""
+    if not text or text.lower() == "none":
+        return ()
+    found = []
+    for word in text.split(","):
+        parts = word.removeprefix("gres:").removeprefix("gres/").split(":")
+        number = _gres_count(parts[-1]) if len(parts) > 1 else None
+        names = parts[:-1] if number is not None else parts
+        if not 1 <= len(names) <= 2 or not all(names) or number == 0:
+            raise UsageError(f"Invalid {option} specification", hint="write NAME[:TYPE][:COUNT],…")
+        kind = names[1] if len(names) == 2 else ""
+        found.append(Gres(name=names[0], type=kind, count=1 if number is None else number))
+    return tuple(found)
+
+
+def _gres_count(text: str) -> int | None:
+    factor = _UNITS.get(text[-1:].upper(), 1)
+    digits = text[:-1] if factor > 1 else text
+    return int(digits) * factor if values.is_number(digits) else None
+
+
+def _licenses(kind: JobKind, options: Options, site: Site) -> tuple[Gres, ...]:
+    found = gres(options.get("licenses", ""), "--licenses")
+    for each in found:
+        if each.type or each.count > site.licenses.get(each.name, 0):
+            there = ", ".join(f"{name}:{count}" for name, count in site.licenses.items()) or "none"
+            raise RequestError(
+                f"{REFUSED[kind]}: Invalid license specification", hint=f"there are: {there}"
+            )
+    return found
+
+
+def _features(options: Options) -> tuple[str, ...]:
+    text = options.get("constraint", "")
+    if any(char in text for char in "|[]()*"):
+        raise RequestError(
+            f"--constraint={text}: only & is understood between features",
+            hint="write FEATURE&FEATURE",
+        )
+    return tuple(word for part in text.split("&") for word in part.split(",") if word)
+
+
+def _hosts(kind: JobKind, text: str, site: Site) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(hostlist.expand(text))) if text else ()
+    for name in names:
+        if site.node(name) is None:
+            raise RequestError(
+                f"{REFUSED[kind]}: Invalid node name specified",
+                hint=f"there is no {name}: sinfo -N lists the nodes",
+            )
+    return names

@@ -1,0 +1,501 @@
+"""roadstead.conf: the nodes, partitions, licences and times of a site, in slurm.conf's grammar.
+
+    NodeName=n[1-4] CPUs=2 RealMemory=2000 Gres=gpu:a100:2 Feature=fast
+    PartitionName=debug Nodes=ALL Default=YES MaxTime=60
+    Name=gpu Type=a100 File=/dev/nvidia[0-1]
+    Licenses=matlab:2
+    KillWait=10
+
+Keys are those of slurm.conf(5) and, for devices, gres.conf(5); case does not matter, ``include``
+works, and a line is a list of KEY=VALUE.  A key that Slurm has and that means nothing here is
+accepted with a warning; one that nobody has is an error that names the line.  NodeName=DEFAULT and
+PartitionName=DEFAULT set what the lines behind them start from.
+
+Pure: the text comes in, and so does the machine as it is, of which nodes are made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, cast
+
+from roadstead.core import hostlist, needs, values
+from roadstead.core.grammar import BLANKS, Read, logical_lines
+from roadstead.core.model import Gres
+from roadstead.core.site import PARTITION, Node, Partition, PartitionWord, Site, Weights
+from roadstead.errors import ConfigError, RoadsteadError
+
+_PAIR: Final = re.compile(r'[ \t]*([A-Za-z0-9_.]+)[ \t]*=[ \t]*("[^"]*"|[^ \t"]*)')
+_INCLUDE: Final = re.compile(r"include[ \t]+([^ \t]+)[ \t]*", re.IGNORECASE)
+_YES: Final = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}
+_DEEPEST: Final = 16
+_DEPTH: Final = 100
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+# slurm.conf(5) keys that a site may carry over, and that change nothing on one machine.
+MEANINGLESS: Final = frozenset(
+    _words("""
+        authtype clustername controlmachine slurmctldhost slurmuser slurmduser statesavelocation
+        slurmdspooldir slurmctldport slurmdport proctracktype taskplugin selecttype
+        selecttypeparameters returntoservice slurmctldpidfile slurmdpidfile slurmctldlogfile
+        slurmdlogfile slurmctlddebug slurmddebug switchtype mpidefault accountingstoragetype
+        jobcomptype jobacctgathertype jobacctgatherfrequency grestypes prioritytype slurmctldtimeout
+        slurmdtimeout inactivelimit credtype maxjobcount prioritydecayhalflife
+        priorityweightfairshare priorityweightqos
+    """)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteConf:
+    """What the file says; times in seconds, None where it says nothing."""
+
+    site: Site
+    kill_wait: float | None = None
+    over_time: float | None = None
+    min_job_age: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The pairs of one line, keys in lower case."""
+
+    path: str
+    number: int
+    pairs: dict[str, str]
+
+    def error(self, sentence: str, hint: str = "") -> ConfigError:
+        return ConfigError(sentence, path=self.path, line=self.number, hint=hint)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What has been read so far."""
+
+    machine: Node
+    nodes: dict[str, dict[str, str]] = field(default_factory=dict)
+    partitions: dict[str, tuple[_Line, dict[str, str]]] = field(default_factory=dict)
+    where: dict[str, _Line] = field(default_factory=dict)
+    node_default: dict[str, str] = field(default_factory=dict)
+    partition_default: dict[str, str] = field(default_factory=dict)
+    devices: list[_Line] = field(default_factory=list)
+    plain: dict[str, tuple[_Line, str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def parse(text: str, path: str, read: Read, *, machine: Node, uid: int,
+          login: Mapping[str, str]) -> SiteConf:  # fmt: skip
+    """What a roadstead.conf means on this machine.  Raises ConfigError that names the line.
+
+    ``read`` returns the text of an included file, or raises OSError.
+    """
+    draft = _Draft(machine)
+    for line in _lines(text, path, read, 0):
+        _take(draft, line)
+    nodes = _nodes(draft)
+    partitions = _partitions(draft, nodes)
+    number = _Numbers(draft)
+    site = Site(
+        nodes=nodes,
+        uid=uid,
+        host=machine.name,
+        login=login,
+        partitions=partitions,
+        licenses=_licenses(draft),
+        weights=_weights(draft),
+        backfill=number.word("schedulertype", "sched/backfill", ("sched/backfill", "sched/builtin"))
+        == "sched/backfill",
+        depth=_depth(draft),
+        requeue=number.yes("jobrequeue", default=True),
+        source=path,
+    )
+    return SiteConf(
+        site=site,
+        kill_wait=number.seconds("killwait"),
+        over_time=number.minutes("overtimelimit"),
+        min_job_age=number.seconds("minjobage"),
+        warnings=tuple(draft.warnings),
+    )
+
+
+# -- lines -----------------------------------------------------------------------------------------
+
+
+def _lines(text: str, path: str, read: Read, depth: int) -> list[_Line]:
+    found: list[_Line] = []
+    for line in logical_lines(text):
+        if not line.text.strip(BLANKS):
+            continue
+        include = _INCLUDE.fullmatch(line.text.rstrip(BLANKS))
+        if include is None:
+            found.append(_Line(path, line.number, _pairs(line.text, path, line.number)))
+            continue
+        name = include.group(1)
+        directory, slash, _ = path.rpartition("/")
+        target = name if name.startswith("/") else f"{directory}{slash}{name}"
+        try:
+            if depth >= _DEEPEST:
+                raise OSError(40, "files include each other")
+            inner = read(target)
+        except OSError as failure:
+            raise ConfigError(
+                f"include {name}: {(failure.strerror or str(failure)).lower()}",
+                path=path,
+                line=line.number,
+                hint="name a readable file, relative to this one, or remove the line",
+            ) from None
+        found += _lines(inner, target, read, depth + 1)
+    return found
+
+
+def _pairs(text: str, path: str, number: int) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    at, end = 0, len(text.rstrip(BLANKS))
+    while at < end:
+        match = _PAIR.match(text, at)
+        if match is None or (match.end() < end and text[match.end()] not in BLANKS):
+            raise ConfigError(
+                f"not KEY=VALUE: {text[at:end].strip(BLANKS)[:60]}",
+                path=path,
+                line=number,
+                hint='a value with blanks is written in double quotes: KEY="VALUE"',
+            )
+        key, value = match.group(1).lower(), match.group(2).strip('"')
+        if key in pairs:
+            raise ConfigError(f"{match.group(1)} is there twice", path=path, line=number)
+        pairs[key] = value
+        at = match.end()
+    return pairs
+
+
+def _take(draft: _Draft, line: _Line) -> None:
+    first = next(iter(line.pairs))
+    if first == "nodename":
+        _take_nodes(draft, line)
+    elif first == "partitionname":
+        _take_partition(draft, line)
+    elif first == "name" or ("file" in line.pairs and "name" in line.pairs):
+        _check_keys(line, {"name", "type", "file", "count", "nodename", "autodetect"})
+        draft.devices.append(line)
+    else:
+        for key, value in line.pairs.items():
+            if key in MEANINGLESS:
+                draft.warnings.append(
+                    f"{line.path}:{line.number}: {key} means nothing on one machine"
+                )
+            elif key not in _PLAIN:
+                raise line.error(
+                    f"unknown key: {key}", f"known are {', '.join(sorted(_PLAIN))}, NodeName, …"
+                )
+            draft.plain[key] = (line, value)
+
+
+_PLAIN: Final = frozenset(
+    _words("""
+        killwait overtimelimit minjobage jobrequeue schedulertype schedulerparameters licenses
+        prioritymaxage priorityfavorsmall priorityweightage priorityweightjobsize
+        priorityweightpartition
+    """)
+)
+_NODE_KEYS: Final = frozenset(
+    _words("""
+        nodename cpus procs realmemory gres feature features weight sockets corespersocket
+        threadspercore boards socketsperboard nodeaddr nodehostname port state tmpdisk
+    """)
+)
+_PARTITION_KEYS: Final = frozenset(
+    _words("""
+        partitionname nodes default state maxtime defaulttime maxnodes minnodes prioritytier
+        priorityjobfactor oversubscribe defmempernode defmempercpu hidden rootonly allowgroups
+        allowaccounts allowqos disablerootjobs
+    """)
+)
+
+
+def _check_keys(line: _Line, known: frozenset[str] | set[str]) -> None:
+    for key in line.pairs:
+        if key not in known:
+            raise line.error(f"unknown key: {key}", f"known here are {', '.join(sorted(known))}")
+
+
+def _take_nodes(draft: _Draft, line: _Line) -> None:
+    _check_keys(line, _NODE_KEYS)
+    names = line.pairs["nodename"]
+    if names.upper() == "DEFAULT":
+        draft.node_default |= {k: v for k, v in line.pairs.items() if k != "nodename"}
+        return
+    for name in _expand(line, names):
+        if name in draft.nodes:
+            raise line.error(f"node {name} is there twice")
+        draft.nodes[name] = {**draft.node_default, **line.pairs}
+        draft.where[name] = line
+
+
+def _take_partition(draft: _Draft, line: _Line) -> None:
+    _check_keys(line, _PARTITION_KEYS)
+    name = line.pairs["partitionname"]
+    if name.upper() == "DEFAULT":
+        draft.partition_default |= {k: v for k, v in line.pairs.items() if k != "partitionname"}
+        return
+    if name in draft.partitions:
+        raise line.error(f"partition {name} is there twice")
+    if not name or "," in name:
+        raise line.error(f"PartitionName={name}: not a name")
+    draft.partitions[name] = (line, {**draft.partition_default, **line.pairs})
+
+
+def _expand(line: _Line, text: str) -> list[str]:
+    try:
+        return hostlist.expand(text)
+    except RoadsteadError as error:
+        raise line.error(str(error), error.hint) from None
+
+
+def _value(line: _Line, key: str, read: Callable[[], Any]) -> Any:
+    """What a value means; an error of its reader's, with the line."""
+    try:
+        return read()
+    except RoadsteadError as error:
+        raise line.error(f"{key}: {error}", error.hint) from None
+
+
+def _count(line: _Line, pairs: Mapping[str, str], key: str, default: int, least: int = 0) -> int:
+    text = pairs.get(key, "")
+    if not text:
+        return default
+    return int(_value(line, key, lambda: values.count(text, key, least=least)))
+
+
+# -- nodes -----------------------------------------------------------------------------------------
+
+
+def _nodes(draft: _Draft) -> tuple[Node, ...]:
+    """The nodes of the file; without any, the machine."""
+    machine = draft.machine
+    if not draft.nodes:
+        return (_with_devices(draft, machine),)
+    found: list[Node] = []
+    dealt = 0
+    for name, pairs in draft.nodes.items():
+        line = draft.where[name]
+        sockets = _count(line, pairs, "sockets", 0)
+        cores = _count(line, pairs, "corespersocket", 1, 1)
+        threads = _count(line, pairs, "threadspercore", 1, 1)
+        number = _count(line, pairs, "cpus", 0) or _count(line, pairs, "procs", 0)
+        number = number or sockets * cores * threads or len(machine.cpus)
+        state = pairs.get("state", "UNKNOWN").upper()
+        if state not in ("UNKNOWN", "IDLE", "CLOUD", "FUTURE"):
+            raise line.error(
+                f"State={state}: states change at run time",
+                f'scontrol update NodeName={name} State={state} Reason="…"',
+            )
+        # CPUs are dealt out in turn; when there are no more, the first are dealt again.
+        kernel = tuple(machine.cpus[(dealt + at) % len(machine.cpus)] for at in range(number))
+        dealt += number
+        features = pairs.get("features", pairs.get("feature", ""))
+        node = replace(
+            machine,
+            name=name,
+            cpus=tuple(range(number)),
+            kernel_cpus=kernel,
+            memory=_count(line, pairs, "realmemory", machine.memory, 1),
+            gres=_gres(line, pairs),
+            features=tuple(word for word in features.split(",") if word),
+            weight=_count(line, pairs, "weight", 1),
+            sockets=sockets or max(1, number // (cores * threads)),
+            cores_per_socket=cores,
+            threads_per_core=threads,
+        )
+        found.append(_with_devices(draft, node))
+    return tuple(sorted(found, key=lambda node: node.weight))
+
+
+def _gres(line: _Line, pairs: Mapping[str, str]) -> tuple[Gres, ...]:
+    text = pairs.get("gres", "")
+    return tuple(_value(line, "Gres", lambda: needs.gres(text, "Gres")))
+
+
+def _with_devices(draft: _Draft, node: Node) -> Node:
+    """The node's resources with numbers, and with the files that gres.conf's lines give them."""
+    gres: list[Gres] = []
+    next_index: dict[str, int] = {}
+    for each in node.gres:
+        first = next_index.get(each.name, 0)
+        next_index[each.name] = first + each.count
+        files = _files(draft, node.name, each)
+        if each.indexes and not files:
+            gres.append(each)  # found on the machine, with files
+            continue
+        indexes = tuple(range(first, first + each.count))
+        gres.append(replace(each, indexes=indexes, files=files))
+    return replace(node, gres=tuple(gres))
+
+
+def _files(draft: _Draft, node: str, gres: Gres) -> tuple[str, ...]:
+    for line in draft.devices:
+        pairs = line.pairs
+        there = pairs.get("nodename")
+        if pairs.get("name") != gres.name or pairs.get("type", "") not in ("", gres.type):
+            continue
+        if there is not None and node not in _expand(line, there):
+            continue
+        files = _expand(line, pairs["file"]) if "file" in pairs else []
+        if files and len(files) < gres.count:
+            raise line.error(
+                f"{len(files)} files for the {gres.count} {gres.name} of node {node}",
+                "give as many files as Gres= counts",
+            )
+        return tuple(files[: gres.count])
+    return ()
+
+
+# -- partitions ------------------------------------------------------------------------------------
+
+
+def _partitions(draft: _Draft, nodes: tuple[Node, ...]) -> tuple[Partition, ...]:
+    names = tuple(node.name for node in nodes)
+    if not draft.partitions:
+        return (Partition(name=PARTITION, nodes=names, default=True),)
+    found = [
+        _partition(name, line, pairs, names) for name, (line, pairs) in draft.partitions.items()
+    ]
+    defaults = [each for each in found if each.default]
+    if len(defaults) > 1:
+        line = draft.partitions[defaults[1].name][0]
+        raise line.error(f"{defaults[0].name} is the default partition already")
+    if not defaults and len(found) == 1:
+        found = [replace(found[0], default=True)]
+    return tuple(found)
+
+
+def _partition(
+    name: str, line: _Line, pairs: Mapping[str, str], names: tuple[str, ...]
+) -> Partition:
+    listed = pairs.get("nodes", "ALL")
+    own = names if listed.upper() == "ALL" else tuple(dict.fromkeys(_expand(line, listed)))
+    for each in own:
+        if each not in names:
+            raise line.error(f"partition {name}: there is no node {each}")
+    state = pairs.get("state", "UP").upper()
+    if state not in ("UP", "DOWN", "DRAIN", "INACTIVE"):
+        raise line.error(f"State={state}: a partition is UP, DOWN, DRAIN or INACTIVE")
+    shared = pairs.get("oversubscribe", "NO").upper()
+    if shared not in ("NO", "EXCLUSIVE"):
+        raise line.error(f"OverSubscribe={shared}: jobs share no CPU here", "NO or EXCLUSIVE")
+    most = pairs.get("maxnodes", "")
+    unlimited = most.upper() in ("", "UNLIMITED", "INFINITE")
+
+    def time(key: str) -> int | None:
+        text = pairs.get(key, "")
+        if not text or text.upper() in ("NONE", "UNLIMITED", "INFINITE"):
+            return None
+        return cast("int | None", _value(line, key, lambda: values.time_limit(text, key)))
+
+    return Partition(
+        name=name,
+        nodes=own,
+        default=_yes(line, "default", pairs.get("default", "NO")),
+        state=cast(PartitionWord, state),
+        max_time=time("maxtime"),
+        default_time=time("defaulttime"),
+        min_nodes=_count(line, pairs, "minnodes", 0),
+        max_nodes=None if unlimited else _count(line, pairs, "maxnodes", 0, 1),
+        default_memory_per_node=_count(line, pairs, "defmempernode", 0),
+        default_memory_per_cpu=_count(line, pairs, "defmempercpu", 0),
+        exclusive=shared == "EXCLUSIVE",
+        tier=_count(line, pairs, "prioritytier", 1),
+        job_factor=_count(line, pairs, "priorityjobfactor", 1),
+    )
+
+
+def _yes(line: _Line, key: str, text: str) -> bool:
+    found = _YES.get(text.lower())
+    if found is None:
+        raise line.error(f"{key}={text}: yes or no")
+    return found
+
+
+# -- the rest --------------------------------------------------------------------------------------
+
+
+class _Numbers:
+    """Plain keys by their kind."""
+
+    def __init__(self, draft: _Draft) -> None:
+        self._plain = draft.plain
+
+    def seconds(self, key: str) -> float | None:
+        if key not in self._plain:
+            return None
+        line, text = self._plain[key]
+        return float(_value(line, key, lambda: values.count(text, key, least=0)))
+
+    def minutes(self, key: str) -> float | None:
+        if key in self._plain and self._plain[key][1].upper() == "UNLIMITED":
+            return 365 * 86400.0
+        found = self.seconds(key)
+        return None if found is None else found * 60
+
+    def yes(self, key: str, *, default: bool) -> bool:
+        if key not in self._plain:
+            return default
+        line, text = self._plain[key]
+        return _yes(line, key, text)
+
+    def word(self, key: str, default: str, known: tuple[str, ...]) -> str:
+        if key not in self._plain:
+            return default
+        line, text = self._plain[key]
+        if text.lower() not in known:
+            raise line.error(f"{key}={text}: one of {', '.join(known)}")
+        return text.lower()
+
+
+def _licenses(draft: _Draft) -> dict[str, int]:
+    if "licenses" not in draft.plain:
+        return {}
+    line, text = draft.plain["licenses"]
+    found = _value(line, "Licenses", lambda: needs.gres(text, "Licenses"))
+    return {each.name: each.count for each in found}
+
+
+def _depth(draft: _Draft) -> int:
+    if "schedulerparameters" not in draft.plain:
+        return _DEPTH
+    line, text = draft.plain["schedulerparameters"]
+    depth = _DEPTH
+    for word in text.split(","):
+        name, equals, value = word.partition("=")
+        if name == "default_queue_depth" and equals:
+            depth = _count(line, {name: value}, name, _DEPTH, 1)
+        else:
+            draft.warnings.append(f"{line.path}:{line.number}: {name} means nothing here")
+    return depth
+
+
+def _weights(draft: _Draft) -> Weights:
+    number = _Numbers(draft)
+    usual = Weights()
+
+    def points(key: str, default: float) -> float:
+        found = number.seconds(key)
+        return default if found is None else found
+
+    max_age = usual.max_age
+    if "prioritymaxage" in draft.plain:
+        line, text = draft.plain["prioritymaxage"]
+        max_age = _value(line, "PriorityMaxAge", lambda: values.time_limit(text)) or max_age
+    return Weights(
+        age=points("priorityweightage", usual.age),
+        max_age=float(max_age),
+        size=points("priorityweightjobsize", usual.size),
+        partition=points("priorityweightpartition", usual.partition),
+        favour_small=number.yes("priorityfavorsmall", default=usual.favour_small),
+    )
