@@ -149,3 +149,20 @@ def test_a_task_that_reads_no_more() -> None:
         os.dup2(stdin, 0)
         for fd in (stdin, keyboard, user):
             os.close(fd)
+
+
+def test_out_of_memory_is_told_as_slurm_tells_it(capfd: pytest.CaptureFixture[str]) -> None:
+    """slurmstepd's sentence once, even if it was a notice before, and srun's own for each task."""
+    sentence = "StepId=1.0 exceeded memory limit (2 > 1), being killed"
+    one = {"code": 137, "signal": 9, "message": sentence, "hint": "", "reason": "memory"}
+    tasks = [{**one, "procid": number} for number in range(2)]
+    tasks.append({**one, "procid": 2, "code": 3, "signal": 0, "message": "", "reason": "program"})
+    attending = attendance()
+    attending._on_answer({"event": "notice", "sentence": f"error: {sentence}"})
+    answer = {"event": "exit", "code": 137, "node": "host", "record": {"tasks": tasks}}
+    assert attending._on_answer(answer) == 137
+    assert capfd.readouterr().err == (
+        f"slurmstepd: error: {sentence}\n"
+        "srun: error: host: tasks 0-1: Out Of Memory\n"
+        "srun: error: host: task 2: Exited with exit code 3\n"
+    )

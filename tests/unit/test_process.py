@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from roadstead.host import process
+from roadstead.host import cgroup, clone, process
 from roadstead.host.process import SignalState
 
 SH = "/bin/sh"
@@ -20,6 +21,20 @@ def run(script: str, **options: object) -> int:
     return process.spawn(argv, env={"PATH": os.defpath}, **options).reap()  # type: ignore[arg-type]
 
 
+@pytest.fixture(params=["spawned", "born in a group"])
+def group(request: pytest.FixtureRequest) -> Iterator[int | None]:
+    """Both ways to start a program: posix_spawn, and by hand into a version 2 group, our own."""
+    if request.param == "spawned":
+        yield None
+        return
+    tree = cgroup.mounted().get("")
+    if tree is None or not clone.supported() or not os.access(f"{tree.own}/cgroup.procs", os.W_OK):
+        pytest.skip("no version 2 group that this user may write to")
+    fd = os.open(tree.own, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    yield fd
+    os.close(fd)
+
+
 def moved(fd: int, to: int) -> int:
     if fd != to:
         os.dup2(fd, to, inheritable=False)
@@ -27,7 +42,7 @@ def moved(fd: int, to: int) -> int:
     return to
 
 
-def test_descriptors_in_any_order(tmp_path: Path) -> None:
+def test_descriptors_in_any_order(tmp_path: Path, group: int | None) -> None:
     """Each of 0, 1, 2 and a high one as each of the three, in a child that can have them so."""
     sources = (0, 1, 2, 201)
     wanted = list(itertools.product(sources, repeat=3))
@@ -40,7 +55,7 @@ def test_descriptors_in_any_order(tmp_path: Path) -> None:
             for number, stdio in enumerate(wanted):
                 report = f"{tmp_path}/report{number}"
                 argv = ["/usr/bin/find", *links, "-fprintf", report, "%l\n"]
-                process.spawn(argv, env={}, stdio=stdio).reap()
+                process.spawn(argv, env={}, stdio=stdio, group=group).reap()
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
@@ -49,14 +64,14 @@ def test_descriptors_in_any_order(tmp_path: Path) -> None:
     assert seen == wanted
 
 
-def test_a_closed_descriptor_is_an_error() -> None:
+def test_a_closed_descriptor_is_an_error(group: int | None) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
-        run("true", stdio=(0, 1, 250))
+        run("true", stdio=(0, 1, 250), group=group)
 
 
-def test_how_a_child_ended() -> None:
-    assert run("exit 7") == 7
-    assert run("kill -9 $$") == -9
+def test_how_a_child_ended(group: int | None) -> None:
+    assert run("exit 7", group=group) == 7
+    assert run("kill -9 $$", group=group) == -9
     child = process.spawn([SH, "-c", "exec sleep 20"], env={"PATH": os.defpath})
     assert child.reap_if_ended() is None
     child.signal(signal.SIGTERM)
@@ -65,16 +80,28 @@ def test_how_a_child_ended() -> None:
     assert not process.send(child.pid, signal.SIGTERM)
 
 
-def test_what_cannot_be_executed() -> None:
+def test_what_cannot_be_executed(group: int | None) -> None:
     for path, error in (("/no/such", FileNotFoundError), ("/etc/passwd", PermissionError)):
         with pytest.raises(error):
-            process.spawn([path], env={})
+            process.spawn([path], env={}, group=group)
 
 
-def test_signals_that_we_ignore_are_not_inherited() -> None:
+def test_signals_that_we_ignore_are_not_inherited(group: int | None) -> None:
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert run("kill -HUP $$") == -1
+    assert run("kill -HUP $$", group=group) == -1
     signal.signal(signal.SIGHUP, old)
+
+
+def test_a_child_leads_a_session_and_keeps_what_it_is_given(group: int | None) -> None:
+    read, write = os.pipe2(os.O_CLOEXEC)
+    script = f"ps -o sid= -p $$ >/dev/fd/{write}"
+    options = {"stdio": (0, write, 2), "keep": (write,), "group": group}
+    argv = [SH, "-c", script]
+    child = process.spawn(argv, env={"PATH": os.defpath}, **options)  # type: ignore[arg-type]
+    os.close(write)
+    with open(read) as pipe:
+        assert child.reap() == 0
+        assert int(pipe.read()) == child.pid
 
 
 def test_a_childs_descendants() -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from roadstead.host.wire import Connection
 
 _CHUNK = 65536
+# What slurmstepd says in Slurm; scripts look for these lines.
+_SLURMSTEPD = ("error: ***", "error: StepId=", "error: Exceeded job memory limit")
 
 
 class Attendance:
@@ -48,6 +50,7 @@ class Attendance:
         self._input = -1  # the write end of the pipe that carries typed lines
         self._typed = b""  # what it has not taken yet
         self._old_mode: list[Any] | None = None
+        self._said: set[str] = set()  # sentences about the end that were there before it
 
     def run(self) -> int:
         """Send the request, attend the step, return its exit code.  Raises RoadsteadError."""
@@ -168,8 +171,9 @@ class Attendance:
         return None
 
     def _on_notice(self, sentence: str) -> None:
-        if sentence.startswith("error: ***"):
-            self._write(sentence, "slurmstepd")  # as Slurm has it; scripts look for this line
+        if sentence.startswith(_SLURMSTEPD):
+            self._write(sentence, "slurmstepd")
+            self._said.add(sentence.removeprefix("error: "))
         elif self.verbose or sentence.startswith(("error:", "warning:")):
             self._write(sentence)
         elif sentence.startswith("Job "):
@@ -178,15 +182,15 @@ class Attendance:
     def _on_exit(self, answer: dict[str, Any]) -> int:
         tasks = answer.get("record", {}).get("tasks", [])
         node = answer.get("node", "")
-        said = set()
         for task in tasks:
-            if task["message"] and task["message"] not in said:
-                said.add(task["message"])
+            if task["message"] and task["message"] not in self._said:
+                self._said.add(task["message"])
                 hint = f"; {task['hint']}" if task["hint"] else ""
-                self._write(f"error: {task['message']}{hint}")
+                who = "slurmstepd" if task.get("reason") == "memory" else ""
+                self._write(f"error: {task['message']}{hint}", who)
         groups: dict[str, list[int]] = {}
         for task in tasks:
-            if task["code"] and not task["message"]:
+            if task.get("reason") == "memory" or (task["code"] and not task["message"]):
                 groups.setdefault(_ending(task), []).append(task["procid"])
         for words, numbers in groups.items():
             plural = "s" if len(numbers) > 1 else ""
@@ -251,6 +255,8 @@ class Attendance:
 
 
 def _ending(task: dict[str, Any]) -> str:
+    if task.get("reason") == "memory":
+        return "Out Of Memory"
     if task["signal"]:
         return signals.describe(task["signal"])
     return f"Exited with exit code {task['code']}"

@@ -25,7 +25,7 @@ from functools import partial
 from roadstead.core.model import ContainerRequest, StepSpec, from_json, to_json
 from roadstead.host import fork, linux, process, wire
 from roadstead.host.loop import Loop
-from roadstead.step import taskdir
+from roadstead.step import limits, taskdir
 
 Supervise = Callable[[StepSpec, wire.Connection, list[int], Callable[[], None]], None]
 
@@ -137,6 +137,7 @@ class Spawner:
         if rehearse:
             from_json(StepSpec, _SAMPLE)
             taskdir.rehearse()
+            limits.rehearse()
         received = theirs.receive()
         if received is None:
             return

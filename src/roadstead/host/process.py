@@ -11,12 +11,20 @@ SIGXFSZ, programs must not inherit that.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
+import select
 import signal
+import time
 from dataclasses import dataclass
 from typing import Final
 
+from roadstead.host import clone
+
 Argv = list[str]
+
+_PAGE: Final = resource.getpagesize()
 
 HUP: Final = int(signal.SIGHUP)
 KILL: Final = int(signal.SIGKILL)
@@ -88,15 +96,23 @@ def spawn(
     keep: tuple[int, ...] = (),
     terminal: str = "",
     session: bool = True,
+    group: int | None = None,
 ) -> Child:
     """Start ``argv``.
 
     ``stdio`` are our descriptors for its 0, 1 and 2 (default: /dev/null, and ours for 1 and 2);
     ``keep`` stay open under their own numbers.  With ``terminal``, the path of a pty, the child
     leads a session whose controlling terminal that is.  ``env`` is all of its environment.
+    ``group`` is the open directory of a control group of version 2 to be born in (host.clone).
 
     Raises FileNotFoundError, PermissionError and the like for a program that cannot be executed.
     """
+    if group is not None:
+
+        def body() -> None:
+            _execute(argv, env, stdio, keep, terminal, session)
+
+        return Child(*clone.start(group, body))
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
     if terminal:
         # A session leader without a terminal gets the one that it opens (tty_ioctl(4)).
@@ -134,9 +150,78 @@ def _place(stdio: tuple[int, int, int], *, above: int) -> list[tuple[int, ...]]:
     return [*first, *then, *last]
 
 
+def _execute(
+    argv: Argv,
+    env: dict[str, str],
+    stdio: tuple[int, int, int] | None,
+    keep: tuple[int, ...],
+    terminal: str,
+    session: bool,
+) -> None:
+    """In a forked child: do what ``spawn`` has posix_spawn do, and become ``argv``."""
+    if session:
+        os.setsid()
+    if terminal:
+        fd = os.open(terminal, os.O_RDWR)
+        placed = [fd, fd, fd]
+    elif stdio is None:
+        placed = [os.open(os.devnull, os.O_RDONLY)]
+    else:
+        above = max(2, *stdio, *keep) + 1
+        placed = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in stdio]
+    for target, fd in enumerate(placed):
+        os.dup2(fd, target)
+    for fd in keep:
+        os.set_inheritable(fd, True)
+    for signo in _DEFAULT_SIGNALS:
+        signal.signal(signo, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.execve(argv[0], argv, env)
+
+
 def adopt(pid: int) -> Child:
     """A process that somebody else forked, to be watched.  Raises ProcessLookupError."""
     return Child(pid, os.pidfd_open(pid))
+
+
+def wait_for_ends(watched: list[Child], seconds: float) -> None:
+    """Wait until these have ended, for ``seconds`` at the most, and close their pidfds; blocks."""
+    poll = select.poll()
+    for child in watched:
+        poll.register(child.pidfd, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    left = {child.pidfd for child in watched}
+    while left and (patience := deadline - time.monotonic()) > 0:
+        for fd, _ in poll.poll(patience * 1000):
+            poll.unregister(fd)
+            left.discard(fd)
+    for child in watched:
+        os.close(child.pidfd)
+
+
+def resident(pid: int) -> int:
+    """The bytes of memory that a process has, its share of what it shares with others included in
+    full; 0 where it is gone (proc(5), statm)."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def proportional(pid: int) -> int:
+    """As ``resident``, with pages that several processes map divided between them (PSS).
+
+    Takes the kernel milliseconds for a large process; of another user's there is only the former.
+    """
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        return resident(pid)
+    return 0
 
 
 def which(program: str, path: str) -> str | None:
@@ -164,6 +249,15 @@ def children(pid: int) -> list[int]:
     except (FileNotFoundError, ProcessLookupError):
         return found
     return found
+
+
+def parent(pid: int) -> int:
+    """The parent of a process; 0 where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def descendants(pid: int) -> list[int]:

@@ -32,10 +32,11 @@ _HOST_HOOKS = ("prestart", "createRuntime", "createContainer", "poststart", "pos
 class Change:
     """What this task needs of its config.json.
 
-    ``uids`` None: no user namespace (root).  ``cwd`` "" keeps the bundle's.  ``report`` is a path
-    that is to hold the container's state once it has started, or "".  ``terminal`` is the size of
-    the container's own terminal, in rows and columns, if it has one.  ``limits`` are our own hard
-    limits by name (RLIMIT_NOFILE …), -1 for none.
+    ``uids`` None: no user namespace (root).  ``cwd`` "" keeps the bundle's.  ``cgroup`` is the
+    group that the runtime is to make, from the top of the hierarchies, or "" for none of ours.
+    ``report`` is a path that is to hold the container's state once it has started, or "".
+    ``terminal`` is the size of the container's own terminal, in rows and columns, if it has one.
+    ``limits`` are our own hard limits by name (RLIMIT_NOFILE …), -1 for none.
     """
 
     rootfs: str
@@ -70,11 +71,11 @@ def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
     _process(config, change, notes)
     _mounts(config, bundle.path, change)
     _hooks(config, bundle.path, change, notes)
-    if change.privileged:
-        # A group of this task's own, by a name that we know if the runtime leaves it.
-        config["linux"] = {**(config.get("linux") or {}), "cgroupsPath": f"/{change.cgroup}"}
-    else:
+    if not change.privileged:
         _unprivileged(config, change, notes)
+    if change.cgroup:
+        # Below the step's group, whose limits count; by a name that we know if it is left behind.
+        config["linux"] = {**(config.get("linux") or {}), "cgroupsPath": f"/{change.cgroup}"}
     if change.uids is not None and change.gids is not None:
         _user_namespace(config, change.uids, change.gids, notes)
     else:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from roadstead.errors import RuntimeFailure
@@ -22,6 +23,8 @@ from roadstead.step.life import Life, Until
 from roadstead.step.taskdir import TaskDirectory
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from roadstead.core.model import TaskSpec
     from roadstead.step.plan import Plan
 
@@ -33,10 +36,17 @@ _BEFORE_THE_START: Final = ("run", "create", "query", "start")
 
 
 class Container:
-    """One task's container."""
+    """One task's container.  ``inside`` puts what is started meanwhile under the step's limits."""
 
-    def __init__(self, plan: Plan, task: TaskSpec, notice: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        task: TaskSpec,
+        notice: Callable[[str], None],
+        inside: AbstractContextManager[int | None],
+    ) -> None:
         self.plan = plan
+        self._inside = inside
         self.task = task
         self._notice = notice
         self.directory = TaskDirectory(plan, task, notice)
@@ -192,8 +202,16 @@ class Container:
     def _spawn(
         self, operation: runtime.Operation, argv: list[str], stdio: Stdio, terminal: str
     ) -> process.Child:
+        born = self._inside if operation in ("run", "create") else nullcontext()
         try:
-            child = process.spawn(argv, env=self.plan.runtime_env, stdio=stdio, terminal=terminal)
+            with born as group:
+                child = process.spawn(
+                    argv,
+                    env=self.plan.runtime_env,
+                    stdio=stdio,
+                    terminal=terminal,
+                    group=group,
+                )
         except OSError as error:
             raise RuntimeFailure(f"cannot execute {argv[0]}: {error.strerror}") from None
         self._setup = child if operation in _BEFORE_THE_START else None

@@ -88,8 +88,12 @@ def sweep(directory: str) -> list[str]:
     if is_running(claim):
         return []
     found = _kill_marked(str(claim.get("mark", "")))
+    for group in claim.get("groups", []):
+        found += [f"process {pid}" for pid in cgroup.kill(str(group))]
     for container in claim.get("containers", []):
         found += _remove_container(container)
+    for group in claim.get("groups", []):
+        cgroup.remove(str(group))
     files.remove_tree(directory)
     return found
 

@@ -27,6 +27,7 @@ from roadstead.host.loop import Loop, Timer
 from roadstead.step import plan as plans
 from roadstead.step import record
 from roadstead.step.life import Lives
+from roadstead.step.limits import Limits
 from roadstead.step.streams import Streams
 from roadstead.step.task import Task, task_specs
 
@@ -61,6 +62,7 @@ class Supervisor:
         self.spec = spec
         self.loop = Loop()
         self.lives = Lives(self.loop)
+        self.limits = Limits(spec, self.loop, self._notice, self._over_memory)
         self.streams = Streams(self.loop, spec, fds, lambda: self.signal(process.HUP))
         self.tasks: list[Task] = []
         self.exits: list[TaskExit] = []
@@ -106,6 +108,7 @@ class Supervisor:
                 "start_time": record.start_time(os.getpid()),
                 "mark": f"{self.spec.job_id}.{self.spec.step_id}",
                 "containers": containers,
+                "groups": self.limits.groups,
             },
         )
 
@@ -118,6 +121,7 @@ class Supervisor:
         spec = self.spec
         if spec.cpus:
             os.sched_setaffinity(0, spec.cpus)
+        self.limits.decide()
         os.umask(spec.umask)
         plan: Plan | None = None
         if spec.container is not None:
@@ -151,6 +155,7 @@ class Supervisor:
         for task_spec in task_specs(self.spec):
             self.tasks.append(Task(self, task_spec, plan))
         self._claim([task.claim() for task in self.tasks])
+        self.limits.apply()
         # Every task is made before the first one starts: a step does not begin half.
         connected = [(task, self.streams.for_task(task.spec.procid)) for task in self.tasks]
         for task, stdio in connected:
@@ -309,6 +314,15 @@ class Supervisor:
         for pid in process.descendants(os.getpid()):
             process.send(pid, process.KILL)
 
+    def _over_memory(self, sentence: str) -> None:
+        """The tasks have more memory than they may, and no kernel to stop them."""
+        if self.ending is None:
+            self.ending = "memory"
+            self._notice(f"error: {sentence}")
+            self._notice("error: Exceeded job memory limit")
+            self._notice_of_end("")
+        self._kill()
+
     def suspend(self) -> None:
         """Stop every process of every task, and the clock of the time limit.
 
@@ -348,10 +362,11 @@ class Supervisor:
 
     def task_ended(self, ended: TaskExit) -> None:
         """A task is over; the step is when all are."""
+        ended = self.limits.ended(ended)
         if self.ending is not None and ended.reason == "program":
             ended = replace(ended, reason=self.ending)
         self.exits.append(ended)
-        if ended.message and self.spec.kind == "batch":
+        if ended.message and self.spec.kind == "batch" and self.ending != "memory":
             self._say_failure(ended.message, ended.hint)
         left = [task for task in self.tasks if task.running]
         if not left:
@@ -418,6 +433,7 @@ class Supervisor:
             self._output_was_lost(error)
         for task in self.tasks:
             task.close()
+        self.exits = self.limits.close(self.exits)
         if self._listener is not None:
             self.loop.unwatch(self._listener)
             self._listener.close()

@@ -57,7 +57,8 @@ class Task:
         self._child: process.Child | None = None
         self._container: Container | None = None
         if plan is not None:
-            self._container = Container(plan, spec, supervisor._notice)
+            inside = supervisor.limits.inside(spec.procid)
+            self._container = Container(plan, spec, supervisor._notice, inside)
 
     def start(self, stdio: tuple[int, int, int]) -> None:
         """Start the task.  Its end, or its failure to start, is told to the supervisor."""
@@ -82,12 +83,14 @@ class Task:
             argv[0] = f"{self._supervisor.spec.directory}/spool/startup"
         program = _look_up(argv[0], self.spec.env.get("PATH", os.defpath))
         try:
-            self._child = process.spawn(
-                [program, *argv[1:]],
-                env=self.spec.env,
-                stdio=stdio,
-                terminal=terminal,
-            )
+            with self._supervisor.limits.inside(self.spec.procid) as group:
+                self._child = process.spawn(
+                    [program, *argv[1:]],
+                    env=self.spec.env,
+                    stdio=stdio,
+                    terminal=terminal,
+                    group=group,
+                )
         except FileNotFoundError:
             raise CommandNotFound(f"{argv[0]}: its interpreter does not exist") from None
         except OSError as error:

@@ -16,6 +16,7 @@ from roadstead.host import cgroup, files, namespaces, process
 from roadstead.oci import bundle as bundles
 from roadstead.oci import config, environment, idmap, lookup
 from roadstead.oci.patterns import Substitutions, expand
+from roadstead.step import limits
 
 if TYPE_CHECKING:
     from roadstead.core.model import TaskSpec
@@ -155,7 +156,7 @@ class TaskDirectory:
             uids=plan.uids,
             gids=plan.gids,
             privileged=plan.privileged,
-            cgroup=self._cgroup,
+            cgroup=self._cgroup if plan.spec.uid == 0 else "",
             mounts=tuple(mounts),
             hooks=request.hooks,
             disabled_hooks=conf.disable_hooks if conf else (),
@@ -172,14 +173,16 @@ class TaskDirectory:
 
     @property
     def _cgroup(self) -> str:
-        spec = self.plan.spec
-        return f"roadstead-{spec.job_id}.{spec.step_id}.{self.task.procid}"
+        """Where a runtime that root has called makes its group: below the step's (limits.py)."""
+        return f"{limits.group_name(self.plan.spec)}/{self.task.procid}"
 
     @property
     def cgroups(self) -> list[str]:
-        """The groups that a runtime which root has called may leave: ours, or one by its own name
-        for a container with a user namespace."""
-        return [self._cgroup, self.container_id] if self.plan.spec.uid == 0 else []
+        """The groups that a runtime which root has called may leave: ours and the step's above it,
+        or one by its own name where it reads no config.json of ours."""
+        if self.plan.spec.uid != 0:
+            return []
+        return [self._cgroup, limits.group_name(self.plan.spec), self.container_id]
 
     def _terminal(self) -> tuple[int, int] | None:
         size = self.plan.spec.terminal
