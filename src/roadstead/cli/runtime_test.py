@@ -52,13 +52,15 @@ def main(operands: list[str]) -> int:
         )
     if ending.crash:
         raise AssertionError(f"{ending.crash}\n{ending.output}")
+    if not ending.complete:
+        raise RoadsteadError("the test was killed; what it had made is removed")
     return talk.summary()
 
 
 def _parse(operands: list[str]) -> tuple[str, bool]:
     if not operands or operands[0] != "test":
-        what = operands[0] if operands else "nothing"
-        raise UsageError(f"runtime does not know {what}", hint=USAGE)
+        wrong = f"does not know {operands[0]}" if operands else "has to be told what to do"
+        raise UsageError(f"runtime {wrong}", hint=USAGE)
     bundles = []
     keep_going = literal = False
     for word in operands[1:]:

@@ -8,6 +8,7 @@ shown as such: a failure of that check, with the exception's name.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from collections.abc import Callable, Iterator, Mapping
@@ -136,6 +137,8 @@ def _tidy(context: probes.Context) -> None:
     except RoadsteadError:
         return  # no home directory: nothing can have been made
     trial.sweep(top)
+    with contextlib.suppress(OSError):  # one is at work there
+        os.rmdir(f"{top}/trials")
     folder = os.path.dirname(scratch)
     for name in os.listdir(folder) if os.access(folder, os.R_OK) else ():
         pid, _, started = name.removeprefix(probes.SCRATCH).partition(".")

@@ -144,9 +144,11 @@ class Runtimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """The one that would be used.  ``error`` and ``hint``: there is none, and why; ``source``:
-    oci.conf's path, or how else it was found; ``version``: the first line that it prints."""
+    """The one that would be used.  ``untried``: why it was not looked for; ``error`` and ``hint``:
+    there is none, and why; ``source``: oci.conf's path, or how else it was found; ``version``: the
+    first line that it prints; ``complaint``: why there is none."""
 
+    untried: str = ""
     path: str = ""
     source: str = ""
     error: str = ""
@@ -174,8 +176,9 @@ class Container:
     """A container that was run: what step/trial.py said of each step, or why it was not tried."""
 
     untried: str = ""
+    fix: str = ""
     steps: tuple[Mapping[str, Any], ...] = ()
-    overdue: bool = False
+    unfinished: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

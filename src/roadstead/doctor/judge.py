@@ -333,11 +333,13 @@ def tool(seen: facts.Tool) -> Finding:
 
 def runtimes(seen: facts.Runtimes) -> Finding:
     if not seen.found:
-        return failure("none on PATH", "a container needs an OCI runtime", "sudo apt install crun")
+        return failure("none found", "a container needs an OCI runtime", "sudo apt install crun")
     return ok(", ".join(name for name, _ in seen.found), *(path for _, path in seen.found))
 
 
 def runtime(seen: facts.Runtime) -> Finding:
+    if seen.untried:
+        return not_applicable(f"not looked for: {seen.untried}")
     if seen.error:
         return failure("none", seen.error, seen.hint or "sudo apt install crun")
     name = os.path.basename(seen.path)
@@ -383,11 +385,7 @@ def oci_conf(seen: facts.OciConf) -> Finding:
 
 def container(seen: facts.Container) -> Finding:
     if seen.untried:
-        return not_applicable(f"not tried: {seen.untried}", fix="sudo apt install busybox-static")
-    if seen.overdue:
-        return failure(
-            "a container was started and did not end in time", "", "roadstead runtime test BUNDLE"
-        )
+        return not_applicable(f"not tried: {seen.untried}", fix=seen.fix)
     commands = [f"{step['operation']}: {step['found']}" for step in seen.steps if step["argv"]]
     for verdict, judged in (("failure", failure), ("warning", warning)):
         for step in seen.steps:
@@ -397,6 +395,9 @@ def container(seen: facts.Container) -> Finding:
                 )
                 fix = step["hint"] or "roadstead runtime test BUNDLE shows each command"
                 return judged(found, step["found"], fix, *commands)
+    if seen.unfinished:
+        cause = "it was killed, or took too long"
+        return failure("no result", cause, "roadstead runtime test BUNDLE", *commands)
     seconds = sum(step["seconds"] for step in seen.steps)
     return ok(f"ran one and removed it, {seconds * 1000:.0f} ms", *commands)
 

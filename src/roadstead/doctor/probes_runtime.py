@@ -21,15 +21,19 @@ _KNOWN: Final = (
 )  # fmt: skip
 _ANSWER_SECONDS: Final = 5.0
 _COMMANDS: Final = ("run", "create", "start", "query", "kill", "delete")
+_NO_CONFIGURATION: Final = "oci.conf cannot be used"
 _ELF_INTERPRETER: Final = 3  # PT_INTERP, elf(5)
 
 
 def runtimes(context: Context) -> facts.Runtimes:
-    found = [(name, process.which(name, context.path)) for name in _KNOWN]
+    path = f"{context.path}:{runtime.ALSO}"
+    found = [(name, process.which(name, path)) for name in _KNOWN]
     return facts.Runtimes(found=tuple((name, path) for name, path in found if path))
 
 
 def chosen(context: Context) -> facts.Runtime:
+    if not _configuration_is_usable(context):
+        return facts.Runtime(untried=_NO_CONFIGURATION)
     try:
         path, source = _chosen(context)
     except RoadsteadError as error:
@@ -64,6 +68,14 @@ def _chosen(context: Context) -> tuple[str, str]:
         return found, conf.source
     found = runtime.find(dict(context.environ), process.which)
     return found, "ROADSTEAD_RUNTIME" if context.environ.get("ROADSTEAD_RUNTIME") else "on PATH"
+
+
+def _configuration_is_usable(context: Context) -> bool:
+    try:
+        search.configured(context.environ)
+    except ConfigError:
+        return False
+    return True
 
 
 def _features(path: str, context: Context) -> list[str]:
@@ -160,15 +172,19 @@ def _programs(pattern: str) -> list[str]:
 
 def container(context: Context) -> facts.Container:
     busybox = static_busybox(context.path)
+    if not _configuration_is_usable(context):
+        return facts.Container(untried=_NO_CONFIGURATION)
     if not busybox:
-        return facts.Container(untried="no statically linked busybox to make one of")
+        why = "no statically linked busybox to make one of"
+        return facts.Container(untried=why, fix="sudo apt install busybox-static")
     with trial.place(context.environ) as at:
         bundle = f"{at}/bundle"
         make_bundle(bundle, busybox)
         ending = trial.attempt(bundle, context.environ, at, modes=1)
     if ending.crash:
         raise AssertionError(f"{ending.crash}\n{ending.output}")
-    return facts.Container(steps=tuple(ending.said), overdue=ending.overdue)
+    unfinished = not ending.complete
+    return facts.Container(steps=tuple(ending.said), unfinished=unfinished)
 
 
 def static_busybox(path: str) -> str:

@@ -31,10 +31,11 @@ _REAPING_SECONDS: Final = 2.0
 
 @dataclass(slots=True)
 class Ending:
-    """How it went: what was said; the exception that came out (our bug) and what was printed;
-    whether the time was over; which signal stopped us, or 0."""
+    """How it went: what was said; whether ``body`` returned; the exception that came out (our bug)
+    and what was printed; whether the time was over; which signal stopped us, or 0."""
 
     said: list[Any] = field(default_factory=list)
+    complete: bool = False
     crash: str = ""
     output: str = ""
     overdue: bool = False
@@ -119,12 +120,15 @@ class _Run:
                 self._take(json.loads(line))
 
     def _take(self, heard: Any) -> None:
-        if isinstance(heard, dict) and "crash" in heard:
-            self._ending.crash = str(heard["crash"])
-            return
-        self._ending.said.append(heard)
-        if self._hear is not None:
-            self._hear(heard)
+        match heard:
+            case {"said": said}:
+                self._ending.said.append(said)
+                if self._hear is not None:
+                    self._hear(said)
+            case {"crash": crash}:
+                self._ending.crash = str(crash)
+            case _:
+                self._ending.complete = True
 
     def _stopped(self, number: int) -> None:
         self._ending.signal = self._ending.signal or number
@@ -178,8 +182,8 @@ def _in_child(body: Body, write: int, lifeline: int, output: int) -> None:
     for source, target in ((null, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
 
-    def say(something: Any) -> None:
-        data = json.dumps(something).encode() + b"\n"
+    def write_line(line: dict[str, Any]) -> None:
+        data = json.dumps(line).encode() + b"\n"
         try:
             while data:
                 data = data[os.write(write, data) :]
@@ -187,10 +191,11 @@ def _in_child(body: Body, write: int, lifeline: int, output: int) -> None:
             return  # nobody listens any more: the lifeline tells what to do about it
 
     try:
-        body(say, lifeline)
+        body(lambda something: write_line({"said": something}), lifeline)
     except Exception as error:  # told by name: it is our bug, and the caller has to show it
-        say({"crash": f"{type(error).__name__}: {error}"})
+        write_line({"crash": f"{type(error).__name__}: {error}"})
         raise
+    write_line({"complete": True})
 
 
 def printed() -> str:

@@ -59,9 +59,9 @@ def place(environ: Mapping[str, str]) -> Iterator[str]:
         yield path
     finally:
         record.sweep(path)
-        for empty in (f"{top}/trials", top)[: 2 if made else 1]:
-            with contextlib.suppress(OSError):  # another trial, or a controller, is there now
-                os.rmdir(empty)
+        _remove_empty(f"{top}/trials")
+        if made:
+            _remove_empty(top)
 
 
 def sweep(runtime_directory: str) -> list[str]:
@@ -73,6 +73,11 @@ def sweep(runtime_directory: str) -> list[str]:
         if pid.isdigit() and record.start_time(int(pid)) != started:
             found += [f"directory {top}/{name}", *record.sweep(f"{top}/{name}")]
     return found
+
+
+def _remove_empty(directory: str) -> None:
+    with contextlib.suppress(OSError):  # another trial, or a controller, is there now
+        os.rmdir(directory)
 
 
 def attempt(
@@ -98,6 +103,7 @@ def attempt(
         trial.run(keep_going=keep_going, modes=modes)
         if os.getppid() != caller:  # who would remove it has been killed
             files.remove_tree(at)
+            _remove_empty(os.path.dirname(at))
 
     return apart.run(
         body,
