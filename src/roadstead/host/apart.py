@@ -15,6 +15,7 @@ import json
 import os
 import select
 import signal
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -194,7 +195,8 @@ def _in_child(body: Body, write: int, lifeline: int, output: int) -> None:
         body(lambda something: write_line({"said": something}), lifeline)
     except Exception as error:  # told by name: it is our bug, and the caller has to show it
         write_line({"crash": f"{type(error).__name__}: {error}"})
-        raise
+        os.write(2, traceback.format_exc().encode(errors="replace"))
+        return
     write_line({"complete": True})
 
 
