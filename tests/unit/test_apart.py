@@ -56,6 +56,20 @@ def test_the_time_is_over_and_there_is_time_to_clean_up() -> None:
     assert time.monotonic() - began < 5
 
 
+def test_the_end_of_a_lifeline_goes_down() -> None:
+    def inner(say: apart.Say, lifeline: int) -> None:
+        poll = select.poll()
+        poll.register(lifeline)
+        poll.poll(20_000)
+        say("cleaned")
+
+    def outer(say: apart.Say, lifeline: int) -> None:
+        say(apart.run(inner, seconds=20, grace=10, lifeline=lifeline).said)
+
+    ending = apart.run(outer, seconds=0.2, grace=10)
+    assert (ending.overdue, ending.said) == (True, [["cleaned"]])
+
+
 def test_a_signal_ends_it_and_what_it_started() -> None:
     parent = os.getpid()
 

@@ -26,12 +26,14 @@ VERSION: Final = 1  # of what as_json gives
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One row.  ``judge`` takes what ``probe`` gives; ``seconds`` is how long both may take."""
+    """One row.  ``judge`` takes what ``probe`` gives; ``seconds`` is how long both may take, and
+    ``grace`` how long the probe may clean up when it is to end before that."""
 
     name: str
     probe: Callable[[probes.Context], Any]
     judge: Callable[[Any], Finding]
     seconds: float = 10.0
+    grace: float = 0.0
 
 
 # In the order in which things depend on each other: the first failure is the one to mend first.
@@ -51,7 +53,7 @@ CHECKS: Final = (
     Check("oci-runtimes", probes_runtime.runtimes, judge.runtimes),
     Check("oci.conf", probes_runtime.oci_conf, judge.oci_conf),
     Check("oci-runtime", probes_runtime.chosen, judge.runtime, 20.0),
-    Check("container", probes_runtime.container, judge.container, 120.0),
+    Check("container", probes_runtime.container, judge.container, 120.0, trial.CLEANING + 5),
     Check("state-directory", probes_places.state_disk, judge.disk),
     Check("runtime-directory", probes_places.runtime_disk, judge.disk),
     Check("xdg-runtime-dir", probes_places.runtime_directory, judge.runtime_directory),
@@ -100,15 +102,15 @@ def _user(environ: Mapping[str, str]) -> str:
 def _one(check: Check, context: probes.Context) -> Finding:
     def body(say: apart.Say, lifeline: int) -> None:
         try:
-            finding = check.judge(check.probe(context))
+            finding = check.judge(check.probe(replace(context, lifeline=lifeline)))
         except RoadsteadError as error:
             finding = judge.failure("cannot be checked", str(error), error.hint)
         say(asdict(replace(finding, name=check.name)))
 
-    ending = apart.run(body, seconds=check.seconds)
+    ending = apart.run(body, seconds=check.seconds, grace=check.grace)
     if ending.signal:
         raise Interrupted(ending.signal)
-    if ending.said:
+    if ending.said and not ending.overdue:
         return _from_json(ending.said[0])
     printed = tuple(ending.output.strip().splitlines()[-20:])
     if ending.overdue:

@@ -28,13 +28,15 @@ _CGROUPS = "/sys/fs/cgroup"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """For whom the machine is looked at.  ``tag`` names this run's process for ever."""
+    """For whom the machine is looked at.  ``tag`` names this run's process for ever; ``lifeline``
+    is the probe's own (host/apart.py)."""
 
     environ: Mapping[str, str]
     user: str
     uid: int
     gid: int
     tag: str
+    lifeline: int = -1
 
     @property
     def path(self) -> str:

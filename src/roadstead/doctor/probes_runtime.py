@@ -180,7 +180,7 @@ def container(context: Context) -> facts.Container:
     with trial.place(context.environ) as at:
         bundle = f"{at}/bundle"
         make_bundle(bundle, busybox)
-        ending = trial.attempt(bundle, context.environ, at, modes=1)
+        ending = trial.attempt(bundle, context.environ, at, modes=1, lifeline=context.lifeline)
     if ending.crash:
         raise AssertionError(f"{ending.crash}\n{ending.output}")
     unfinished = not ending.complete

@@ -44,18 +44,27 @@ class Ending:
 
 
 def run(
-    body: Body, *, seconds: float, grace: float = 0.0, hear: Callable[[Any], None] | None = None
+    body: Body,
+    *,
+    seconds: float,
+    grace: float = 0.0,
+    hear: Callable[[Any], None] | None = None,
+    lifeline: int = -1,
 ) -> Ending:
     """Run ``body(say, lifeline)`` in a child, for ``seconds`` at the most.
 
     ``hear`` is called with each thing said, as it comes.  ``grace``: the seconds that the child
     has from the end of its lifeline to its own; with 0 it is killed at once, and also when we are.
+    ``lifeline`` is our own, where we are such a child ourselves: its end is the child's as well.
     """
-    return _Run(seconds, grace, hear).run(body)
+    return _Run(seconds, grace, hear, lifeline).run(body)
 
 
 class _Run:
-    def __init__(self, seconds: float, grace: float, hear: Callable[[Any], None] | None) -> None:
+    def __init__(
+        self, seconds: float, grace: float, hear: Callable[[Any], None] | None, above: int
+    ) -> None:
+        self._above = above
         self._ending = Ending()
         self._seconds = seconds
         self._grace = grace
@@ -103,6 +112,8 @@ class _Run:
         self._loop.watch(self._said, self._read)
         self._loop.watch(self._child, self._loop.stop)
         self._loop.call_later(self._seconds, self._overdue)
+        if self._above >= 0:
+            self._loop.watch(self._above, self._cut)
         self._loop.run()
         self._loop.unwatch(self._child)
         self._read()
@@ -137,6 +148,10 @@ class _Run:
 
     def _overdue(self) -> None:
         self._ending.overdue = True
+        self._end()
+
+    def _cut(self) -> None:
+        self._loop.unwatch(self._above)
         self._end()
 
     def _end(self) -> None:

@@ -33,7 +33,8 @@ from roadstead.step.trial_case import READY, SHELL, Case, Done, Mode, Stopped
 # Beyond Slurm's largest job id (slurm.conf(5), MaxJobId), so that no job's container has the name.
 _FIRST_JOB: Final = 1_000_000_000
 _PATIENCE: Final = 60.0
-_CLEANING: Final = 30.0
+# What the child may take to kill and delete the container when it is to end, in seconds.
+CLEANING: Final = 30.0
 _ALL: Final = 600.0
 
 
@@ -88,18 +89,20 @@ def attempt(
     keep_going: bool = False,
     modes: int = 2,
     hear: Callable[[Done], None] | None = None,
+    lifeline: int = -1,
 ) -> apart.Ending:
     """Try ``bundle`` in the directory ``at`` of ``place``; ``hear`` is told each step as it ends.
 
-    ``modes``: how many of run mode and create/start mode are tried, where the commands know both.
+    ``modes``: how many of run mode and create/start mode are tried, where the commands know both;
+    ``lifeline``: as for apart.run.
     """
     env = dict(environ)
     caller = os.getpid()
 
-    def body(say: apart.Say, lifeline: int) -> None:
+    def body(say: apart.Say, ours: int) -> None:
         linux.set_process_name("roadstead-trial")
         linux.set_child_subreaper()
-        trial = _Trial(bundle, env, at, lambda done: say(asdict(done)), lifeline)
+        trial = _Trial(bundle, env, at, lambda done: say(asdict(done)), ours)
         trial.run(keep_going=keep_going, modes=modes)
         if os.getppid() != caller:  # who would remove it has been killed
             files.remove_tree(at)
@@ -108,7 +111,8 @@ def attempt(
     return apart.run(
         body,
         seconds=_ALL,
-        grace=_CLEANING,
+        grace=CLEANING,
+        lifeline=lifeline,
         hear=None if hear is None else lambda heard: hear(from_json(heard)),
     )
 

@@ -24,7 +24,7 @@ Mode = Literal["run", "create"]
 Verdict = Literal["ok", "note", "warning", "failure"]
 
 _STARTING: Final = 2.0  # for a program of the bundle's own to say something, or to end
-_ENDING: Final = 3.0
+_ENDING: Final = 2.0
 READY: Final = b"ready\n"
 
 # A program that says when it is there, ends when it is told to, and ends when we are gone.
@@ -233,7 +233,7 @@ class Case:
         if done.verdict == "note":
             yield done
             return
-        if self._wait([first.pidfd], _ENDING):
+        if self._wait([first.pidfd], _ENDING if done.verdict == "ok" else 0.0):
             status = first.reap()
             self._container.child = None
             how = f"by signal {-status}" if status < 0 else f"with status {status}"
