@@ -79,7 +79,9 @@ def test_a_signal_ends_it_and_what_it_started() -> None:
             os.kill(parent, signal.SIGTERM)
         time.sleep(60)
 
+    before = signal.getsignal(signal.SIGINT)
     ending = apart.run(body, seconds=30)
+    assert signal.getsignal(signal.SIGINT) == before
     assert (ending.signal, ending.complete) == (signal.SIGTERM, False)
     assert process.children(os.getpid()) == []
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

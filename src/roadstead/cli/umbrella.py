@@ -115,6 +115,8 @@ def main(argv: list[str] | None = None) -> int:
         return SUBCOMMANDS[argv[0]][2](argv[1:])
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
+    except KeyboardInterrupt:
+        return report.INTERRUPTED
 
 
 def _slurm_command(argv: list[str]) -> int:

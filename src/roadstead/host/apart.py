@@ -5,7 +5,7 @@ namespaces, or that is stopped with Ctrl-C half-way.  The child says what it fin
 a pipe.  It holds the reading end of a second pipe, the *lifeline*, on which nothing is ever
 written: when it hangs up, the caller wants an end, or is no more, and the child cleans up.
 
-The caller waits by events and becomes the reaper of all that the child leaves
+The caller waits by events, and is meanwhile the reaper of all that the child leaves
 (PR_SET_CHILD_SUBREAPER).  It must be single-threaded, and must not reap children of others.
 """
 
@@ -73,11 +73,13 @@ class _Run:
         self._loop = Loop()
 
     def run(self, body: Body) -> Ending:
+        reaped_before = linux.is_child_subreaper()
         linux.set_child_subreaper()
         others = set(process.children(os.getpid()))
         self._said, said_write = os.pipe2(os.O_CLOEXEC)
         lifeline, self._lifeline = os.pipe2(os.O_CLOEXEC)
         output = os.memfd_create("roadstead-apart", os.MFD_CLOEXEC)
+        handlers = {number: signal.getsignal(number) for number in _STOPPING}
         for number in _STOPPING:
             self._loop.on_signal(number, lambda number=number: self._stopped(number))  # type: ignore[misc]
         parent = os.getpid()
@@ -100,9 +102,12 @@ class _Run:
         finally:
             self._kill()
             self._reap_others(others)
+            linux.set_child_subreaper(reaped_before)
             self._close_lifeline()
             os.close(self._said)
             self._loop.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
             self._ending.output = os.pread(output, 1 << 16, 0).decode(errors="replace")
             os.close(output)
         return self._ending
