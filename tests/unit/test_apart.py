@@ -6,6 +6,9 @@ import os
 import select
 import signal
 import time
+from pathlib import Path
+
+import pytest
 
 from roadstead.host import apart, process
 
@@ -68,6 +71,22 @@ def test_the_end_of_a_lifeline_goes_down() -> None:
 
     ending = apart.run(outer, seconds=0.2, grace=10)
     assert (ending.overdue, ending.said) == (True, [["cleaned"]])
+
+
+def test_who_hears_fails_and_the_child_cleans_up(tmp_path: Path) -> None:
+    def body(say: apart.Say, lifeline: int) -> None:
+        say(1)
+        poll = select.poll()
+        poll.register(lifeline)
+        poll.poll(20_000)
+        (tmp_path / "cleaned").touch()
+
+    def hear(said: object) -> None:
+        raise SystemExit(141)
+
+    with pytest.raises(SystemExit):
+        apart.run(body, seconds=30, grace=10, hear=hear)
+    assert (tmp_path / "cleaned").exists()
 
 
 def test_a_signal_ends_it_and_what_it_started() -> None:

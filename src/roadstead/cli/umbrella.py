@@ -80,7 +80,7 @@ SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
     ),
     "runtime": (
         "test BUNDLE [--keep-going]",
-        "call the OCI runtime as a step would, one command after the other",
+        "call the OCI runtime as a step would, command by command",
         _runtime,
     ),
 }

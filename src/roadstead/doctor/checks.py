@@ -145,7 +145,8 @@ def _tidy(context: probes.Context) -> None:
     for name in os.listdir(folder) if os.access(folder, os.R_OK) else ():
         pid, _, started = name.removeprefix(probes.SCRATCH).partition(".")
         ours = name.startswith(probes.SCRATCH) and pid.isdigit()
-        if ours and (pid == str(os.getpid()) or record.start_time(int(pid)) != started):
+        over = ours and (pid == str(os.getpid()) or record.start_time(int(pid)) != started)
+        if over and os.lstat(f"{folder}/{name}").st_uid == os.getuid():
             files.remove_tree(f"{folder}/{name}")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -280,7 +281,7 @@ def mounts() -> list[tuple[str, str, str]]:
         for line in file:
             fields = line.split(" ")
             after = fields.index("-")
-            point = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
+            point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
             found.append((point, fields[after + 1], fields[5]))
     return found
 

@@ -80,8 +80,9 @@ class _Run:
         lifeline, self._lifeline = os.pipe2(os.O_CLOEXEC)
         output = os.memfd_create("roadstead-apart", os.MFD_CLOEXEC)
         handlers = {number: signal.getsignal(number) for number in _STOPPING}
-        for number in _STOPPING:
-            self._loop.on_signal(number, lambda number=number: self._stopped(number))  # type: ignore[misc]
+        for number, handler in handlers.items():
+            if handler != signal.SIG_IGN or number == signal.SIGINT:  # nohup
+                self._loop.on_signal(number, lambda number=number: self._stopped(number))  # type: ignore[misc]
         parent = os.getpid()
 
         def child() -> None:
@@ -99,6 +100,12 @@ class _Run:
         os.close(lifeline)
         try:
             self._wait()
+        except BaseException:  # of who hears: nobody to talk to is no reason to leave something
+            self._hear = None
+            self._end()
+            if self._grace:
+                self._loop.run()
+            raise
         finally:
             self._kill()
             self._reap_others(others)
