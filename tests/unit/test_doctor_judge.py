@@ -173,7 +173,13 @@ TABLE: list[Row] = [
         "no range for you in /etc/subuid and /etc/subgid",
         "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ann",
     ),
-    (judge.subordinate_ids, ids(gids=None, error=None), "warning", "in /etc/subgid", "usermod"),
+    (
+        judge.subordinate_ids,
+        ids(gids=None, error=None, free=7),
+        "warning",
+        "in /etc/subgid",
+        "subgids 7-65542 ann",
+    ),
     (
         judge.subordinate_ids,
         ids(mappers=mapper(privileged=False), error="Operation not permitted"),
@@ -214,7 +220,7 @@ TABLE: list[Row] = [
         cgroups("v2", path="/sys/x"),
         "warning",
         "/sys/x is not yours",
-        "chown -R 1000",
+        "chown 1000 /sys",
     ),
     (judge.cgroups, cgroups("v2", delegated=ALL), "ok", "io, memory, pids", ""),
     (

@@ -76,10 +76,13 @@ class Mapper:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubordinateIds:
+    """``free``: the first id above everybody's ranges.  ``error``: of mapping them."""
+
     user: str
     uid: int
     uids: tuple[int, int] | None = None
     gids: tuple[int, int] | None = None
+    free: int = 100000
     mappers: tuple[Mapper, ...] = ()
     no_new_privileges: bool = False
     error: str | None = None

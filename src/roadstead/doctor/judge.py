@@ -186,12 +186,11 @@ def subordinate_ids(seen: facts.SubordinateIds) -> Finding:
     ]
     if lacking:
         user = shlex.quote(seen.user)
-        options = "--add-subuids 100000-165535 --add-subgids 100000-165535"
+        span = f"{seen.free}-{seen.free + 65535}"
         return warning(
             f"no range for you in {' and '.join(lacking)}",
             degraded,
-            f"sudo usermod {options} {user}",
-            "a range must not overlap with another user's",
+            f"sudo usermod --add-subuids {span} --add-subgids {span} {user}",
         )
     ranges = f"uids {_range(seen.uids)}, gids {_range(seen.gids)}"
     if seen.error == "":
@@ -252,8 +251,7 @@ def cgroups(seen: facts.Cgroups) -> Finding:
             f"log in over systemd (ssh, not su), or: systemd-run --user --scope -p Delegate=yes "
             f"$SHELL; for services: sudo loginctl enable-linger {shlex.quote(seen.user)}"
             if seen.systemd
-            else f"sudo mkdir /sys/fs/cgroup/{seen.uid} && "
-            f"sudo chown -R {seen.uid} /sys/fs/cgroup/{seen.uid}"
+            else _by_hand(f"/sys/fs/cgroup/{seen.uid}", seen.uid)
         )
         cause = f"{seen.path or 'your group'} is not yours to divide: limits are not enforced"
         return warning("v2, nothing delegated to you", cause, fix)
@@ -268,6 +266,15 @@ def cgroups(seen: facts.Cgroups) -> Finding:
             f"memory pids\\n' | sudo tee {unit} && sudo systemctl daemon-reload, then log in again",
         )
     return ok(f"v2, delegated to you: {held}", seen.path)
+
+
+def _by_hand(group: str, uid: int) -> str:
+    """Delegation to a user without systemd, of this shell (cgroups(7), "Cgroups delegation")."""
+    files = " ".join(f"{group}/cgroup.{name}" for name in ("procs", "subtree_control", "threads"))
+    return (
+        f"sudo mkdir {group} && sudo chown {uid} {group} {files} && "
+        f"echo $$ | sudo tee {group}/cgroup.procs"
+    )
 
 
 def cgroup_hybrid(seen: facts.Hybrid) -> Finding:

@@ -190,6 +190,7 @@ def subordinate_ids(context: Context) -> facts.SubordinateIds:
         uid=context.uid,
         uids=uids,
         gids=gids,
+        free=namespaces.first_free_id(),
         mappers=mappers,
         no_new_privileges=_status("NoNewPrivs") == "1",
         error=error,

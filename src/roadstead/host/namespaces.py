@@ -50,17 +50,31 @@ def given_ranges(user: str, uid: int) -> tuple[tuple[int, int] | None, tuple[int
     return _first_range("/etc/subuid", user, uid), _first_range("/etc/subgid", user, uid)
 
 
+def first_free_id(lowest: int = 100000) -> int:
+    """The first id that is above every range of /etc/subuid and /etc/subgid, and not below
+    ``lowest`` (login.defs(5), SUB_UID_MIN)."""
+    ranges = [*_ranges("/etc/subuid"), *_ranges("/etc/subgid")]
+    return max([lowest, *(start + count for _, start, count in ranges)])
+
+
 def _first_range(path: str, user: str, uid: int) -> tuple[int, int] | None:
+    own = [(start, count) for name, start, count in _ranges(path) if name in (user, str(uid))]
+    return own[0] if own else None
+
+
+def _ranges(path: str) -> list[tuple[str, int, int]]:
+    """The lines of a file as subuid(5) describes it; none where there is no file."""
+    found = []
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 name, _, numbers = line.strip().partition(":")
                 start, _, count = numbers.partition(":")
-                if name in (user, str(uid)) and start.isdigit() and count.isdigit():
-                    return int(start), int(count)
+                if start.isdigit() and count.isdigit():
+                    found.append((name, int(start), int(count)))
     except FileNotFoundError:
-        return None
-    return None
+        return []
+    return found
 
 
 def hybrid_cgroups() -> bool:

@@ -298,6 +298,7 @@ def program(plan: plans.Plan) -> tuple[tuple[str, ...], bytes]:
 
 # What runtimes say, in lower case, and what to do about it.
 _REMEDIES: Final = (
+    ("on '/sys/fs/cgroup'", "sudo mount -t cgroup2 none /sys/fs/cgroup"),
     ("hybrid mode", "use runc, or boot with systemd.unified_cgroup_hierarchy=1"),
     ("newuidmap", "sudo apt install uidmap, and check /etc/subuid and /etc/subgid"),
     ("newgidmap", "sudo apt install uidmap, and check /etc/subuid and /etc/subgid"),
