@@ -29,6 +29,32 @@ def test_the_first_range(tmp_path: Path, text: str, found: object) -> None:
     assert namespaces._first_range(os.fspath(tmp_path / "none"), "me", 1001) is None
 
 
+def test_a_free_id_is_above_all_ranges() -> None:
+    assert namespaces.first_free_id(1 << 40) == 1 << 40
+    for path in ("/etc/subuid", "/etc/subgid"):
+        for _, start, count in namespaces._ranges(path):
+            assert namespaces.first_free_id() >= start + count
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({}, ""),
+        ({"kernel.unprivileged_userns_clone": "1", "user.max_user_namespaces": "7"}, ""),
+        ({"kernel.unprivileged_userns_clone": "0"}, "kernel.unprivileged_userns_clone"),
+        ({"user.max_user_namespaces": "0"}, "user.max_user_namespaces"),
+        (
+            {"kernel.apparmor_restrict_unprivileged_userns": "1"},
+            "kernel.apparmor_restrict_unprivileged_userns",
+        ),
+    ],
+)
+def test_which_setting_forbids_namespaces(values: dict[str, str], name: str) -> None:
+    found, right = namespaces.blocked_by(values)
+    assert found == name
+    assert not name or values[name] != right
+
+
 def test_ranges_are_usable_together_only() -> None:
     one = (1, 2)
     assert namespaces.SubordinateIds(one, one).usable

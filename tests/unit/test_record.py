@@ -132,3 +132,12 @@ def test_a_tree_goes_whatever_is_in_it(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Not a directory"):
         files.remove_tree(os.fspath(tmp_path / "link"))
     assert (kept / "file").exists()
+
+
+def test_a_zombie_has_gone() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert record.start_time(pid) == ""
+    os.waitpid(pid, 0)

@@ -57,10 +57,32 @@ def _engine(operands: list[str]) -> int:
     return 0
 
 
+def _doctor(operands: list[str]) -> int:
+    from roadstead.cli import doctor
+
+    return doctor.main(operands)
+
+
+def _runtime(operands: list[str]) -> int:
+    from roadstead.cli import runtime_test
+
+    return runtime_test.main(operands)
+
+
 # name → what it takes, what it is for, what does it
 SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
     "shims": ("DIR", "write fast-starting wrappers for all commands into DIR", _shims),
     "engine": ("[status|start|stop [--now]]", "the local engine's controller", _engine),
+    "doctor": (
+        "[--json] [--verbose]",
+        "check what containers need here, and say what to do",
+        _doctor,
+    ),
+    "runtime": (
+        "test BUNDLE [--keep-going]",
+        "call the OCI runtime as a step would, command by command",
+        _runtime,
+    ),
 }
 
 
@@ -93,6 +115,8 @@ def main(argv: list[str] | None = None) -> int:
         return SUBCOMMANDS[argv[0]][2](argv[1:])
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
+    except KeyboardInterrupt:
+        return report.INTERRUPTED
 
 
 def _slurm_command(argv: list[str]) -> int:

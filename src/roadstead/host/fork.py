@@ -1,6 +1,7 @@
-"""Forking without executing: how the spawner comes from the controller, and supervisors from it.
+"""Forking without executing: how the spawner comes from the controller, supervisors from it, and
+what apart.py runs from a command.
 
-Only for single-threaded processes, and only these two places: everything that is already imported
+Only for single-threaded processes, and only these places: everything that is already imported
 is the child's for nothing (2 ms from a warm spawner, where a new interpreter takes 20).  Programs
 are started by host.process.
 """

@@ -23,6 +23,7 @@ MNT_DETACH: Final = 0x2
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_GET_CHILD_SUBREAPER: Final = 37
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = [
@@ -47,9 +48,16 @@ def _check(result: int, path: str | None = None) -> None:
         raise OSError(number, os.strerror(number), path)
 
 
-def set_child_subreaper() -> None:
+def set_child_subreaper(on: bool = True) -> None:
     """Orphaned descendants become our children, not init's (prctl(2), PR_SET_CHILD_SUBREAPER)."""
-    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0))
+
+
+def is_child_subreaper() -> bool:
+    """Whether ``set_child_subreaper`` was called in this process."""
+    found = ctypes.c_int()
+    _check(_libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(found), 0, 0, 0))
+    return bool(found.value)
 
 
 def set_parent_death_signal(signo: int) -> None:

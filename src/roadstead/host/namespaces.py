@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from roadstead.errors import RuntimeFailure
 from roadstead.host import linux, process
@@ -40,22 +42,39 @@ def subordinate_ids(user: str, uid: int) -> SubordinateIds:
     path = os.environ.get("PATH", os.defpath)
     if not (process.which("newuidmap", path) and process.which("newgidmap", path)):
         return SubordinateIds(None, None)
-    return SubordinateIds(
-        _first_range("/etc/subuid", user, uid), _first_range("/etc/subgid", user, uid)
-    )
+    return SubordinateIds(*given_ranges(user, uid))
+
+
+def given_ranges(user: str, uid: int) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """The first range of this user in /etc/subuid and in /etc/subgid, usable or not."""
+    return _first_range("/etc/subuid", user, uid), _first_range("/etc/subgid", user, uid)
+
+
+def first_free_id(lowest: int = 100000) -> int:
+    """The first id that is above every range of /etc/subuid and /etc/subgid, and not below
+    ``lowest`` (login.defs(5), SUB_UID_MIN)."""
+    ranges = [*_ranges("/etc/subuid"), *_ranges("/etc/subgid")]
+    return max([lowest, *(start + count for _, start, count in ranges)])
 
 
 def _first_range(path: str, user: str, uid: int) -> tuple[int, int] | None:
+    own = [(start, count) for name, start, count in _ranges(path) if name in (user, str(uid))]
+    return own[0] if own else None
+
+
+def _ranges(path: str) -> list[tuple[str, int, int]]:
+    """The lines of a file as subuid(5) describes it; none where there is no file."""
+    found = []
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 name, _, numbers = line.strip().partition(":")
                 start, _, count = numbers.partition(":")
-                if name in (user, str(uid)) and start.isdigit() and count.isdigit():
-                    return int(start), int(count)
+                if start.isdigit() and count.isdigit():
+                    found.append((name, int(start), int(count)))
     except FileNotFoundError:
-        return None
-    return None
+        return []
+    return found
 
 
 def hybrid_cgroups() -> bool:
@@ -115,19 +134,39 @@ def user_namespace_hint() -> str:
 
 def blocking_setting() -> str:
     """The command that changes the setting that forbids user namespaces; "" where none does."""
-    for name, wrong, right in (
-        ("kernel/unprivileged_userns_clone", "0", "1"),
-        ("user/max_user_namespaces", "0", "65536"),
-        ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
-    ):
+    name, right = blocked_by(settings())
+    return f"sudo sysctl -w {name}={right}" if name else ""
+
+
+# setting → the value that forbids user namespaces to users, and one that allows them: Debian's own
+# switch, the kernel's limit (user_namespaces(7)), and Ubuntu's since 23.10, with which a namespace
+# can be made in which nothing can be done.
+_SETTINGS: Final = {
+    "kernel.unprivileged_userns_clone": ("0", "1"),
+    "user.max_user_namespaces": ("0", "65536"),
+    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
+}
+
+
+def settings() -> dict[str, str]:
+    """The values of those settings that this kernel has."""
+    found = {}
+    for name in _SETTINGS:
         try:
-            with open(f"/proc/sys/{name}", encoding="ascii") as file:
-                value = file.read().strip()
+            with open(f"/proc/sys/{name.replace('.', '/')}", encoding="ascii") as file:
+                found[name] = file.read().strip()
         except OSError:
             continue
-        if value == wrong:
-            return f"sudo sysctl -w {name.replace('/', '.')}={right}"
-    return ""
+    return found
+
+
+def blocked_by(values: Mapping[str, str]) -> tuple[str, str]:
+    """The first setting of ``values`` that forbids user namespaces and a value that does not; or
+    two empty strings."""
+    for name, (wrong, right) in _SETTINGS.items():
+        if values.get(name) == wrong:
+            return name, right
+    return "", ""
 
 
 def _map_ranges(uid: int, gid: int, uids: tuple[int, int], gids: tuple[int, int]) -> None:
@@ -202,10 +241,14 @@ def _mount_overlay(lower: str, scratch: str) -> str:
     linux.mount("tmpfs", scratch, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0700")
     for name in ("upper", "work", "merged"):
         os.mkdir(f"{scratch}/{name}")
-    below, ours = _escaped(lower), _escaped(scratch)
-    options = f"lowerdir={below},upperdir={ours}/upper,workdir={ours}/work"
-    linux.mount("overlay", f"{scratch}/merged", "overlay", 0, options)
+    mount_overlay(lower, f"{scratch}/upper", f"{scratch}/work", f"{scratch}/merged")
     return f"{scratch}/merged"
+
+
+def mount_overlay(lower: str, upper: str, work: str, merged: str) -> None:
+    """Mount an overlay at ``merged``.  Raises OSError."""
+    options = f"lowerdir={_escaped(lower)},upperdir={_escaped(upper)},workdir={_escaped(work)}"
+    linux.mount("overlay", merged, "overlay", 0, options)
 
 
 def _escaped(path: str) -> str:

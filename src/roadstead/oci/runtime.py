@@ -20,6 +20,8 @@ from roadstead.oci.patterns import Substitutions, expand
 
 Operation = Literal["run", "create", "start", "query", "kill", "delete"]
 KNOWN: Final = ("crun", "runc")
+# Looked at after PATH: Debian has runc where a user's PATH does not look.
+ALSO: Final = "/usr/local/bin:/usr/bin:/usr/sbin"
 _CLONES: Final = tuple(f"/memfd:{name}_cloned" for name in KNOWN)
 
 
@@ -149,7 +151,7 @@ def find(env: dict[str, str], which: Callable[[str, str], str | None]) -> str:
 
     Raises RuntimeFailure where there is none: a task that asked for a container never runs outside.
     """
-    path = ":".join(filter(None, (env.get("PATH"), "/usr/local/bin:/usr/bin:/usr/sbin")))
+    path = ":".join(filter(None, (env.get("PATH"), ALSO)))
     asked = env.get("ROADSTEAD_RUNTIME", "")
     for name in (asked,) if asked else KNOWN:
         found = which(name, path)

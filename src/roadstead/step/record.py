@@ -59,15 +59,16 @@ def read_claim(directory: str) -> dict[str, Any] | None:
 
 
 def start_time(pid: int) -> str:
-    """A process's start time in clock ticks since boot, "" when it is gone.
+    """A process's start time in clock ticks since boot, "" when it is gone, or is but a zombie.
 
     With the pid this names one process for ever: pids are used again, start times are not.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[19]
+            fields = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def is_running(claim: dict[str, Any]) -> bool:

@@ -1,0 +1,1 @@
+"""What containers need of a machine, checked for real; see checks.py."""
