@@ -33,6 +33,7 @@ BATCH_OUTPUT = "slurm-%j.out"
 _IMMEDIATELY = 1  # srun(1): --immediate without a value
 
 _LONGEST_KEY = 64
+_LARGEST_TERMINAL = 0xFFFF  # tty_ioctl(4), struct winsize
 _MOST_TASKS = 512  # slurm.conf(5), MaxTasksPerNode; without --overcommit CPUs are the limit
 
 Message = Mapping[str, Any]
@@ -88,7 +89,7 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
     spec = JobSpec(
         kind=kind,
         name=options.get("job-name") or _default_name(kind, argv),
-        user=_text(message, "user"),
+        user=_user(message),
         uid=site.uid,
         gid=_number(message, "gid"),
         group=extra.group,
@@ -97,7 +98,7 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         argv=argv,
         script=_script(message) if kind == "batch" else "",
         env=_environment(kind, message, options, site),
-        umask=_number(message, "umask"),
+        umask=_umask(message),
         ntasks=ntasks,
         cpus_per_task=per_task,
         time_limit=_time(options),
@@ -141,7 +142,7 @@ def step(message: Message, site: Site, extra: Extra) -> tuple[int, StepRequest]:
         argv=argv,
         cwd=_directory(options, cwd),
         env=_environment("run", message, options, site),
-        umask=_number(message, "umask"),
+        umask=_umask(message),
         ntasks=_tasks(options),
         cpus_per_task=_cpus_per_task(options),
         memory=_step_memory(options),
@@ -317,6 +318,8 @@ def _environment(
     env = message.get("env")
     if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
         raise _malformed("env")
+    if not all(name and "=" not in name for name in env):
+        raise _malformed("env")
     option = options.get("export")
     passed = environment.exported(
         environment.without_job(env), option, login=site.login, batch=kind == "batch"
@@ -427,6 +430,18 @@ def _text(message: Message, name: str) -> str:
     return value
 
 
+def _user(message: Message) -> str:
+    """The user's name: a part of the names of containers, and so of directories."""
+    name = _text(message, "user")
+    if "/" in name or not name.strip("."):
+        raise _malformed("user")
+    return name
+
+
+def _umask(message: Message) -> int:
+    return _number(message, "umask") & 0o777
+
+
 def _key(message: Message) -> str:
     key = message.get("key", "")
     if not isinstance(key, str) or len(key) > _LONGEST_KEY or not key.isascii():
@@ -451,4 +466,7 @@ def _terminal(message: Message) -> Terminal | None:
         return None
     if not isinstance(size, dict):
         raise _malformed("terminal")
-    return Terminal(rows=_number(size, "rows"), columns=_number(size, "columns"))
+    rows, columns = _number(size, "rows"), _number(size, "columns")
+    if max(rows, columns) > _LARGEST_TERMINAL:
+        raise _malformed("terminal")
+    return Terminal(rows=rows, columns=columns)

@@ -80,7 +80,6 @@ def make_private(path: str) -> None:
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         os.mkdir(path, 0o700)
-        return
     except FileExistsError:
         pass
     except OSError as error:
@@ -91,7 +90,34 @@ def make_private(path: str) -> None:
 
 
 def check_private(path: str) -> None:
-    """Raise EngineError unless ``path`` is a directory, not a link, ours, and closed to others."""
+    """Raise EngineError unless ``path`` is a directory, not a link, ours, and closed to others, and
+    nobody else can put another in its place."""
+    _check_directory(path)
+    check_above(path)
+
+
+def check_above(path: str) -> None:
+    """Raise EngineError if others can rename what leads to ``path``: then it is theirs to choose
+    what we find there, at any moment.  What is in a sticky directory (/tmp) they cannot rename.
+
+    Where the way leads over links, it is the directories that count.  The group's right to write is
+    not held against a directory: at many sites each user has a group of its own.
+    """
+    above = os.path.dirname(os.path.realpath(path))
+    while True:
+        mode = os.stat(above).st_mode
+        if mode & 0o002 and not mode & 0o1000:
+            raise EngineError(
+                f"{path} is not safe: everybody may rename what is in {above} (mode "
+                f"{mode & 0o7777:04o})",
+                hint=f"chmod o-w {above}, or set XDG_STATE_HOME and XDG_RUNTIME_DIR",
+            )
+        if above == "/":
+            return
+        above = os.path.dirname(above)
+
+
+def _check_directory(path: str) -> None:
     try:
         found = os.lstat(path)
     except OSError as error:

@@ -37,7 +37,7 @@ def read_exit(directory: str) -> ExitRecord | None:
     try:
         with open(exit_path(directory), encoding="utf-8") as file:
             return from_json(ExitRecord, json.load(file))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
@@ -53,7 +53,7 @@ def read_claim(directory: str) -> dict[str, Any] | None:
     try:
         with open(f"{directory}/{CLAIM}", encoding="utf-8") as file:
             claim = json.load(file)
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return None
     return claim if isinstance(claim, dict) else None
 

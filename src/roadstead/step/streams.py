@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from roadstead.core import filenames
 from roadstead.core.model import BATCH_STEP, INTERACTIVE_STEP
+from roadstead.core.printable import printable
 from roadstead.errors import LaunchError
 from roadstead.host import terminal
 from roadstead.step.stdio import Input, Output, Sink, open_input, open_output
@@ -181,7 +182,7 @@ class Streams:
             return  # that it cannot be opened is what is to be said; the record has it
         self._begun = True
         with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(f"{sentence}\n")
+            file.write(f"{printable(sentence)}\n")
 
     # -- the end ------------------------------------------------------------------------------
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from roadstead.step.plan import Plan
 
 _ORPHAN_SECONDS: Final = 10.0
+_HIGHEST_SIGNAL: Final = 64
+_LARGEST_TERMINAL: Final = 0xFFFF  # tty_ioctl(4), struct winsize
 
 log = logging.getLogger(__name__)
 
@@ -199,17 +201,26 @@ class Supervisor:
             return
         message, fds = received
         fds.close()
+        try:
+            self._heed(connection, message)
+        except ValueError as error:  # whoever that is, it is no controller of ours
+            log.warning("message not understood error=%r", str(error))
+
+    def _heed(self, connection: wire.Connection, message: dict[str, object]) -> None:
         match message.get("op"):
             case "adopt":
                 answer = {"event": "adopted", "pid": os.getpid(), "started_at": self.started_at}
                 self._send(connection, answer)
             case "signal":
-                self.signal(int(message["signal"]), batch_only=bool(message.get("batch_only")))
+                signo = _number(message, "signal", _HIGHEST_SIGNAL)
+                self.signal(signo, batch_only=bool(message.get("batch_only")))
             case "terminate":
                 reason: Reason = "timeout" if message.get("reason") == "timeout" else "cancelled"
-                self.terminate(reason, int(message.get("signal", process.TERM)))
+                signo = _number({"signal": process.TERM, **message}, "signal", _HIGHEST_SIGNAL)
+                self.terminate(reason, signo)
             case "resize":
-                self._resize(int(message["rows"]), int(message["columns"]))
+                rows = _number(message, "rows", _LARGEST_TERMINAL)
+                self._resize(rows, _number(message, "columns", _LARGEST_TERMINAL))
             case _:
                 pass  # a newer controller may ask more than we understand
 
@@ -409,3 +420,10 @@ class Supervisor:
             system_seconds=usage.ru_stime,
             max_rss_kib=usage.ru_maxrss,
         )
+
+
+def _number(message: dict[str, object], name: str, most: int) -> int:
+    value = message.get(name)
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{name} is {value!r:.40}")
+    return value
