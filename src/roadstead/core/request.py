@@ -82,7 +82,7 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
     """The job that a ``run``, ``submit`` or ``allocate`` message asks for."""
     options = _options(message)
     ntasks, per_task = _tasks(options), _cpus_per_task(options)
-    cwd = _text(message, "cwd")
+    cwd = _cwd(message)
     argv = _argv(message)
     if kind == "run":
         _mpi(options)
@@ -105,7 +105,7 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         partition=_partition(kind, options),
         container=_container(options, cwd),
         stdio=_stdio(kind, options),
-        terminal=_terminal(message),
+        terminal=_terminal(message) if kind == "run" else None,
         hold="hold" in options,
         exclusive="exclusive" in options,
         overcommit="overcommit" in options,
@@ -131,7 +131,7 @@ def step(message: Message, site: Site, extra: Extra) -> tuple[int, StepRequest]:
     options = _options(message)
     job_id = values.count(options.get("jobid", ""), "--jobid")
     argv = _argv(message)
-    cwd = _text(message, "cwd")
+    cwd = _cwd(message)
     least, _ = values.node_count(options.get("nodes", "1"))
     if least > 1:
         raise RequestError(f"Only allocated 1 nodes asked for {least}")
@@ -436,6 +436,13 @@ def _user(message: Message) -> str:
     if "/" in name or not name.strip("."):
         raise _malformed("user")
     return name
+
+
+def _cwd(message: Message) -> str:
+    path = _text(message, "cwd")
+    if not path.startswith("/"):
+        raise _malformed("cwd")
+    return path
 
 
 def _umask(message: Message) -> int:

@@ -77,8 +77,9 @@ def make_private(path: str) -> None:
     Raises EngineError when it is there and is not ours, not a directory, or open to others: in a
     shared /tmp somebody else may have made it first.
     """
+    umask = os.umask(0o077)  # makedirs makes what is above with it alone
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         os.mkdir(path, 0o700)
     except FileExistsError:
         pass
@@ -86,6 +87,8 @@ def make_private(path: str) -> None:
         raise EngineError(
             f"cannot make {path}: {error.strerror}", hint="set XDG_STATE_HOME and XDG_RUNTIME_DIR"
         ) from None
+    finally:
+        os.umask(umask)
     check_private(path)
 
 
@@ -97,24 +100,41 @@ def check_private(path: str) -> None:
 
 
 def check_above(path: str) -> None:
-    """Raise EngineError if others can rename what leads to ``path``: then it is theirs to choose
-    what we find there, at any moment.  What is in a sticky directory (/tmp) they cannot rename.
+    """Raise EngineError if everybody can exchange what leads to ``path``.
 
-    Where the way leads over links, it is the directories that count.  The group's right to write is
-    not held against a directory: at many sites each user has a group of its own.
+    Neither the group's right to write nor a foreign owner is held against a directory here: home
+    directories lie below those of institutes, and at many sites each user has a group of its own.
     """
-    above = os.path.dirname(os.path.realpath(path))
-    while True:
-        mode = os.stat(above).st_mode
-        if mode & 0o002 and not mode & 0o1000:
-            raise EngineError(
-                f"{path} is not safe: everybody may rename what is in {above} (mode "
-                f"{mode & 0o7777:04o})",
-                hint=f"chmod o-w {above}, or set XDG_STATE_HOME and XDG_RUNTIME_DIR",
-            )
-        if above == "/":
-            return
+    why = exchangeable(path)
+    if why:
+        raise EngineError(
+            f"{path} is not safe: {why}",
+            hint="chmod o-w it, or set XDG_STATE_HOME and XDG_RUNTIME_DIR to other places",
+        )
+
+
+def exchangeable(path: str, *, by_owners: bool = False) -> str:
+    """Why somebody else can put another directory where ``path`` leads, or "".
+
+    Whoever may write to a directory may rename what is in it, save in a sticky one like /tmp; its
+    owner may in any case, and counts if ``by_owners``.  Where the way leads over links, it is the
+    directories that count.  In a user namespace of one's own strangers cannot be told from root:
+    ask before.
+    """
+    root = os.stat("/").st_uid  # it has another number where the host's root is not mapped
+    above = os.path.realpath(path)
+    while above != "/":
         above = os.path.dirname(above)
+        try:
+            found = os.stat(above)
+        except FileNotFoundError:
+            continue
+        if found.st_mode & 0o002 and not found.st_mode & 0o1000:
+            mode = found.st_mode & 0o7777
+            return f"everybody may rename what is in {above} (mode {mode:04o})"
+        if by_owners and found.st_uid not in (root, 0, os.getuid()):
+            return f"{above} belongs to uid {found.st_uid}, who may rename what is in it"
+    return ""
 
 
 def _check_directory(path: str) -> None:

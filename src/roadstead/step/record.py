@@ -13,7 +13,7 @@ import os
 from typing import Any
 
 from roadstead.core.model import ExitRecord, from_json, to_json
-from roadstead.host import cgroup, files, process
+from roadstead.host import cgroup, files, process, removal
 
 CLAIM = "claim.json"
 SOCKET = "ctl.sock"
@@ -83,14 +83,14 @@ def sweep(directory: str) -> list[str]:
     """
     claim = read_claim(directory)
     if claim is None:
-        files.remove_tree(directory)
+        removal.remove_tree(directory)
         return []
     if is_running(claim):
         return []
     found = _kill_marked(str(claim.get("mark", "")))
     for container in claim.get("containers", []):
         found += _remove_container(container)
-    files.remove_tree(directory)
+    removal.remove_tree(directory)
     return found
 
 
@@ -114,7 +114,7 @@ def _remove_container(claim: dict[str, Any]) -> list[str]:
     for kind in ("state", "directory"):
         path = str(claim.get(kind) or "")
         if path and os.path.lexists(path):
-            files.remove_tree(path)
+            removal.remove_tree(path)
             found.append(f"{kind} {path}")
     for name in claim.get("cgroups", []):
         cgroup.remove_empty(str(name))

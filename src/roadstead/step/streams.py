@@ -72,7 +72,7 @@ class Streams:
         They are closed by ``started`` once the task has them.
         """
         self._begun = True
-        if self._spec.terminal is not None and procid == 0:
+        if self._spec.terminal is not None and procid == 0 and self._user:
             return self._open_terminal()
         out = self._output(1, self._spec.stdio.output, procid)
         same = not self._spec.stdio.error and self._spec.stdio.output
@@ -121,6 +121,8 @@ class Streams:
         if (pattern.isdigit() and int(pattern) != procid) or pattern == "none":
             return self._keep(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
         path = self._file(pattern, procid)
+        if not path and not self._user:  # of an srun that was killed before we got them
+            return self._keep(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
         shared = self._spec.ntasks > 1 and not filenames.per_task(pattern)
         if path and not shared and not stdio.label:
             return self._keep(self._open_file(path))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RoadsteadError
-from roadstead.host import files, linux, process, terminal, wire
+from roadstead.host import linux, process, removal, terminal, wire
 from roadstead.host.loop import Loop, Timer
 from roadstead.step import plan as plans
 from roadstead.step import record
@@ -394,7 +394,10 @@ class Supervisor:
         except OSError as failure:  # a controller that listens is told all the same
             log.error("exit record not written error=%r", failure.strerror)
         os.chdir("/")
-        files.remove_tree(self.spec.directory)
+        try:
+            removal.remove_tree(self.spec.directory)
+        except OSError as failure:  # whoever waits is told how the step ended all the same
+            self._notice(f"warning: {self.spec.directory} cannot be removed: {failure.strerror}")
         self.tell({"event": "exit", "record": to_json(result)})
         self.loop.stop()
 
