@@ -459,6 +459,7 @@ def test_a_container_cannot_leave_what_we_cannot_remove(
     engine: Engine, hostile: Callable[..., Path], runtime: str
 ) -> None:
     """Deeper than Python recurses, closed to everybody, and another id's."""
+    require("newuidmap")
     conf = engine.account.write(
         engine.work / "oci.conf",
         f'RunTimeRun="{runtime} --root=%m/state run --bundle=%b c%j.%s.%t"\n'
@@ -475,11 +476,10 @@ def test_a_container_cannot_leave_what_we_cannot_remove(
     def change(config: dict[str, Any]) -> None:
         for names in config["process"]["capabilities"].values():
             names += ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"]
-        if engine.account.uid:
-            config["linux"]["uidMappings"] = [
-                {"containerID": 0, "hostID": 1000, "size": 1},
-                {"containerID": 1, "hostID": 100000, "size": 65536},
-            ]
+        config["linux"]["uidMappings"] = [
+            {"containerID": 0, "hostID": 1000, "size": 1},
+            {"containerID": 1, "hostID": 100000, "size": 65536},
+        ]
 
     argv = ["srun", "--container", str(hostile(change)), "sh", "-c", script]
     env = {"ROADSTEAD_OCI_CONF": str(conf)}
