@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,34 @@ def test_a_place_that_others_can_exchange_is_refused(
     engine.run(["roadstead", "engine", "stop"], env=env).check()
 
 
+def test_a_place_that_was_exchanged_is_noticed(
+    engine: Engine, stranger: Account, shared: Path, scratch: Path
+) -> None:
+    """What cleans /tmp may remove our directory while we run, and a stranger make another."""
+    env = fallback(shared, scratch)
+    place, away = shared / f"roadstead-{engine.account.uid}", shared / "away"
+    first = "until test -e go; do sleep 0.05; done; touch ended"
+    argv = ["sbatch", "--exclusive", "-o", "/dev/null", "--wrap"]
+    engine.run([*argv, first], env=env).check()
+    waits = engine.run([*argv, "touch ran"], env=env).check().stdout.split()[-1]
+    place.rename(away)
+    for path in (place, place / "steps"):
+        path.mkdir()
+        path.chmod(0o1777)
+        os.chown(path, stranger.uid, stranger.gid)
+    (engine.work / "go").touch()
+    log = next((scratch / "state").rglob("controller.log"))
+    eventually((engine.work / "ended").exists, what="the first job's end")
+    time.sleep(0.5)  # for the second one's start, of which nothing may be seen
+    assert list(place.rglob("*")) == [place / "steps"]
+    assert not (engine.work / "ran").exists()
+    shutil.rmtree(place)
+    away.rename(place)
+    shown = engine.run(["scontrol", "show", "job", waits], env=env).check().stdout
+    assert "JobState=FAILED" in shown, log.read_text()
+    engine.run(["roadstead", "engine", "stop"], env=env).check()
+
+
 def test_a_container_path_below_a_strangers_directory_is_refused(
     engine: Engine, stranger: Account, shared: Path, make_bundle: Callable[..., Path]
 ) -> None:
@@ -320,12 +349,19 @@ def test_no_secret_stays_in_the_engine(engine: Engine) -> None:
 
 
 def test_a_payload_goes_from_the_journal_with_its_job(engine: Engine) -> None:
-    marker = "payload-of-a-job-that-is-over"
-    engine.run(["sbatch", "--wait", "--wrap", "true"], env={"SECRET": marker}).check()
-    engine.run(["roadstead", "engine", "stop"]).check()
-    assert not any(path.suffix == ".new" or path.name.endswith(".exit") for path in ours(engine))
-    done = engine.run(["scontrol", "show", "job"]).check()
-    assert marker not in done.stdout
+    variable, script = "secret-of-a-variable", "secret-of-a-script"
+
+    def holders(marker: str) -> list[Path]:
+        files = [path for path in ours(engine) if path.is_file()]
+        return [path for path in files if marker.encode() in path.read_bytes()]
+
+    argv = ["sbatch", "--hold", "-o", "/dev/null", "--wrap", f": {script}"]
+    done = engine.run(argv, env={"SECRET": variable}).check()
+    assert holders(variable), "else this test could not fail"
+    assert holders(script)
+    engine.run(["scancel", done.stdout.split()[-1]]).check()
+    engine.run(["roadstead", "engine", "stop"]).check()  # with it ends its write-ahead log
+    assert holders(variable) == holders(script) == []
 
 
 # -- a hostile bundle, and a hostile container -----------------------------------------------------

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RoadsteadError
-from roadstead.host import linux, process, removal, terminal, wire
+from roadstead.host import linux, paths, process, removal, terminal, wire
 from roadstead.host.loop import Loop, Timer
 from roadstead.step import plan as plans
 from roadstead.step import record
@@ -79,6 +79,7 @@ class Supervisor:
         try:
             # Until we have settled no other controller can begin (spawner.py): a directory is
             # enough to be found by.
+            self._check_place()
             if os.path.lexists(self.spec.directory):
                 record.sweep(self.spec.directory)  # of a journal that was moved away
             os.makedirs(self.spec.directory, mode=0o700)
@@ -95,6 +96,13 @@ class Supervisor:
             self._notice(f"warning: cannot be adopted by another controller: {error.strerror}")
         settled()
         self.loop.run()
+
+    def _check_place(self) -> None:
+        """A run-time directory in /tmp may be gone by now (tmpfiles.d(5) removes what is old), and
+        another one there that somebody else has made."""
+        steps = os.path.dirname(self.spec.directory)
+        paths.make_private(os.path.dirname(steps))
+        paths.make_private(steps)
 
     def _claim(self, containers: list[dict[str, object]]) -> None:
         """Write down who we are and what could be left of us, before a task is started."""
