@@ -360,7 +360,8 @@ def test_a_payload_goes_from_the_journal_with_its_job(engine: Engine) -> None:
     assert holders(variable), "else this test could not fail"
     assert holders(script)
     engine.run(["scancel", done.stdout.split()[-1]]).check()
-    engine.run(["roadstead", "engine", "stop"]).check()  # with it ends its write-ahead log
+    engine.run(["roadstead", "engine", "stop"]).check()
+    eventually(lambda: not list(engine.state.rglob("*-wal")), what="the end of the log")
     assert holders(variable) == holders(script) == []
 
 

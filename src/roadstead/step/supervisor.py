@@ -77,9 +77,9 @@ class Supervisor:
     def run(self, settled: Callable[[], None]) -> None:
         """Start the step, and serve it until it has ended."""
         try:
+            self._check_place()
             # Until we have settled no other controller can begin (spawner.py): a directory is
             # enough to be found by.
-            self._check_place()
             if os.path.lexists(self.spec.directory):
                 record.sweep(self.spec.directory)  # of a journal that was moved away
             os.makedirs(self.spec.directory, mode=0o700)
