@@ -133,7 +133,7 @@ def test_an_almost_empty_config_is_filled() -> None:
     written, _ = rewritten({"root": {"path": "rootfs"}})
     assert written["ociVersion"]
     assert written["process"]["cwd"] == "/"
-    assert written["linux"]["namespaces"] == [{"type": "user"}]
+    assert written["linux"]["namespaces"] == [{"type": "user"}, {"type": "mount"}]
 
 
 JOB = {"PATH": "/job", "B": "job", "SLURM_JOB_ID": "7", "SECRET": "x"}

@@ -18,6 +18,7 @@ import os
 import sys
 
 from roadstead.cli import options
+from roadstead.core.printable import printable
 from roadstead.errors import RoadsteadError, UsageError
 
 TYPE_CHECKING = False
@@ -91,6 +92,7 @@ def explain(command: str, asked: dict[str, str]) -> None:
 
 def write_line(text: str, end: str = "\n") -> None:
     """A line on standard error.  Where that is closed there is nobody left to tell."""
+    text = printable(text)
     if sys.stderr is None:
         return
     try:

@@ -15,6 +15,7 @@ import sys
 
 from roadstead.cli import options, report, words
 from roadstead.core import hostlist, values
+from roadstead.core.printable import printable
 from roadstead.engines import local
 from roadstead.errors import UsageError
 
@@ -221,7 +222,7 @@ def _agreed(ident: str, view: View) -> bool:
     kind = "step_id" if "." in ident else "job_id"
     question = f"Cancel {kind}={ident} name={view['name']} partition={view['partition']} [y/n]? "
     while True:
-        report.write_out(question)
+        report.write_out(printable(question))
         answer = sys.stdin.readline() if sys.stdin else ""
         if not answer or answer[0] in "nN":
             return False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from roadstead.cli import words
 from roadstead.core import hostlist, values
+from roadstead.core.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 def record(lines: list[str], *, one_line: bool) -> str:
     """A record as text: a line, or a block with an empty line after it."""
+    lines = [printable(line) for line in lines]
     return " ".join(lines) + "\n" if one_line else "\n   ".join(lines) + "\n\n"
 
 

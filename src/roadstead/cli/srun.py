@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(asked: dict[str, str], operands: list[str]) -> int:
     if asked.get("mpi") == "list":
-        report.write_line("MPI plugin types are...\n\tnone")
+        report.write_line("MPI plugin types are...")
+        report.write_line("\tnone")
         return 0
     if not operands:
         raise RoadsteadError("No command given to execute", hint="srun [options] command …")

@@ -15,6 +15,8 @@ clock, which this module hands on and does not look at.
 
 from __future__ import annotations
 
+from roadstead.core.printable import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -80,7 +82,7 @@ class Field:
         """The column's value, padded and cut to the width, and what follows it."""
         if self.column is None:
             return self.suffix
-        value = self.column.value(view, clock)
+        value = printable(self.column.value(view, clock))
         whole = self.column.duration and self.right and value[:1].isdigit()
         return self._place(value, cut=not whole)
 

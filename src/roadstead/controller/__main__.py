@@ -65,17 +65,17 @@ class Ready:
     """The pipe on which who started us waits for one line."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
         if fd >= 0:
             os.set_inheritable(fd, False)
 
     def say(self, line: str) -> None:
         """Say it, the first time; who started us may have gone."""
-        if self._fd >= 0:
+        if self.fd >= 0:
             with contextlib.suppress(BrokenPipeError):
-                os.write(self._fd, f"{line}\n".encode())
-            os.close(self._fd)
-            self._fd = -1
+                os.write(self.fd, f"{line}\n".encode())
+            os.close(self.fd)
+            self.fd = -1
 
 
 def _real_supervisor() -> spawner.Supervise:
@@ -95,6 +95,7 @@ def _arguments_without_ready_fd() -> list[str]:
 
 def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise) -> bool:
     os.umask(0o077)
+    _close_inherited(ready)
     state_directory = paths.state_directory(environ)
     paths.make_private(state_directory)
     _detach(f"{state_directory}/controller.log")
@@ -137,6 +138,15 @@ def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise)
     journal.close()
     log.info("ended")
     return again
+
+
+def _close_inherited(ready: Ready) -> None:
+    """Close what the command that started us was given beside its standard streams: a lock that
+    would stay taken, a pipe that would not end, a file that every job would have open."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != ready.fd:
+            with contextlib.suppress(OSError):  # the one that we have just listed with
+                os.close(int(name))
 
 
 def _detach(log_path: str) -> None:

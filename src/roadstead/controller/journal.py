@@ -61,6 +61,8 @@ class Journal:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
+            # Of a payload, which may hold secrets, no trace stays in pages that are free.
+            self._db.execute("PRAGMA secure_delete = ON")
             self._migrate()
             self._make_room()
         except sqlite3.Error as error:

@@ -25,7 +25,7 @@ from roadstead import __version__
 from roadstead.controller import configuration, facts, machine
 from roadstead.controller.journal import Journal
 from roadstead.controller.peers import Client, Peer
-from roadstead.core import course
+from roadstead.core import course, messages
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core.effects import Effect, Effects
@@ -242,6 +242,7 @@ class Controller:
         fds.close()
         now = time.time()
         try:
+            messages.check(body)
             known = facts.gather(self.state, self._journal, body, client.pid, now)
         except RoadsteadError as error:
             self._effects.error(client.number, error)
@@ -312,6 +313,12 @@ class Controller:
 
     def _hear_supervisor(self, key: StepKey, message: dict[str, Any], fds: wire.FdSet) -> None:
         fds.close()
+        try:
+            self._heed_supervisor(key, message)
+        except (KeyError, TypeError):  # whoever that is, it is no supervisor of ours
+            log.warning("supervisor not understood step=%d.%d", *key)
+
+    def _heed_supervisor(self, key: StepKey, message: dict[str, Any]) -> None:
         now = time.time()
         match message.get("event"):
             case "started":

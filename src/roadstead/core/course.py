@@ -208,8 +208,8 @@ def _of_machine(state: State, share: Share) -> Share:
 
 
 def step_directory(state: State, key: StepKey) -> str:
-    """Where the step has its files.  A requeued job's batch step has the same number again, and must
-    not be taken for what it was before: so the directory tells the runs apart."""
+    """Where the step has its files.  A requeued job's batch step has the same number again, and is
+    not to be taken for what it was before: so the directory tells the runs apart."""
     job = state.jobs.get(key[0])
     again = f".{job.restarts}" if job is not None and job.restarts else ""
     return f"{state.settings.runtime}/steps/{key[0]}.{key[1]}{again}"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from roadstead.core import cancel, control, course, hostlist, needs, request, views
+from roadstead.core import cancel, control, course, hostlist, messages, needs, request, views
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
@@ -37,6 +37,8 @@ from roadstead.errors import EngineError, RequestError, RoadsteadError
 BUSY: Final = "Requested nodes are busy"
 _AT_ONCE: Final = 1.0  # --immediate=1 and less: in this very turn (srun(1))
 _ROADSTEAD_FAILED: Final = 125
+_HIGHEST_SIGNAL: Final = 64
+_LARGEST_TERMINAL: Final = 0xFFFF  # tty_ioctl(4), struct winsize
 
 
 def react(state: State, effects: Effects, event: on.Event) -> None:
@@ -256,7 +258,7 @@ def on_signal(state: State, effects: Effects, event: on.Message) -> None:
     """srun got a signal that its tasks are to get."""
     step = _own_step(state, event)
     if step is not None and not isinstance(step.state, life.StepPending):
-        effects(do.Signal(step.key, _number(event.body, "signal")))
+        effects(do.Signal(step.key, _number(event.body, "signal", most=_HIGHEST_SIGNAL)))
 
 
 def on_terminate(state: State, effects: Effects, event: on.Message) -> None:
@@ -270,7 +272,8 @@ def on_resize(state: State, effects: Effects, event: on.Message) -> None:
     """The user's terminal has another size."""
     step = _own_step(state, event)
     if step is not None and not isinstance(step.state, life.StepPending):
-        rows, columns = _number(event.body, "rows"), _number(event.body, "columns")
+        rows = _number(event.body, "rows", most=_LARGEST_TERMINAL)
+        columns = _number(event.body, "columns", most=_LARGEST_TERMINAL)
         effects(do.Resize(step.key, rows, columns))
 
 
@@ -567,8 +570,8 @@ def _released(code: int) -> Outcome:
     return Outcome(word=life.FAILED, code=code, reason="NonZeroExitCode")
 
 
-def _number(body: Any, name: str) -> int:
+def _number(body: Any, name: str, *, most: int = messages.LARGEST) -> int:
     value = body.get(name)
-    if type(value) is not int:
+    if type(value) is not int or not 0 <= value <= most:
         raise EngineError(f"malformed request: {name}")
     return value

@@ -32,6 +32,7 @@ BATCH_OUTPUT = "slurm-%j.out"
 _IMMEDIATELY = 1  # srun(1): --immediate without a value
 
 _LONGEST_KEY = 64
+_LARGEST_TERMINAL = 0xFFFF  # tty_ioctl(4), struct winsize
 
 Message = Mapping[str, Any]
 _CONTAINER_DETAILS = (
@@ -64,14 +65,14 @@ class Extra:
 def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
     """The job that a ``run``, ``submit`` or ``allocate`` message asks for."""
     options = _options(message)
-    cwd = _text(message, "cwd")
+    cwd = _cwd(message)
     argv = _argv(message)
     if kind == "run":
         _mpi(options)
     spec = JobSpec(
         kind=kind,
         name=options.get("job-name") or _default_name(kind, argv),
-        user=_text(message, "user"),
+        user=_user(message),
         uid=site.uid,
         gid=_number(message, "gid"),
         group=extra.group,
@@ -81,10 +82,10 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         argv=argv,
         script=_script(message) if kind == "batch" else "",
         env=_environment(kind, message, options, site),
-        umask=_number(message, "umask"),
+        umask=_umask(message),
         container=_container(options, cwd),
         stdio=_stdio(kind, options),
-        terminal=_terminal(message),
+        terminal=_terminal(message) if kind == "run" else None,
         immediate=_immediate(options),
         kill_on_bad_exit=_kill_on_bad_exit(kind, options),
         wait=_wait(kind, options),
@@ -114,7 +115,7 @@ def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> Step
     options = _options(message)
     job_id = job_of_step(message)
     argv = _argv(message)
-    cwd = _text(message, "cwd")
+    cwd = _cwd(message)
     nodes = values.node_count(options["nodes"])[0] if "nodes" in options else 0
     _mpi(options)
     inside = message.get("in_job") == job_id
@@ -123,7 +124,7 @@ def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> Step
         argv=argv,
         cwd=_directory(options, cwd),
         env=_environment("run", message, options, site),
-        umask=_number(message, "umask"),
+        umask=_umask(message),
         ntasks=needs.tasks(options, nodes or allocated),
         cpus_per_task=needs.cpus_per_task(options),
         ntasks_per_node=_per_node(options),
@@ -248,6 +249,8 @@ def _environment(
     env = message.get("env")
     if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
         raise _malformed("env")
+    if not all(name and "=" not in name for name in env):
+        raise _malformed("env")
     option = options.get("export")
     passed = environment.exported(
         environment.without_job(env), option, login=site.login, batch=kind == "batch"
@@ -358,6 +361,25 @@ def _text(message: Message, name: str) -> str:
     return value
 
 
+def _user(message: Message) -> str:
+    """The user's name: a part of the names of containers, and so of directories."""
+    name = _text(message, "user")
+    if "/" in name or not name.strip("."):
+        raise _malformed("user")
+    return name
+
+
+def _cwd(message: Message) -> str:
+    path = _text(message, "cwd")
+    if not path.startswith("/"):
+        raise _malformed("cwd")
+    return path
+
+
+def _umask(message: Message) -> int:
+    return _number(message, "umask") & 0o777
+
+
 def _key(message: Message) -> str:
     key = message.get("key", "")
     if not isinstance(key, str) or len(key) > _LONGEST_KEY or not key.isascii():
@@ -382,4 +404,7 @@ def _terminal(message: Message) -> Terminal | None:
         return None
     if not isinstance(size, dict):
         raise _malformed("terminal")
-    return Terminal(rows=_number(size, "rows"), columns=_number(size, "columns"))
+    rows, columns = _number(size, "rows"), _number(size, "columns")
+    if max(rows, columns) > _LARGEST_TERMINAL:
+        raise _malformed("terminal")
+    return Terminal(rows=rows, columns=columns)

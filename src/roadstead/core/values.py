@@ -15,6 +15,8 @@ _UNITS = {"K": 1, "M": 1 << 10, "G": 1 << 20, "T": 1 << 30}  # in KiB
 _NODE_UNITS = {"K": 1 << 10, "M": 1 << 20}
 MAX_COUNT = 0x7FFFFFFF
 _HIGHEST_SIGNAL = 64
+_MOST_DIGITS = 18  # below 2^63; Python refuses to read 4300 and more with an error of its own
+_LONGEST = MAX_COUNT * 60  # slurm.conf(5): limits are minutes; and localtime(3) knows that year
 
 # signal(7), the numbers of x86, ARM and most others.  CHLD, IO and ABRT have second names.
 _SIGNALS = {
@@ -49,7 +51,10 @@ def time_limit(text: str, option: str = "--time") -> int | None:
         hours, minutes, seconds = numbers
     else:
         hours, (minutes, seconds) = 0, (*numbers, 0)[:2]
-    return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds or None
+    limit = ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if limit > _LONGEST:
+        raise UsageError(f"Invalid {option} specification", hint="write UNLIMITED for no limit")
+    return limit or None
 
 
 def memory(text: str, option: str = "--mem") -> int:
@@ -141,5 +146,5 @@ def _split(seconds: float) -> tuple[int, int, int, int]:
 
 
 def is_number(text: str) -> bool:
-    """Digits of ASCII only: ``str.isdigit`` also takes those of other scripts."""
-    return text.isascii() and text.isdigit()
+    """Digits of ASCII only, ``str.isdigit`` also takes those of other scripts; and not too many."""
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS

@@ -64,7 +64,7 @@ def _start(environ: Mapping[str, str]) -> wire.Connection:
     paths.make_private(state)
     name = f"{state}/start.lock"
     try:
-        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise EngineError(
             f"cannot make {name}: {error.strerror}", hint="set XDG_STATE_HOME"

@@ -37,29 +37,59 @@ def remove_tree(path: str) -> None:
     """Remove a directory of ours with all that is in it; links are removed, never followed.
 
     A container's root may have made subdirectories that nobody can write to: their mode is mended
-    first.  A path that is not there is fine.
+    first.  It may also have made them as deep as the disk is large: each directory is moved up to
+    ``path`` before it is looked into, so two descriptors and no recursion are enough.  A path that
+    is not there is fine.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        top = os.open(path, _DIRECTORY)
     except FileNotFoundError:
         return
     try:
-        _empty(fd)
+        _empty(top)
     finally:
-        os.close(fd)
+        os.close(top)
     os.rmdir(path)
 
 
-def _empty(directory: int) -> None:
-    for entry in os.listdir(directory):
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _empty(top: int) -> None:
+    """Remove what is in the directory ``top``."""
+    token, moved = os.urandom(8).hex(), 0  # a name that nothing in there has
+    pending = [entry for entry in os.listdir(top) if not _unlinked(top, entry)]
+    while pending:
+        name = pending.pop()
+        below = _opened(top, name)
         try:
-            os.unlink(entry, dir_fd=directory)
-        except IsADirectoryError:
-            os.chmod(entry, 0o700, dir_fd=directory)
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            below = os.open(entry, flags, dir_fd=directory)
-            try:
-                _empty(below)
-            finally:
-                os.close(below)
-            os.rmdir(entry, dir_fd=directory)
+            for entry in os.listdir(below):
+                if not _unlinked(below, entry):
+                    moved += 1
+                    os.close(_opened(below, entry))  # to be moved it must be writable
+                    os.rename(entry, f"{token}.{moved}", src_dir_fd=below, dst_dir_fd=top)
+                    pending.append(f"{token}.{moved}")
+        finally:
+            os.close(below)
+        os.rmdir(name, dir_fd=top)
+
+
+def _unlinked(directory: int, entry: str) -> bool:
+    """Remove an entry; False where it is a directory."""
+    try:
+        os.unlink(entry, dir_fd=directory)
+    except IsADirectoryError:
+        return False
+    return True
+
+
+def _opened(directory: int, entry: str) -> int:
+    """A subdirectory, made ours to read and to change.  It cannot be exchanged for a link in
+    between: chmod(2) follows links, so it gets the descriptor's own (proc(5), fd)."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    found = os.open(entry, flags, dir_fd=directory)
+    try:
+        os.chmod(f"/proc/self/fd/{found}", 0o700)
+        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(found)

@@ -98,21 +98,67 @@ def make_private(path: str) -> None:
     Raises EngineError when it is there and is not ours, not a directory, or open to others: in a
     shared /tmp somebody else may have made it first.
     """
+    umask = os.umask(0o077)  # makedirs makes what is above with it alone
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         os.mkdir(path, 0o700)
-        return
     except FileExistsError:
         pass
     except OSError as error:
         raise EngineError(
             f"cannot make {path}: {error.strerror}", hint="set XDG_STATE_HOME and XDG_RUNTIME_DIR"
         ) from None
+    finally:
+        os.umask(umask)
     check_private(path)
 
 
 def check_private(path: str) -> None:
-    """Raise EngineError unless ``path`` is a directory, not a link, ours, and closed to others."""
+    """Raise EngineError unless ``path`` is a directory, not a link, ours, and closed to others, and
+    nobody else can put another in its place."""
+    _check_directory(path)
+    check_above(path)
+
+
+def check_above(path: str) -> None:
+    """Raise EngineError if everybody can exchange what leads to ``path``.
+
+    Neither the group's right to write nor a foreign owner is held against a directory here: home
+    directories lie below those of institutes, and at many sites each user has a group of its own.
+    """
+    why = exchangeable(path)
+    if why:
+        raise EngineError(
+            f"{path} is not safe: {why}",
+            hint="chmod o-w it, or set XDG_STATE_HOME and XDG_RUNTIME_DIR to other places",
+        )
+
+
+def exchangeable(path: str, *, by_owners: bool = False) -> str:
+    """Why somebody else can put another directory where ``path`` leads, or "".
+
+    Whoever may write to a directory may rename what is in it, save in a sticky one like /tmp; its
+    owner may in any case, and counts if ``by_owners``.  Where the way leads over links, it is the
+    directories that count.  In a user namespace of one's own strangers cannot be told from root:
+    ask before.
+    """
+    root = os.stat("/").st_uid  # it has another number where the host's root is not mapped
+    above = os.path.realpath(path)
+    while above != "/":
+        above = os.path.dirname(above)
+        try:
+            found = os.stat(above)
+        except FileNotFoundError:
+            continue
+        if found.st_mode & 0o002 and not found.st_mode & 0o1000:
+            mode = found.st_mode & 0o7777
+            return f"everybody may rename what is in {above} (mode {mode:04o})"
+        if by_owners and found.st_uid not in (root, 0, os.getuid()):
+            return f"{above} belongs to uid {found.st_uid}, who may rename what is in it"
+    return ""
+
+
+def _check_directory(path: str) -> None:
     try:
         found = os.lstat(path)
     except OSError as error:

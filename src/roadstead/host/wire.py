@@ -214,7 +214,7 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 def _unpack(size: object, fds: FdSet) -> tuple[Any, FdSet]:
     """The real message of one that came in a memfd (its first descriptor)."""
-    if not isinstance(size, int) or not 0 < size <= MAX_MESSAGE or not len(fds):
+    if type(size) is not int or not 0 < size <= MAX_MESSAGE or not len(fds):
         raise ValueError("message too large")
     rest = fds.take_all()
     try:
@@ -229,7 +229,7 @@ def _unpack(size: object, fds: FdSet) -> tuple[Any, FdSet]:
         message = loads(data.decode())
         if len(data) != size or not isinstance(message, dict):
             raise ValueError("message is not an object")
-    except ValueError:
+    except (ValueError, RecursionError):
         remaining.close()
         raise
     return message, remaining

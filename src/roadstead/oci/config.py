@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 # startContainer runs inside the container, with the container's own rights; all others on the host.
 _HOST_HOOKS = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+# Orders to the runtime itself, crun(1) "EXTENSIONS" and criu(8): to open files and sockets of the
+# host, to load another handler or configuration.  Only what is about the process itself may stay.
+_ORDERS = ("run.oci.", "org.criu.", "org.systemd.property.", "module.wasm.")
+_HARMLESS_ORDERS = ("run.oci.keep_original_groups", "run.oci.mount_context_type")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,8 @@ class Change:
 def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
     """The task's config.json, and notes on what of the bundle's could not be kept.
 
-    Raises BundleError for a bundle with host hooks where the policy is to refuse them.
+    Raises BundleError for a bundle with host hooks, or with orders to the runtime, where the policy
+    is to refuse them.
     """
     config = copy.deepcopy(bundle.config)
     notes: list[str] = []
@@ -71,6 +76,7 @@ def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
     _process(config, change, notes)
     _mounts(config, bundle.path, change)
     _hooks(config, bundle.path, change, notes)
+    _orders(config, bundle.path, change, notes)
     if not change.privileged:
         _unprivileged(config, change, notes)
     if change.cgroup:
@@ -80,6 +86,7 @@ def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
         _user_namespace(config, change.uids, change.gids, notes)
     else:
         _namespaces(config, without=("user",))
+    _mount_namespace(config, notes)
     return config, notes
 
 
@@ -152,6 +159,30 @@ def _hooks(config: dict[str, Any], bundle: str, change: Change, notes: list[str]
         config.pop("hooks", None)
 
 
+def _orders(config: dict[str, Any], bundle: str, change: Change, notes: list[str]) -> None:
+    """What makes the runtime act on the host has the policy of hooks: it is one by another name."""
+    annotations = config.get("annotations") or {}
+    seccomp = (config.get("linux") or {}).get("seccomp") or {}
+    found = [n for n in annotations if n.startswith(_ORDERS) and n not in _HARMLESS_ORDERS]
+    listener = [name for name in ("listenerPath", "listenerMetadata") if seccomp.get(name)]
+    if change.hooks == "run" or not found + listener:
+        return
+    names = ", ".join([*found, *(f"linux.seccomp.{name}" for name in listener)])
+    if change.hooks == "refuse":
+        raise BundleError(
+            f"{bundle}/config.json has the runtime act outside the container: {names}",
+            hint="--container-hooks=drop leaves them out, --container-hooks=run keeps them",
+        )
+    for name in found:
+        del annotations[name]
+    for name in listener:
+        del seccomp[name]
+    notes.append(
+        f"warning: left out of the bundle's config.json: {names}: they would have the runtime act "
+        "outside the container; --container-hooks=run keeps them"
+    )
+
+
 def _unprivileged(config: dict[str, Any], change: Change, notes: list[str]) -> None:
     linux = config["linux"] = config.get("linux") or {}
     if linux.pop("resources", None):
@@ -187,6 +218,16 @@ def _namespaces(config: dict[str, Any], *, without: tuple[str, ...]) -> None:
     if "user" in without:
         linux.pop("uidMappings", None)
         linux.pop("gidMappings", None)
+
+
+def _mount_namespace(config: dict[str, Any], notes: list[str]) -> None:
+    """A mount namespace of its own, always: in its caller's, or in one that is there already, what
+    the container mounts and where its root is would be others' too."""
+    found = config["linux"]["namespaces"]
+    own = [entry for entry in found if entry.get("type") != "mount"]
+    if not any(entry.get("type") == "mount" and not entry.get("path") for entry in found):
+        notes.append("the container gets a mount namespace of its own")
+    config["linux"]["namespaces"] = [*own, {"type": "mount"}]
 
 
 def _user_namespace(config: dict[str, Any], uids: IdMap, gids: IdMap, notes: list[str]) -> None:

@@ -23,7 +23,7 @@ from roadstead.step.life import Life, Until
 from roadstead.step.taskdir import TaskDirectory
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractContextManager, nullcontext
 
     from roadstead.core.model import TaskSpec
     from roadstead.step.plan import Plan
@@ -35,6 +35,9 @@ _COMMAND_SECONDS: Final = 60.0
 _BEFORE_THE_START: Final = ("run", "create", "query", "start")
 
 
+_NO_LIMITS: Final[AbstractContextManager[int | None]] = nullcontext()
+
+
 class Container:
     """One task's container.  ``inside`` puts what is started meanwhile under the step's limits."""
 
@@ -43,7 +46,7 @@ class Container:
         plan: Plan,
         task: TaskSpec,
         notice: Callable[[str], None],
-        inside: AbstractContextManager[int | None],
+        inside: AbstractContextManager[int | None] = _NO_LIMITS,
     ) -> None:
         self.plan = plan
         self._inside = inside

@@ -13,6 +13,7 @@ from roadstead.errors import RuntimeFailure
 from roadstead.host import namespaces, process
 from roadstead.oci import bundle as bundles
 from roadstead.oci import idmap, runtime, search
+from roadstead.step import taskdir
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, StepSpec
@@ -71,6 +72,11 @@ def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
     if request.verbose:
         for sentence in _description(spec, called, conf, uids):
             notice(sentence)
+    root = os.path.normpath(f"{os.path.dirname(spec.directory)}/../containers")
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    env = _runtime_env(spec, conf)
+    plan = Plan(spec, request, conf, program, bundle, uids, gids, root, env)
+    taskdir.prepare_container_path(plan)
     if private or hide:
         ranged = uids is not None and len(uids.entries) > 1
         ranges = namespaces.subordinate_ids(spec.user, spec.uid) if ranged else None
@@ -78,10 +84,7 @@ def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
     if bundle is not None and private:
         scratch = f"{spec.directory}/private"
         os.mkdir(scratch, 0o700)
-    root = f"{os.path.dirname(spec.directory)}/../containers"
-    root = os.path.normpath(root)
-    os.makedirs(root, mode=0o700, exist_ok=True)
-    return Plan(spec, request, conf, program, bundle, uids, gids, root, _runtime_env(spec, conf))
+    return plan
 
 
 def _description(

@@ -13,7 +13,7 @@ import os
 from typing import Any
 
 from roadstead.core.model import ExitRecord, from_json, to_json
-from roadstead.host import cgroup, files, process
+from roadstead.host import cgroup, files, process, removal
 
 CLAIM = "claim.json"
 SOCKET = "ctl.sock"
@@ -37,7 +37,7 @@ def read_exit(directory: str) -> ExitRecord | None:
     try:
         with open(exit_path(directory), encoding="utf-8") as file:
             return from_json(ExitRecord, json.load(file))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
@@ -53,7 +53,7 @@ def read_claim(directory: str) -> dict[str, Any] | None:
     try:
         with open(f"{directory}/{CLAIM}", encoding="utf-8") as file:
             claim = json.load(file)
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return None
     return claim if isinstance(claim, dict) else None
 
@@ -84,7 +84,7 @@ def sweep(directory: str) -> list[str]:
     """
     claim = read_claim(directory)
     if claim is None:
-        files.remove_tree(directory)
+        removal.remove_tree(directory)
         return []
     if is_running(claim):
         return []
@@ -95,7 +95,7 @@ def sweep(directory: str) -> list[str]:
         found += _remove_container(container)
     for group in claim.get("groups", []):
         cgroup.remove(str(group))
-    files.remove_tree(directory)
+    removal.remove_tree(directory)
     return found
 
 
@@ -119,7 +119,7 @@ def _remove_container(claim: dict[str, Any]) -> list[str]:
     for kind in ("state", "directory"):
         path = str(claim.get(kind) or "")
         if path and os.path.lexists(path):
-            files.remove_tree(path)
+            removal.remove_tree(path)
             found.append(f"{kind} {path}")
     for name in claim.get("cgroups", []):
         cgroup.remove_empty(str(name))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from roadstead.core import filenames
 from roadstead.core.model import BATCH_STEP, INTERACTIVE_STEP
+from roadstead.core.printable import printable
 from roadstead.errors import LaunchError
 from roadstead.host import terminal
 from roadstead.step.stdio import Input, Output, Sink, open_input, open_output
@@ -71,7 +72,7 @@ class Streams:
         They are closed by ``started`` once the task has them.
         """
         self._begun = True
-        if self._spec.terminal is not None and procid == 0:
+        if self._spec.terminal is not None and procid == 0 and self._user:
             return self._open_terminal()
         out = self._output(1, self._spec.stdio.output, procid)
         same = not self._spec.stdio.error and self._spec.stdio.output
@@ -120,6 +121,8 @@ class Streams:
         if (pattern.isdigit() and int(pattern) != procid) or pattern == "none":
             return self._keep(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
         path = self._file(pattern, procid)
+        if not path and not self._user:  # of an srun that was killed before we got them
+            return self._keep(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
         shared = self._spec.ntasks > 1 and not filenames.per_task(pattern)
         if path and not shared and not stdio.label:
             return self._keep(self._open_file(path))
@@ -181,7 +184,7 @@ class Streams:
             return  # that it cannot be opened is what is to be said; the record has it
         self._begun = True
         with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(f"{sentence}\n")
+            file.write(f"{printable(sentence)}\n")
 
     # -- the end ------------------------------------------------------------------------------
 

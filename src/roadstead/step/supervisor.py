@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Final
 
 from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RoadsteadError
-from roadstead.host import files, linux, process, terminal, wire
+from roadstead.host import linux, paths, process, removal, terminal, wire
 from roadstead.host.loop import Loop, Timer
 from roadstead.step import plan as plans
 from roadstead.step import record
+from roadstead.step.layout import task_specs
 from roadstead.step.life import Lives
 from roadstead.step.limits import Limits
 from roadstead.step.streams import Streams
-from roadstead.step.task import Task, task_specs
+from roadstead.step.task import Task
 
 if TYPE_CHECKING:
     from roadstead.core.model import Reason, StepSpec
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _ORPHAN_SECONDS: Final = 10.0
 _ROUNDS: Final = 20  # of looking for processes that are not stopped yet
+_HIGHEST_SIGNAL: Final = 64
+_LARGEST_TERMINAL: Final = 0xFFFF  # tty_ioctl(4), struct winsize
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,7 @@ class Supervisor:
     def run(self, settled: Callable[[], None]) -> None:
         """Start the step, and serve it until it has ended."""
         try:
+            self._check_place()
             # Until we have settled no other controller can begin (spawner.py): a directory is
             # enough to be found by.
             if os.path.lexists(self.spec.directory):
@@ -98,6 +102,13 @@ class Supervisor:
             self._notice(f"warning: cannot be adopted by another controller: {error.strerror}")
         settled()
         self.loop.run()
+
+    def _check_place(self) -> None:
+        """A run-time directory in /tmp may be gone by now (tmpfiles.d(5) removes what is old), and
+        another one there that somebody else has made."""
+        steps = os.path.dirname(self.spec.directory)
+        paths.make_private(os.path.dirname(steps))
+        paths.make_private(steps)
 
     def _claim(self, containers: list[dict[str, object]]) -> None:
         """Write down who we are and what could be left of us, before a task is started."""
@@ -205,25 +216,36 @@ class Supervisor:
             return
         message, fds = received
         fds.close()
+        try:
+            self._heed(connection, message)
+        except ValueError as error:  # whoever that is, it is no controller of ours
+            log.warning("message not understood error=%r", str(error))
+
+    def _heed(self, connection: wire.Connection, message: dict[str, object]) -> None:
         match message.get("op"):
             case "adopt":
                 answer = {"event": "adopted", "pid": os.getpid(), "started_at": self.started_at}
                 self._send(connection, answer)
             case "signal":
-                self.signal(int(message["signal"]), batch_only=bool(message.get("batch_only")))
+                signo = _number(message, "signal", _HIGHEST_SIGNAL)
+                self.signal(signo, batch_only=bool(message.get("batch_only")))
             case "terminate":
                 reason: Reason = "timeout" if message.get("reason") == "timeout" else "cancelled"
-                self.terminate(reason, int(message.get("signal", process.TERM)))
+                signo = _number({"signal": process.TERM, **message}, "signal", _HIGHEST_SIGNAL)
+                self.terminate(reason, signo)
             case "suspend":
                 self.suspend()
             case "resume":
                 self.resume()
             case "limit":
                 deadline = message.get("deadline")
-                self._ends_at = None if deadline is None else float(deadline)
+                if deadline is not None and not isinstance(deadline, (int, float)):
+                    raise ValueError(f"deadline is {deadline!r:.40}")
+                self._ends_at = deadline
                 self._arm_limit()
             case "resize":
-                self._resize(int(message["rows"]), int(message["columns"]))
+                rows = _number(message, "rows", _LARGEST_TERMINAL)
+                self._resize(rows, _number(message, "columns", _LARGEST_TERMINAL))
             case _:
                 pass  # a newer controller may ask more than we understand
 
@@ -443,7 +465,10 @@ class Supervisor:
         except OSError as failure:  # a controller that listens is told all the same
             log.error("exit record not written error=%r", failure.strerror)
         os.chdir("/")
-        files.remove_tree(self.spec.directory)
+        try:
+            removal.remove_tree(self.spec.directory)
+        except OSError as failure:  # whoever waits is told how the step ended all the same
+            self._notice(f"warning: {self.spec.directory} cannot be removed: {failure.strerror}")
         self.tell({"event": "exit", "record": to_json(result)})
         self.loop.stop()
 
@@ -469,3 +494,10 @@ class Supervisor:
             system_seconds=usage.ru_stime,
             max_rss_kib=usage.ru_maxrss,
         )
+
+
+def _number(message: dict[str, object], name: str, most: int) -> int:
+    value = message.get(name)
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{name} is {value!r:.40}")
+    return value

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import BundleError, LaunchError, RuntimeFailure
-from roadstead.host import cgroup, files, namespaces, process
+from roadstead.host import cgroup, files, namespaces, paths, process, removal
 from roadstead.oci import bundle as bundles
 from roadstead.oci import config, environment, idmap, lookup
 from roadstead.oci.patterns import Substitutions, expand
-from roadstead.step import limits
+from roadstead.step import layout, limits
 
 if TYPE_CHECKING:
     from roadstead.core.model import TaskSpec
@@ -46,27 +46,12 @@ class TaskDirectory:
         return self._substitutions(self.path)
 
     def _substitutions(self, directory: str) -> Substitutions:
-        spec, conf = self.plan.spec, self.plan.conf
-        opaque = conf is not None and conf.ignore_file_config_json
-        return Substitutions(
-            arguments=self.task.argv,
-            bundle=self.plan.request.bundle if opaque else directory,
-            environment_file=f"{directory}/environment",
-            job_id=spec.job_id,
-            spool_dir=spec.directory,
-            node_name=self.task.node or spec.node,
-            rootfs=self.plan.rootfs,
-            step_id=spec.step_id,
-            task_id=self.task.localid,
-            user=spec.user,
-            uid=spec.uid,
-            work_dir=spec.cwd,
-        )
+        return _substitutions(self.plan, self.task, directory)
 
     def _make_directory(self) -> str:
         """The task's directory: oci.conf's ContainerPath, or our own below the step's."""
         conf = self.plan.conf
-        own = f"{self.plan.spec.directory}/task-{self.task.procid}"
+        own = _own_directory(self.plan, self.task.procid)
         if conf is None or conf.container_path is None:
             os.mkdir(own, 0o700)
             return own
@@ -236,7 +221,58 @@ class TaskDirectory:
             cgroup.remove_empty(name)
         own = self.path.startswith(f"{plan.spec.directory}/")  # goes with the step's
         if not own and not (plan.conf and plan.conf.disable_cleanup):
-            files.remove_tree(self.path)
+            removal.remove_tree(self.path)
+
+
+def _own_directory(plan: Plan, procid: int) -> str:
+    return f"{plan.spec.directory}/task-{procid}"
+
+
+def _substitutions(plan: Plan, task: TaskSpec, directory: str) -> Substitutions:
+    spec, conf = plan.spec, plan.conf
+    opaque = conf is not None and conf.ignore_file_config_json
+    return Substitutions(
+        arguments=task.argv,
+        bundle=plan.request.bundle if opaque else directory,
+        environment_file=f"{directory}/environment",
+        job_id=spec.job_id,
+        spool_dir=spec.directory,
+        node_name=task.node or spec.node,
+        rootfs=plan.rootfs,
+        step_id=spec.step_id,
+        task_id=task.localid,
+        user=spec.user,
+        uid=spec.uid,
+        work_dir=spec.cwd,
+    )
+
+
+def prepare_container_path(plan: Plan) -> None:
+    """Make what is above each task's ContainerPath.  Raises RuntimeFailure if it cannot be made, or
+    if somebody else could exchange it, and so what the runtime is told to run.
+
+    To be called before the step has a user namespace of its own (host/paths.py, exchangeable).
+    """
+    conf = plan.conf
+    if conf is None or conf.container_path is None:
+        return
+    for task in layout.task_specs(plan.spec):
+        values = _substitutions(plan, task, _own_directory(plan, task.procid))
+        path = expand(conf.container_path, values, quote=False).rstrip("/")
+        why = paths.exchangeable(path, by_owners=True)
+        try:
+            if not why:
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                why = paths.exchangeable(path, by_owners=True)  # somebody was faster
+        except OSError as error:
+            raise RuntimeFailure(
+                f"{conf.source}: ContainerPath: cannot make {path}: {error.strerror}"
+            ) from None
+        if why:
+            raise RuntimeFailure(
+                f"{conf.source}: ContainerPath: {path} is not safe: {why}",
+                hint="leave ContainerPath out, or name a place below a directory of yours",
+            )
 
 
 def _is_text(text: str) -> bool:
