@@ -12,6 +12,7 @@ import pytest
 from roadstead.doctor import facts, judge
 from roadstead.doctor.checks import CHECKS
 from roadstead.doctor.facts import Finding
+from roadstead.step.limits import Enforcement
 
 CLONE, LIMIT, APPARMOR = (
     "kernel.unprivileged_userns_clone",
@@ -81,6 +82,11 @@ def lingering(**more: Any) -> facts.Lingering:
 
 
 OVERLAY = facts.Overlay(place="/home", kind="ext4", layer="", upper="")
+
+_CPUS = Enforcement("cpus", "affinity", "a program may change it")
+HELD = (_CPUS, Enforcement("memory", "cgroup v2", "delegated"))
+WATCHED = (_CPUS, Enforcement("memory", "watched", "every second", "systemd-run …"))
+
 
 Row = tuple[Callable[[Any], Finding], Any, str, str, str]
 # judgement, facts, status, words of what was found or of the cause, words of the fix
@@ -439,6 +445,8 @@ TABLE: list[Row] = [
     (judge.lingering, lingering(kill=True), "warning", "KillUser", "loginctl enable-linger ann"),
     (judge.lingering, lingering(runtime="/run/user/1/r"), "warning", "last logout", "loginctl"),
     (judge.lingering, lingering(runtime="/tmp/r"), "ok", "outlive", ""),
+    (judge.limits, HELD, "ok", "cpus by affinity, memory by cgroup v2", ""),
+    (judge.limits, WATCHED, "warning", "ended a moment later", "systemd-run …"),
 ]
 
 
@@ -458,3 +466,7 @@ def test_judgement(
 def test_every_check_is_judged_in_the_table(check: Any) -> None:
     assert {row[2] for row in TABLE if row[0] is check.judge} >= {"ok"}
     assert len({row[2] for row in TABLE if row[0] is check.judge}) > 1
+
+
+def test_what_holds_each_limit_is_in_the_details() -> None:
+    assert "memory: watched (every second)" in judge.limits(WATCHED).details

@@ -422,6 +422,8 @@ def _step_after(state: StepState, event: StepEvent) -> StepState | None:
             return None
 
 
+_SIG_OOM: Final = 125
+
 # squeue's words (squeue(1), JOB REASON CODES) for what is behind a code other than 0.
 _FAILURES: Final = {"program": "NonZeroExitCode", "roadstead": "SystemFailure"}
 
@@ -437,7 +439,8 @@ def outcome_of(record: ExitRecord, *, stopped: bool) -> Outcome:
     if any(task.reason == "timeout" for task in record.tasks):
         return Outcome(word=TIMEOUT, code=code, signal=signal, reason="TimeLimit")
     if any(task.reason == "memory" for task in record.tasks):
-        return Outcome(word=OUT_OF_MEMORY, code=code, signal=signal, reason="OutOfMemory")
+        # What Slurm's own OUT_OF_MEMORY shows: ExitCode=0:125.
+        return Outcome(word=OUT_OF_MEMORY, signal=_SIG_OOM, reason="OutOfMemory")
     if stopped and any(task.reason == "cancelled" for task in record.tasks):
         return Outcome(word=CANCELLED, code=code, signal=signal)
     if worst.code == 0:

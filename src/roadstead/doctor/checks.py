@@ -45,7 +45,7 @@ CHECKS: Final = (
     Check("subordinate-ids", probes.subordinate_ids, judge.subordinate_ids),
     Check("cgroups", probes.cgroups, judge.cgroups),
     Check("cgroup-hybrid", probes.cgroup_hybrid, judge.cgroup_hybrid),
-    # Which limits are in force, and by what, goes here: a probe that calls step/limits.py.
+    Check("limits", probes.limits, judge.limits),
     Check("overlay", probes.overlay, judge.overlay),
     Check("dev-fuse", probes.fuse, judge.fuse),
     Check("fuse-overlayfs", probes.fuse_overlayfs, judge.tool),

@@ -15,6 +15,7 @@ from typing import Final
 from roadstead.doctor import facts
 from roadstead.doctor.facts import Finding
 from roadstead.host import namespaces
+from roadstead.step.limits import Enforcement
 
 _MIB: Final = 1 << 20
 _OLDEST_PYTHON: Final = (3, 11)
@@ -290,6 +291,24 @@ def cgroup_hybrid(seen: facts.Hybrid) -> Finding:
         f"{seen.error or 'not tried'}",
         "export ROADSTEAD_RUNTIME=runc, or boot with systemd.unified_cgroup_hierarchy=1",
     )
+
+
+def limits(seen: tuple[Enforcement, ...]) -> Finding:
+    """What holds the limits of a step that is started from here; memory that nothing in the kernel
+    holds is a warning, the rest is said."""
+    lines = tuple(f"{each.kind}: {each.mechanism} ({each.why})" for each in seen)
+    by = {each.kind: each for each in seen}
+    found = ", ".join(f"{each.kind} by {each.mechanism}" for each in seen)
+    memory = by["memory"]
+    if memory.mechanism in ("watched", "none"):
+        return warning(
+            found,
+            "a step that uses more memory than it asked for is ended a moment later, "
+            "not held at its limit",
+            memory.better,
+            *lines,
+        )
+    return ok(found, *lines)
 
 
 # -- file systems for containers ------------------------------------------------------------------

@@ -22,6 +22,7 @@ from roadstead.doctor import facts
 from roadstead.errors import RoadsteadError, RuntimeFailure
 from roadstead.host import apart, files, linux, namespaces, paths, process
 from roadstead.oci import runtime, search
+from roadstead.step.limits import Enforcement, in_force
 
 _MAPPERS = ("newuidmap", "newgidmap")
 _CGROUPS = "/sys/fs/cgroup"
@@ -255,6 +256,10 @@ def _delegated(top: str) -> tuple[str, frozenset[str] | None]:
         return path, None
     with open(f"{path}/cgroup.controllers", encoding="ascii") as file:
         return path, frozenset(file.read().split())
+
+
+def limits(context: Context) -> tuple[Enforcement, ...]:
+    return in_force()
 
 
 def cgroup_hybrid(context: Context) -> facts.Hybrid:
