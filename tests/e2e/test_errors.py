@@ -105,7 +105,7 @@ def test_impossible_requests(engine: Engine) -> None:
     one_sentence(engine, ["srun", "-p", "gpu", "true"], 1, "invalid partition specified: gpu")
     wrap = ["--wrap", "true"]
     one_sentence(engine, ["sbatch", f"-n{cpus}", *wrap], 1, "Batch job submission failed")
-    one_sentence(engine, ["srun", "--gres=gpu:1", "true"], 1, "--gres")
+    one_sentence(engine, ["srun", "--gres=gpu:1", "true"], 1, "(gres)")
     one_sentence(engine, ["srun", "--pty", "sh"], 1, "--pty needs a terminal")
     one_sentence(engine, ["srun", "--jobid", "99999", "true"], 1, "99999")
 

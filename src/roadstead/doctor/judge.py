@@ -463,10 +463,8 @@ def _size(number: int) -> str:
 
 def runtime_directory(seen: facts.RuntimeDirectory) -> Finding:
     own = "export XDG_RUNTIME_DIR=$(mktemp -d)"
-    if seen.error:
-        return failure(seen.path, seen.error, f"chmod 700 {shlex.quote(seen.path)}, or {own}")
+    found = f"{seen.xdg}: owner {seen.owner}, mode {seen.mode:04o}"
     if seen.exists:
-        found = f"{seen.xdg}: owner {seen.owner}, mode {seen.mode:04o}"
         if seen.owner != seen.uid:
             return failure(
                 found,
@@ -479,6 +477,9 @@ def runtime_directory(seen: facts.RuntimeDirectory) -> Finding:
                 "others could replace what is in it" if seen.mode & 0o022 else "you cannot use it",
                 f"chmod 700 {shlex.quote(seen.xdg)}",
             )
+    if seen.error:
+        return failure(seen.path, seen.error, f"chmod 700 {shlex.quote(seen.path)}, or {own}")
+    if seen.exists:
         if seen.mode & 0o077:
             return warning(
                 found,
