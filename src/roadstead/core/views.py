@@ -39,7 +39,7 @@ def answer(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> V
         case "licenses":
             return {"now": at, "licenses": licenses(state)}
         case "config":
-            return {"now": at, "config": config(state)}
+            return {"now": at, "config": config(state), "pending": len(state.queue)}
         case what:
             raise EngineError(f"malformed request: what={what}")
 
