@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None, supervise: spawner.Supervise | None = No
     argv = sys.argv[1:] if argv is None else argv
     ready = Ready(int(argv[argv.index("--ready-fd") + 1]) if "--ready-fd" in argv else -1)
     try:
+        if "--live" in argv:
+            _say_what_lives(os.environ, ready)
+            return
         again = _run(os.environ, ready, supervise or _real_supervisor())
     except (RoadsteadError, OSError) as failure:
         error = failure if isinstance(failure, RoadsteadError) else _sentence(failure)
@@ -133,6 +136,21 @@ def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise)
     journal.close()
     log.info("ended")
     return again
+
+
+def _say_what_lives(environ: Mapping[str, str], ready: Ready) -> None:
+    """For an audit while no controller runs: say which steps have not ended, and end."""
+    state_directory = paths.state_directory(environ)
+    paths.make_private(state_directory)
+    _detach(f"{state_directory}/controller.log")
+    runtime = _runtime_directory(environ, state_directory)
+    if _lock(f"{state_directory}/controller.lock", paths.socket_path(runtime)) is None:
+        ready.say("ok")
+        return
+    journal = Journal(paths.journal_path(state_directory))
+    steps = [f"{runtime}/steps/{step.job_id}.{step.id}" for step in journal.load().steps]
+    journal.close()
+    ready.say(wire.dumps({"steps": steps}))
 
 
 def _detach(log_path: str) -> None:

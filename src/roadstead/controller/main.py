@@ -36,10 +36,11 @@ from roadstead.core.state import State
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import fork, paths, process, wire
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import record
+from roadstead.step import audit, record
 
 _STREAMS: Final = 3
 _ACCEPTED: Final = ("submitted", "pending", "granted")  # what says that there is a new job
+_AUDIT_SECONDS: Final = 1.0  # after the start, when whoever started us has been served
 _OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,10 @@ class Controller:
                 at=time.time(),
                 jobs=contents.jobs,
                 steps=contents.steps,
-                next_job_id=contents.next_job_id,
+                # Of a journal that was moved away there may be steps: no number is used twice.
+                next_job_id=max(
+                    contents.next_job_id, 1 + record.highest_job(self.state.settings.runtime)
+                ),
                 next_step_ids=contents.next_step_ids,
             )
         )
@@ -99,6 +103,24 @@ class Controller:
             if name.endswith(".exit") and path not in wanted:
                 os.unlink(path)
 
+    def _live(self) -> list[str]:
+        """The directories of all steps that have not ended."""
+        return [course.step_directory(self.state, key) for key in self.state.steps]
+
+    def _audit(self) -> None:
+        """Remove what the steps of earlier controllers have left, in a process of its own.
+
+        It knows what lives from now, and looks later: so what it judges is what is here now.
+        """
+        state, runtime = paths.state_directory(os.environ), self.state.settings.runtime
+        here, live = set(os.listdir(f"{runtime}/steps")), self._live()
+
+        def body() -> None:
+            for line in audit.clean(state, runtime, here=here, live=live, controller=os.getppid()):
+                log.warning("left behind %s", line)
+
+        self._when_ended(fork.run_in_child(body), lambda: None)
+
     def listen(self) -> None:
         """Be there for clients."""
         with contextlib.suppress(FileNotFoundError):
@@ -109,6 +131,7 @@ class Controller:
     def run(self) -> bool:
         self.loop.watch(self._spawner, self._restart_in_place)
         self._watch_idleness()
+        self.loop.call_later(_AUDIT_SECONDS, self._audit)
         self.loop.run()
         if self._listener is not None:
             self._listener.close()
@@ -220,6 +243,10 @@ class Controller:
         if body.get("op") == "ping":
             fds.close()
             client.send({"event": "pong", "version": __version__, "pid": os.getpid()})
+            return
+        if body.get("op") == "live":
+            fds.close()
+            client.send({"event": "live", "pid": os.getpid(), "steps": self._live()})
             return
         if body.get("op") == "run":
             if len(fds) != _STREAMS or client.fds:

@@ -7,6 +7,7 @@ crun leaves them.  Empty ones are removed by name.
 from __future__ import annotations
 
 import os
+import time
 
 _ROOT = "/sys/fs/cgroup"
 
@@ -22,3 +23,28 @@ def remove_empty(name: str) -> None:
             os.rmdir(f"{hierarchy}/{name}")
         except OSError:
             continue  # not there, or something runs in it: then it is not ours to remove
+
+
+def empty(prefix: str, age: float) -> set[str]:
+    """The names of groups that begin with ``prefix``, have no process in any hierarchy, and have
+    been there for ``age`` seconds."""
+    found: set[str] = set()
+    used: set[str] = set()
+    try:
+        hierarchies = [_ROOT, *(f"{_ROOT}/{entry}" for entry in os.listdir(_ROOT))]
+    except OSError:
+        return found
+    for hierarchy in hierarchies:
+        for name in os.listdir(hierarchy) if os.path.isdir(hierarchy) else ():
+            if name.startswith(prefix):
+                young = time.time() - os.stat(f"{hierarchy}/{name}").st_mtime < age
+                (used if young or _processes(f"{hierarchy}/{name}") else found).add(name)
+    return found - used
+
+
+def _processes(group: str) -> str:
+    try:
+        with open(f"{group}/cgroup.procs", encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return "unknown"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Callable
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_atomically(path: str, text: str, *, sync: bool = False) -> None:
@@ -37,29 +42,56 @@ def remove_tree(path: str) -> None:
     """Remove a directory of ours with all that is in it; links are removed, never followed.
 
     A container's root may have made subdirectories that nobody can write to: their mode is mended
-    first.  A path that is not there is fine.
+    first.  What a runtime has mounted there and left is unmounted: it was killed in between.  A
+    path that is not there, or goes away meanwhile, is fine.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, _DIRECTORY)
     except FileNotFoundError:
         return
     try:
         _empty(fd)
     finally:
         os.close(fd)
-    os.rmdir(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path)
 
 
 def _empty(directory: int) -> None:
     for entry in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):
+            _remove(directory, entry)
+
+
+def _remove(directory: int, entry: str) -> None:
+    try:
+        os.unlink(entry, dir_fd=directory)
+    except IsADirectoryError:
+        os.chmod(entry, 0o700, dir_fd=directory)
+        below = os.open(entry, _DIRECTORY, dir_fd=directory)
         try:
-            os.unlink(entry, dir_fd=directory)
-        except IsADirectoryError:
-            os.chmod(entry, 0o700, dir_fd=directory)
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            below = os.open(entry, flags, dir_fd=directory)
-            try:
-                _empty(below)
-            finally:
-                os.close(below)
-            os.rmdir(entry, dir_fd=directory)
+            _empty(below)
+        finally:
+            os.close(below)
+        _unless_mounted(os.rmdir, directory, entry)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        _unless_mounted(os.unlink, directory, entry)
+
+
+def _unless_mounted(remove: Callable[..., None], directory: int, entry: str) -> None:
+    """Remove an entry; if something is mounted on it (EBUSY), take that away first.
+
+    Raises OSError where the mount is not ours to take away.
+    """
+    try:
+        remove(entry, dir_fd=directory)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        from roadstead.host import linux  # ctypes: for this rare case alone
+
+        point = f"/proc/self/fd/{directory}/{entry}"
+        linux.unmount(point, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
+        remove(entry, dir_fd=directory)

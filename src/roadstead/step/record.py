@@ -10,18 +10,30 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+import time
+from typing import Any, Final
 
 from roadstead.core.model import ExitRecord, from_json, to_json
-from roadstead.host import cgroup, files, process
+from roadstead.host import cgroup, files, mounts, process
 
 CLAIM = "claim.json"
 SOCKET = "ctl.sock"
+# What marks a step's processes: its directory, which no other step of any engine has.  (JOB.STEP
+# did in version 1; another engine of the same user has jobs with the same numbers.)
+MARK: Final = "ROADSTEAD_STEP_DIR"
+_OLD_MARK: Final = b"ROADSTEAD_STEP"
+_DEATH_SECONDS: Final = 10.0
 
 
 def exit_path(directory: str) -> str:
     """Where the exit record of the step whose directory this is goes."""
     return f"{directory}.exit"
+
+
+def highest_job(runtime: str) -> int:
+    """The highest number of a job that has left a directory or an exit record; 0: none has."""
+    numbers = [name.partition(".")[0] for name in os.listdir(f"{runtime}/steps")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def write_claim(directory: str, claim: dict[str, Any]) -> None:
@@ -83,15 +95,24 @@ def sweep(directory: str) -> list[str]:
     """
     claim = read_claim(directory)
     if claim is None:
-        files.remove_tree(directory)
-        return []
+        found = _kill_marked(directory)
+        _remove(directory)
+        return found
     if is_running(claim):
         return []
-    found = _kill_marked(str(claim.get("mark", "")))
+    mark = str(claim.get("mark") or directory)
+    found = _kill_marked(mark)
     for container in claim.get("containers", []):
         found += _remove_container(container)
-    files.remove_tree(directory)
+    found += _kill_marked(mark)  # of a runtime that was about to make its container
+    _remove(directory)
     return found
+
+
+def _remove(directory: str) -> None:
+    """Remove a directory, but never what is mounted in it."""
+    mounts.detach_below(directory)
+    files.remove_tree(directory)
 
 
 def _remove_container(claim: dict[str, Any]) -> list[str]:
@@ -114,27 +135,47 @@ def _remove_container(claim: dict[str, Any]) -> list[str]:
     for kind in ("state", "directory"):
         path = str(claim.get(kind) or "")
         if path and os.path.lexists(path):
-            files.remove_tree(path)
+            _remove(path)
             found.append(f"{kind} {path}")
     for name in claim.get("cgroups", []):
         cgroup.remove_empty(str(name))
     return found
 
 
-def _kill_marked(mark: str) -> list[str]:
-    """Kill every process of ours whose environment carries the step's mark."""
-    if not mark:
-        return []
-    needle = f"ROADSTEAD_STEP={mark}".encode()
-    found = []
+def marked_processes() -> dict[int, str]:
+    """Every process of ours that carries a step's mark, and the mark."""
+    found = {}
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
             with open(f"/proc/{name}/environ", "rb") as file:
-                marked = needle in file.read().split(b"\0")
-        except OSError:
+                environ = file.read()
+        except OSError:  # gone, or somebody else's
             continue
-        if marked and process.send(int(name), process.KILL):
-            found.append(f"process {name}")
+        if (mark := _mark_of(environ)) is not None:
+            found[int(name)] = mark
+    return found
+
+
+def _mark_of(environ: bytes) -> str | None:
+    """The step's directory; of a task that an earlier version started, JOB.STEP."""
+    old = None
+    for entry in environ.split(b"\0"):
+        name, _, value = entry.partition(b"=")
+        if name == MARK.encode():
+            return os.fsdecode(value)
+        if name == _OLD_MARK:
+            old = os.fsdecode(value)
+    return old
+
+
+def _kill_marked(mark: str) -> list[str]:
+    """Kill every process with the step's mark, and what they start meanwhile, and see them end."""
+    found: list[str] = []
+    deadline = time.monotonic() + _DEATH_SECONDS
+    while pids := [pid for pid, its in marked_processes().items() if its == mark]:
+        found += [f"process {pid}" for pid in pids if f"process {pid}" not in found]
+        if not process.kill_all(pids, deadline - time.monotonic()):
+            break  # blocked in the kernel: no more to be done
     return found

@@ -101,7 +101,7 @@ class Supervisor:
             {
                 "pid": os.getpid(),
                 "start_time": record.start_time(os.getpid()),
-                "mark": f"{self.spec.job_id}.{self.spec.step_id}",
+                "mark": self.spec.directory,
                 "containers": containers,
             },
         )

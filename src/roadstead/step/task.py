@@ -9,6 +9,7 @@ from roadstead.core import environment
 from roadstead.core.model import TaskExit, TaskSpec
 from roadstead.errors import CommandNotFound, CommandNotRunnable, RoadsteadError
 from roadstead.host import process
+from roadstead.step import record
 from roadstead.step.container import Container
 from roadstead.step.life import Life, Until
 
@@ -26,6 +27,7 @@ def task_specs(spec: StepSpec) -> list[TaskSpec]:
             **spec.env,
             **environment.task(number, spec.ntasks),
             "ROADSTEAD_STEP": f"{spec.job_id}.{spec.step_id}",
+            record.MARK: spec.directory,
         }
         tasks.append(TaskSpec(procid=number, localid=number, argv=spec.argv, env=env))
     return tasks
