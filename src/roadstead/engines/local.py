@@ -30,6 +30,9 @@ _KEPT = (
 )  # fmt: skip
 
 
+_STARTS = 3
+
+
 def connect(environ: Mapping[str, str]) -> wire.Connection:
     """A connection to the controller, which is started if there is none.  Raises EngineError."""
     found = _try_connect(environ)
@@ -72,10 +75,11 @@ def _start(environ: Mapping[str, str]) -> wire.Connection:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = _try_connect(environ)
-        if found is not None:
-            return found
-        _start_controller(environ)
-        found = _try_connect(environ)
+        for _ in range(_STARTS):  # it may be killed in this very moment
+            if found is not None:
+                break
+            _start_controller(environ)
+            found = _try_connect(environ)
     finally:
         os.close(lock)
     if found is None:
@@ -120,7 +124,7 @@ def _start_controller(environ: Mapping[str, str], *options: str) -> dict[str, An
         if "kind" not in answer:
             return answer
         raise from_kind(answer["kind"], answer["sentence"], answer.get("hint", ""))
-    if said != "ok\n":
+    if said and said != "ok\n":
         raise EngineError(
             "the controller could not start",
             hint=f"see {paths.state_directory(environ)}/controller.log",

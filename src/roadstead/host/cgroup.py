@@ -25,9 +25,20 @@ def remove_empty(name: str) -> None:
             continue  # not there, or something runs in it: then it is not ours to remove
 
 
-def empty(prefix: str, age: float) -> set[str]:
-    """The names of groups that begin with ``prefix``, have no process in any hierarchy, and have
-    been there for ``age`` seconds."""
+def own_paths() -> set[str]:
+    """Where this process is in the hierarchies, without the first "/": below that a runtime may put
+    its containers (cgroups(7), /proc/PID/cgroup)."""
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+            paths = {line.rstrip("\n").split(":", 2)[2].strip("/") for line in file}
+    except OSError:
+        return set()
+    return paths - {""}
+
+
+def empty(prefixes: tuple[str, ...], age: float) -> set[str]:
+    """The groups whose names begin so, that have no process in any hierarchy, and have been there
+    for ``age`` seconds; as ``remove_empty`` takes them."""
     found: set[str] = set()
     used: set[str] = set()
     try:
@@ -35,16 +46,25 @@ def empty(prefix: str, age: float) -> set[str]:
     except OSError:
         return found
     for hierarchy in hierarchies:
-        for name in os.listdir(hierarchy) if os.path.isdir(hierarchy) else ():
-            if name.startswith(prefix):
-                young = time.time() - os.stat(f"{hierarchy}/{name}").st_mtime < age
-                (used if young or _processes(f"{hierarchy}/{name}") else found).add(name)
+        for parent in ("", *(f"{path}/" for path in own_paths())):
+            for name in _names(f"{hierarchy}/{parent}"):
+                if name.startswith(prefixes):
+                    group = f"{parent}{name}"
+                    (found if _unused(f"{hierarchy}/{group}", age) else used).add(group)
     return found - used
 
 
-def _processes(group: str) -> str:
+def _names(directory: str) -> list[str]:
     try:
-        with open(f"{group}/cgroup.procs", encoding="ascii") as file:
-            return file.read()
+        return os.listdir(directory)
     except OSError:
-        return "unknown"
+        return []
+
+
+def _unused(group: str, age: float) -> bool:
+    try:
+        young = time.time() - os.stat(group).st_mtime < age
+        with open(f"{group}/cgroup.procs", encoding="ascii") as file:
+            return not young and not file.read()
+    except OSError:
+        return False

@@ -242,12 +242,14 @@ def _bundle_of(directory: str, steps: str) -> str:
 
 
 def _groups(steps: str) -> set[Thing]:
-    """Empty control groups with our names, which only root's runtimes make."""
+    """Empty control groups with our names, which only root's runtimes make (taskdir.py)."""
     if os.getuid() != 0:
         return set()
-    return {
-        Thing(
-            "control group", name, f"{steps}/{name.removeprefix('roadstead-').rpartition('.')[0]}"
-        )
-        for name in cgroup.empty("roadstead-", _OLD_GROUP)
-    }
+    node = os.uname().nodename.partition(".")[0]
+    found = set()
+    for group in cgroup.empty(("roadstead-", f"{node}."), _OLD_GROUP):
+        name = os.path.basename(group).removeprefix("roadstead-")
+        job, step, task = ("", "", "", *name.split("."))[-3:]
+        if job.isdecimal() and step.isdecimal() and task.isdecimal():
+            found.add(Thing("control group", group, f"{steps}/{job}.{step}"))
+    return found

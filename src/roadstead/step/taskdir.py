@@ -178,7 +178,10 @@ class TaskDirectory:
     def cgroups(self) -> list[str]:
         """The groups that a runtime which root has called may leave: ours, or one by its own name
         for a container with a user namespace."""
-        return [self._cgroup, self.container_id] if self.plan.spec.uid == 0 else []
+        if self.plan.spec.uid != 0:
+            return []
+        names = [self._cgroup, self.container_id]
+        return [*names, *(f"{path}/{name}" for path in cgroup.own_paths() for name in names)]
 
     def _terminal(self) -> tuple[int, int] | None:
         size = self.plan.spec.terminal

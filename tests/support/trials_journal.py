@@ -1,0 +1,2 @@
+def run(seed, numbers, keep):
+    pass
