@@ -27,8 +27,9 @@ from roadstead.core import values
 from roadstead.core.request import Site
 from roadstead.core.state import Settings, State
 from roadstead.errors import EngineError, RoadsteadError
-from roadstead.host import fork, linux, paths, wire
+from roadstead.host import fork, linux, paths, process, wire
 
+_NAME: Final = "roadstead-ctl"
 _IDLE_SECONDS: Final = 600.0
 _KILL_WAIT: Final = 30.0  # slurm.conf(5), KillWait
 _LOG_SIZE: Final = 1 << 20
@@ -108,7 +109,7 @@ def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise)
     if lock is None:
         ready.say("ok")
         return False
-    linux.set_process_name("roadstead-ctl")
+    linux.set_process_name(_NAME)
     link = spawner.start(supervise, lock)
     _raise_descriptor_limit()
     _name_runtime_directory(state_directory, runtime)
@@ -200,12 +201,9 @@ def _name_runtime_directory(state_directory: str, runtime: str) -> None:
 def _lock(path: str, socket: str) -> int | None:
     """The lock, held until we end; None when a controller is there and answers."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    if not _take(lock):
-        if _answers(socket) or not _wait_for_end(lock, socket):
-            os.close(lock)
-            return None
-        # Its spawner may still hold the lock: until it has launched what it was asked to.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    if not _take(lock) and (_answers(socket) or not _wait_for_lock(lock, socket)):
+        os.close(lock)
+        return None
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock
@@ -227,33 +225,35 @@ def _answers(socket: str) -> bool:
     return True
 
 
-def _wait_for_end(lock: int, socket: str) -> bool:
-    """Wait for the controller that holds the lock; False if it answers now: it was restarting.
+def _wait_for_lock(lock: int, socket: str) -> bool:
+    """Wait for the lock; False if a controller answers now: it was starting, or restarting.
 
-    The pid in the file can be an earlier holder's, even our own from before we restarted in place:
-    so its end is what we hope for, and the lock and the socket are what we look at.  Raises
-    EngineError if nothing of this comes true.
+    Its holder may be a controller that ends, or the spawner of one that has ended, until it has
+    launched what it was asked to; and another who waits may get it before us.  So a child waits for
+    it, whose lock is ours too (flock(2): the lock is of the open file), and we look at the socket.
+    Raises EngineError if nothing of this comes true.
     """
-    written = os.pread(lock, 32, 0)
-    if not written.isdigit():
-        return True
-    pid = int(written)
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
+    waiter = process.adopt(fork.run_in_child(lambda: fcntl.flock(lock, fcntl.LOCK_EX)))
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(waiter.fileno(), select.POLLIN)
     try:
         for milliseconds in _PATIENCE_MS:
-            if poll.poll(milliseconds) or _take(lock):
+            if poll.poll(milliseconds):
                 return True
             if _answers(socket):
                 return False
     finally:
-        os.close(pidfd)
+        waiter.signal(process.KILL)
+        waiter.reap()
+    holder = os.pread(lock, 32, 0)
+    if holder.isdigit() and process.name(int(holder)) == _NAME:
+        raise EngineError(
+            f"the controller (pid {int(holder)}) is there and does not answer",
+            hint=f"kill {int(holder)}",
+        )
     raise EngineError(
-        f"the controller (pid {pid}) is there and does not answer", hint=f"kill {pid}"
+        "processes of a controller that has ended are there and do not end",
+        hint="roadstead audit --clean",
     )
 
 

@@ -10,23 +10,28 @@ from collections.abc import Callable
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def temporary(path: str, pid: int) -> str:
+    """The file that ``pid`` writes before it replaces ``path``."""
+    return f"{path}.{pid}.new"
+
+
 def write_atomically(path: str, text: str, *, sync: bool = False) -> None:
     """Replace ``path`` by a file of mode 0600 that holds ``text``.
 
     A reader, or a crash at any instant, finds the old file or the new one.  With ``sync`` the new
     one also survives a power cut from the moment this returns.
     """
-    temporary = f"{path}.{os.getpid()}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    new = temporary(path, os.getpid())
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
         data = text.encode("utf-8", "surrogateescape")
         while data:
             data = data[os.write(fd, data) :]
         if sync:
             os.fsync(fd)
-        os.rename(temporary, path)
+        os.rename(new, path)
     except BaseException:
-        os.unlink(temporary)
+        os.unlink(new)
         raise
     finally:
         os.close(fd)

@@ -8,6 +8,7 @@ controller deletes it once it is in the journal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -105,6 +106,8 @@ def sweep(directory: str) -> list[str]:
     for container in claim.get("containers", []):
         found += _remove_container(container)
     found += _kill_marked(mark)  # of a runtime that was about to make its container
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(files.temporary(exit_path(directory), claim["pid"]))
     _remove(directory)
     return found
 
