@@ -353,21 +353,35 @@ class Controller:
         self._sweep(key, directory, begun=begun)
 
     def _sweep(self, key: StepKey, directory: str, *, begun: bool) -> None:
-        """Remove what a killed supervisor left, in a process of its own: runtimes may hang."""
+        """Remove what a killed supervisor left."""
 
         def swept() -> None:
             self._react(on.Vanished(at=time.time(), step=key, begun=begun))
 
         log.warning("supervisor gone step=%d.%d begun=%s", *key, begun)
-        pid = fork.run_in_child(partial(record.sweep, directory)) if begun else 0
-        if not pid or not self._when_ended(pid, swept):
+        if begun:
+            self._swept(directory, swept)
+        else:
             swept()
 
+    def _swept(self, directory: str, then: Callable[[], None]) -> None:
+        """Sweep a directory, in a process of its own: runtimes may hang."""
+        if not self._when_ended(fork.run_in_child(partial(record.sweep, directory)), then):
+            then()
+
     def _find_exit(self, key: StepKey) -> bool:
-        ended = record.read_exit(course.step_directory(self.state, key))
+        directory = course.step_directory(self.state, key)
+        ended = record.read_exit(directory)
         if ended is None:
             return False
-        self._react(on.Exited(at=time.time(), step=key, record=ended))
+
+        def exited() -> None:
+            self._react(on.Exited(at=time.time(), step=key, record=ended))
+
+        if os.path.isdir(directory):  # it was killed at its last work, or is at it
+            self._swept(directory, exited)
+        else:
+            exited()
         return True
 
     def _await(self, pid: int, key: StepKey) -> bool:
