@@ -191,7 +191,7 @@ def _runtime_directory(environ: Mapping[str, str], state_directory: str) -> str:
 def _name_runtime_directory(state_directory: str, runtime: str) -> None:
     """Leave word for commands with another environment."""
     link = f"{state_directory}/run"
-    temporary = f"{link}.{os.getpid()}.new"
+    temporary = f"{link}.new"  # of a controller that was killed, if it is there: we have the lock
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     os.symlink(runtime, temporary)
