@@ -196,7 +196,7 @@ class Controller:
             case do.Close():
                 self._close(effect.client)
             case do.Forget():
-                record.forget_exit(course.step_directory(self.state, effect.step))
+                self._forget(course.step_directory(self.state, effect.step))
             case do.Adopt():
                 self._adopt(effect.step)
             case do.WatchOwner():
@@ -205,6 +205,13 @@ class Controller:
                 self.quit()
             case do.Save() | do.SaveStep() | do.SavePayload():
                 pass  # committed
+
+    @staticmethod
+    def _forget(directory: str) -> None:
+        try:
+            record.forget(directory)
+        except OSError as error:  # the next controller's audit tries again
+            log.warning("not removed directory=%r error=%r", directory, error.strerror)
 
     def _set_timer(self, effect: do.SetTimer) -> None:
         def due() -> None:
@@ -365,8 +372,14 @@ class Controller:
             swept()
 
     def _swept(self, directory: str, then: Callable[[], None]) -> None:
-        """Sweep a directory, in a process of its own: runtimes may hang."""
-        if not self._when_ended(fork.run_in_child(partial(record.sweep, directory)), then):
+        """Sweep a directory, in a process of its own: runtimes may hang.
+
+        The directory itself stays until the step's end is committed: if we were killed before that,
+        a step without one would seem never to have begun.
+        """
+        if not self._when_ended(
+            fork.run_in_child(partial(record.sweep, directory, keep=True)), then
+        ):
             then()
 
     def _find_exit(self, key: StepKey) -> bool:

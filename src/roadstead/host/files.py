@@ -43,8 +43,10 @@ def write_atomically(path: str, text: str, *, sync: bool = False) -> None:
             os.close(directory)
 
 
-def remove_tree(path: str) -> None:
+def remove_tree(path: str, *, keep: str = "") -> None:
     """Remove a directory of ours with all that is in it; links are removed, never followed.
+
+    With ``keep`` the directory stays, and in it what has this name.
 
     A container's root may have made subdirectories that nobody can write to: their mode is mended
     first.  What a runtime has mounted there and left is unmounted: it was killed in between.  A
@@ -55,17 +57,19 @@ def remove_tree(path: str) -> None:
     except FileNotFoundError:
         return
     try:
-        _empty(fd)
+        _empty(fd, keep)
     finally:
         os.close(fd)
-    with contextlib.suppress(FileNotFoundError):
-        os.rmdir(path)
-
-
-def _empty(directory: int) -> None:
-    for entry in os.listdir(directory):
+    if not keep:
         with contextlib.suppress(FileNotFoundError):
-            _remove(directory, entry)
+            os.rmdir(path)
+
+
+def _empty(directory: int, keep: str = "") -> None:
+    for entry in os.listdir(directory):
+        if entry != keep:
+            with contextlib.suppress(FileNotFoundError):
+                _remove(directory, entry)
 
 
 def _remove(directory: int, entry: str) -> None:

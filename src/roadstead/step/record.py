@@ -54,12 +54,15 @@ def read_exit(directory: str) -> ExitRecord | None:
         return None
 
 
-def forget_exit(directory: str) -> None:
-    """Delete the exit record: it is in the journal now."""
-    try:
+def forget(directory: str) -> None:
+    """Delete the exit record, and what a sweep has left of the directory: it is in the journal now.
+
+    Raises OSError for a directory that cannot be removed.
+    """
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(exit_path(directory))
-    except FileNotFoundError:
-        return
+    if os.path.lexists(directory):
+        files.remove_tree(directory)
 
 
 def read_claim(directory: str) -> dict[str, Any] | None:
@@ -89,16 +92,15 @@ def is_running(claim: dict[str, Any]) -> bool:
     return isinstance(pid, int) and bool(started) and start_time(pid) == started
 
 
-def sweep(directory: str) -> list[str]:
+def sweep(directory: str, *, keep: bool = False) -> list[str]:
     """Remove what a supervisor that is gone left: processes, runtime state, its directory.
+
+    With ``keep`` the directory stays, with the claim in it: it is the only sign that the step has
+    begun, until its end is in the journal (``forget``).
 
     Returns a line for each thing that was there.  Does nothing while the supervisor lives.
     """
-    claim = read_claim(directory)
-    if claim is None:
-        found = _kill_marked(directory)
-        _remove(directory)
-        return found
+    claim = read_claim(directory) or {}
     if is_running(claim):
         return []
     mark = str(claim.get("mark") or directory)
@@ -106,16 +108,17 @@ def sweep(directory: str) -> list[str]:
     for container in claim.get("containers", []):
         found += _remove_container(container)
     found += _kill_marked(mark)  # of a runtime that was about to make its container
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(files.temporary(exit_path(directory), claim["pid"]))
-    _remove(directory)
+    if "pid" in claim:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(files.temporary(exit_path(directory), claim["pid"]))
+    _remove(directory, keep=CLAIM if keep else "")
     return found
 
 
-def _remove(directory: str) -> None:
+def _remove(directory: str, *, keep: str = "") -> None:
     """Remove a directory, but never what is mounted in it."""
     mounts.detach_below(directory)
-    files.remove_tree(directory)
+    files.remove_tree(directory, keep=keep)
 
 
 def _remove_container(claim: dict[str, Any]) -> list[str]:
