@@ -302,7 +302,10 @@ class Field:
                     yield f"{trial.label}: ended as it should, and has not run: {trial.output}"
         if (done := self.engine.run(["srun", "true"])).returncode:
             yield f"the next command: {done}"
-        audit = self.engine.run(["roadstead", "audit"])
+        deadline = time.monotonic() + 5
+        while (audit := self.engine.run(["roadstead", "audit"])).returncode:
+            if time.monotonic() > deadline:
+                break  # else a controller that has just started is at it
         if audit.returncode or audit.stdout != "nothing is left behind\n":
             yield f"roadstead audit: {audit}"
         yield from self._leaks()

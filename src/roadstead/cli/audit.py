@@ -72,13 +72,21 @@ def _settle(seen: audit.Seen, environ: dict[str, str]) -> None:
     for directory in seen.directories - seen.supervised:
         if directory in live:
             job, _, step = os.path.basename(directory).partition(".")
-            request = {"op": "wait", "job_id": int(job), "step_id": int(step)}
-            try:
-                local.ask(request, environ)
-            except EngineError:
-                raise
-            except RoadsteadError:
-                continue  # it is not known any more: ended
+            _wait({"op": "wait", "job_id": int(job), "step_id": int(step)}, environ)
+
+
+def _wait(request: dict[str, object], environ: dict[str, str]) -> None:
+    """Hear the controller out until it says that the step has ended."""
+    connection = local.request(request, environ=environ)
+    try:
+        while (answer := local.receive(connection)) and answer["event"] != "exit":
+            pass
+    except EngineError:
+        raise
+    except RoadsteadError:
+        return  # it is not known any more: it has ended
+    finally:
+        connection.close()
 
 
 def _report(left: list[audit.Thing], failed: dict[audit.Thing, str], operands: list[str]) -> int:

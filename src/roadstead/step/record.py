@@ -23,6 +23,7 @@ SOCKET = "ctl.sock"
 # did in version 1; another engine of the same user has jobs with the same numbers.)
 MARK: Final = "ROADSTEAD_STEP_DIR"
 _OLD_MARK: Final = b"ROADSTEAD_STEP"
+_ENDED: Final = ("Z", "X")  # proc(5), state: somebody has yet to reap it
 _DEATH_SECONDS: Final = 10.0
 
 
@@ -75,15 +76,16 @@ def read_claim(directory: str) -> dict[str, Any] | None:
 
 
 def start_time(pid: int) -> str:
-    """A process's start time in clock ticks since boot, "" when it is gone.
+    """A process's start time in clock ticks since boot, "" when it has ended.
 
     With the pid this names one process for ever: pids are used again, start times are not.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[19]
+            fields = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+    return "" if fields[0] in _ENDED else fields[19]
 
 
 def is_running(claim: dict[str, Any]) -> bool:

@@ -90,7 +90,8 @@ class Supervisor:
         try:
             self._listen()
         except OSError as error:
-            self._notice(f"warning: cannot be adopted by another controller: {error.strerror}")
+            if not self.exits:  # else it has failed, and said so
+                self._notice(f"warning: cannot be adopted by another controller: {error.strerror}")
         settled()
         self.loop.run()
 
