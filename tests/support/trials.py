@@ -270,9 +270,14 @@ class Field:
 
     def settle(self, dozen: Dozen) -> None:
         """Wait until no job is left."""
-        while jobs := self.ask(op="query", what="jobs", job_id=None, all=False)["jobs"]:
-            for job in jobs:
+        tries = 3  # the controller may be on its way out, or be starting again
+        while (answer := self.ask(op="query", what="jobs", job_id=None, all=False)) and tries:
+            for job in answer.get("jobs", ()):
                 self.ask(op="wait", job_id=job["job_id"])
+            if answer.get("jobs") == []:
+                return
+            tries -= "error" in answer
+        raise AssertionError(f"squeue: {answer}")
 
     # -- what must hold ---------------------------------------------------------------------------
 
