@@ -136,7 +136,8 @@ def test_a_damaged_journal_is_named_with_what_to_do(path: str) -> None:
     Path(path).write_bytes(b"not a database, " * 100)
     with pytest.raises(EngineError, match="is damaged") as caught:
         Journal(path)
-    assert caught.value.hint.endswith(f"mv {path} {path}.bad")
+    away = path.removesuffix("journal.db") + "damaged"
+    assert caught.value.hint.endswith(f"mkdir {away} && mv {path}* {away}")
 
 
 def test_a_directory_that_is_not_there_is_no_damage(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ def test_an_exit_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert record.read_exit(directory) is None
     record.write_exit(directory, RECORD)
     assert record.read_exit(directory) == RECORD
-    record.forget_exit(directory)
-    record.forget_exit(directory)
+    record.forget(directory)
+    record.forget(directory)
     assert os.listdir(tmp_path) == []
 
 

@@ -69,9 +69,16 @@ def _runtime(operands: list[str]) -> int:
     return runtime_test.main(operands)
 
 
+def _audit(operands: list[str]) -> int:
+    from roadstead.cli import audit
+
+    return audit.main(operands)
+
+
 # name → what it takes, what it is for, what does it
 SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
     "shims": ("DIR", "write fast-starting wrappers for all commands into DIR", _shims),
+    "audit": ("[--clean] [--json]", "what steps have left behind, and its removal", _audit),
     "engine": ("[status|start|stop [--now]]", "the local engine's controller", _engine),
     "doctor": (
         "[--json] [--verbose]",

@@ -23,11 +23,12 @@ from roadstead import SLURM_VERSION, __version__
 from roadstead.controller import configuration, machine, spawner
 from roadstead.controller.journal import Journal
 from roadstead.controller.main import Controller
-from roadstead.core import values
+from roadstead.core import course, values
 from roadstead.core.state import Settings, State
 from roadstead.errors import EngineError, RoadsteadError
-from roadstead.host import fork, linux, paths, wire
+from roadstead.host import fork, linux, paths, process, wire
 
+_NAME: Final = "roadstead-ctl"
 _IDLE_SECONDS: Final = 600.0
 _LOG_SIZE: Final = 1 << 20
 _PATIENCE_MS: Final = (100, 400, 1500, 8000)  # with a controller that is about to end
@@ -40,6 +41,9 @@ def main(argv: list[str] | None = None, supervise: spawner.Supervise | None = No
     argv = sys.argv[1:] if argv is None else argv
     ready = Ready(int(argv[argv.index("--ready-fd") + 1]) if "--ready-fd" in argv else -1)
     try:
+        if "--live" in argv:
+            _say_what_lives(os.environ, ready)
+            return
         again = _run(os.environ, ready, supervise or _real_supervisor())
     except (RoadsteadError, OSError) as failure:
         error = failure if isinstance(failure, RoadsteadError) else _sentence(failure)
@@ -104,7 +108,7 @@ def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise)
     if lock is None:
         ready.say("ok")
         return False
-    linux.set_process_name("roadstead-ctl")
+    linux.set_process_name(_NAME)
     link = spawner.start(supervise, lock)
     _raise_descriptor_limit()
     _name_runtime_directory(state_directory, runtime)
@@ -149,6 +153,23 @@ def _close_inherited(ready: Ready) -> None:
                 os.close(int(name))
 
 
+def _say_what_lives(environ: Mapping[str, str], ready: Ready) -> None:
+    """For an audit while no controller runs: say which steps have not ended, and end."""
+    state_directory = paths.state_directory(environ)
+    paths.make_private(state_directory)
+    _detach(f"{state_directory}/controller.log")
+    runtime = _runtime_directory(environ, state_directory)
+    if _lock(f"{state_directory}/controller.lock", paths.socket_path(runtime)) is None:
+        ready.say("ok")
+        return
+    journal = Journal(paths.journal_path(state_directory))
+    found = journal.load()
+    journal.close()
+    restarts = {job.id: job.restarts for job in found.jobs}
+    steps = [course.directory_of(runtime, step.key, restarts[step.job_id]) for step in found.steps]
+    ready.say(wire.dumps({"steps": steps}))
+
+
 def _detach(log_path: str) -> None:
     """Leave the session, the directory and the streams of whoever started us."""
     if os.getsid(0) != os.getpid():
@@ -186,7 +207,7 @@ def _runtime_directory(environ: Mapping[str, str], state_directory: str) -> str:
 def _name_runtime_directory(state_directory: str, runtime: str) -> None:
     """Leave word for commands with another environment."""
     link = f"{state_directory}/run"
-    temporary = f"{link}.{os.getpid()}.new"
+    temporary = f"{link}.new"  # of a controller that was killed, if it is there: we have the lock
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     os.symlink(runtime, temporary)
@@ -196,12 +217,9 @@ def _name_runtime_directory(state_directory: str, runtime: str) -> None:
 def _lock(path: str, socket: str) -> int | None:
     """The lock, held until we end; None when a controller is there and answers."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    if not _take(lock):
-        if _answers(socket) or not _wait_for_end(lock, socket):
-            os.close(lock)
-            return None
-        # Its spawner may still hold the lock: until it has launched what it was asked to.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    if not _take(lock) and (_answers(socket) or not _wait_for_lock(lock, socket)):
+        os.close(lock)
+        return None
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock
@@ -223,33 +241,35 @@ def _answers(socket: str) -> bool:
     return True
 
 
-def _wait_for_end(lock: int, socket: str) -> bool:
-    """Wait for the controller that holds the lock; False if it answers now: it was restarting.
+def _wait_for_lock(lock: int, socket: str) -> bool:
+    """Wait for the lock; False if a controller answers now: it was starting, or restarting.
 
-    The pid in the file can be an earlier holder's, even our own from before we restarted in place:
-    so its end is what we hope for, and the lock and the socket are what we look at.  Raises
-    EngineError if nothing of this comes true.
+    Its holder may be a controller that ends, or the spawner of one that has ended, until it has
+    launched what it was asked to; and another who waits may get it before us.  So a child waits for
+    it, whose lock is ours too (flock(2): the lock is of the open file), and we look at the socket.
+    Raises EngineError if nothing of this comes true.
     """
-    written = os.pread(lock, 32, 0)
-    if not written.isdigit():
-        return True
-    pid = int(written)
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
+    waiter = process.adopt(fork.run_in_child(lambda: fcntl.flock(lock, fcntl.LOCK_EX)))
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(waiter.fileno(), select.POLLIN)
     try:
         for milliseconds in _PATIENCE_MS:
-            if poll.poll(milliseconds) or _take(lock):
+            if poll.poll(milliseconds):
                 return True
             if _answers(socket):
                 return False
     finally:
-        os.close(pidfd)
+        waiter.signal(process.KILL)
+        waiter.reap()
+    holder = os.pread(lock, 32, 0)
+    if holder.isdigit() and process.name(int(holder)) == _NAME:
+        raise EngineError(
+            f"the controller (pid {int(holder)}) is there and does not answer",
+            hint=f"kill {int(holder)}",
+        )
     raise EngineError(
-        f"the controller (pid {pid}) is there and does not answer", hint=f"kill {pid}"
+        "processes of a controller that has ended are there and do not end",
+        hint="roadstead audit --clean",
     )
 
 

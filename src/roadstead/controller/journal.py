@@ -56,6 +56,8 @@ class Journal:
         self._path = path
         self._sql = _statements()
         self._specs: dict[int, JobSpec] = {}  # as last written, of unfinished jobs
+        if _is_emptied(path):
+            raise self._failure(sqlite3.DatabaseError("it is empty, and its log is not"))
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -206,10 +208,20 @@ class Journal:
     def _failure(self, error: sqlite3.Error) -> EngineError:
         if isinstance(error, sqlite3.OperationalError):
             return EngineError(f"{self._path}: {error}", hint="is the disk full or read-only?")
+        path, away = self._path, f"{os.path.dirname(self._path)}/damaged"
         return EngineError(
-            f"{self._path} is damaged: {error}",
-            hint=f"move it away (its jobs are forgotten then): mv {self._path} {self._path}.bad",
+            f"{path} is damaged: {error}",
+            hint=f"move it away (its jobs are forgotten then): mkdir {away} && mv {path}* {away}",
         )
+
+
+def _is_emptied(path: str) -> bool:
+    """Whether there is nothing in the file, and something in its log: SQLite would take that for a
+    new database, and delete the log."""
+    try:
+        return not os.path.getsize(path) and bool(os.path.getsize(f"{path}-wal"))
+    except FileNotFoundError:
+        return False
 
 
 def _statements() -> dict[str, str]:

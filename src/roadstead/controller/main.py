@@ -36,10 +36,11 @@ from roadstead.core.state import State
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import fork, paths, process, wire
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import record
+from roadstead.step import audit, record
 
 _STREAMS: Final = 3
 _ACCEPTED: Final = ("submitted", "pending", "granted")  # what says that there is a new job
+_AUDIT_SECONDS: Final = 1.0  # after the start, when whoever started us has been served
 _OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,10 @@ class Controller:
                 at=time.time(),
                 jobs=contents.jobs,
                 steps=contents.steps,
-                next_job_id=contents.next_job_id,
+                # Of a journal that was moved away there may be steps: no number is used twice.
+                next_job_id=max(
+                    contents.next_job_id, 1 + record.highest_job(self.state.settings.runtime)
+                ),
                 next_step_ids=contents.next_step_ids,
                 conditions=contents.conditions,
             )
@@ -100,6 +104,24 @@ class Controller:
             if name.endswith(".exit") and path not in wanted:
                 os.unlink(path)
 
+    def _live(self) -> list[str]:
+        """The directories of all steps that have not ended."""
+        return [course.step_directory(self.state, key) for key in self.state.steps]
+
+    def _audit(self) -> None:
+        """Remove what the steps of earlier controllers have left, in a process of its own.
+
+        It knows what lives from now, and looks later: so what it judges is what is here now.
+        """
+        state, runtime = paths.state_directory(os.environ), self.state.settings.runtime
+        here, live = set(os.listdir(f"{runtime}/steps")), self._live()
+
+        def body() -> None:
+            for line in audit.clean(state, runtime, here=here, live=live, controller=os.getppid()):
+                log.warning("left behind %s", line)
+
+        self._when_ended(fork.run_in_child(body), lambda: None)
+
     def listen(self) -> None:
         """Be there for clients."""
         with contextlib.suppress(FileNotFoundError):
@@ -110,6 +132,7 @@ class Controller:
     def run(self) -> bool:
         self.loop.watch(self._spawner, self._restart_in_place)
         self._watch_idleness()
+        self.loop.call_later(_AUDIT_SECONDS, self._audit)
         self.loop.run()
         if self._listener is not None:
             self._listener.close()
@@ -180,7 +203,7 @@ class Controller:
             case do.Close():
                 self._close(effect.client)
             case do.Forget():
-                record.forget_exit(effect.directory)
+                self._forget(effect.directory)
             case do.Adopt():
                 self._adopt(effect.step)
             case do.WatchOwner():
@@ -189,6 +212,13 @@ class Controller:
                 self.quit()
             case do.Save() | do.SaveStep() | do.SavePayload() | do.SaveNode():
                 pass  # committed
+
+    @staticmethod
+    def _forget(directory: str) -> None:
+        try:
+            record.forget(directory)
+        except OSError as error:  # the next controller's audit tries again
+            log.warning("not removed directory=%r error=%r", directory, error.strerror)
 
     def _set_timer(self, effect: do.SetTimer) -> None:
         def due() -> None:
@@ -231,6 +261,10 @@ class Controller:
         if body.get("op") == "reconfigure":
             fds.close()
             self._reconfigure(client)
+            return
+        if body.get("op") == "live":
+            fds.close()
+            client.send({"event": "live", "pid": os.getpid(), "steps": self._live()})
             return
         if body.get("op") == "run":
             if len(fds) != _STREAMS or client.fds:
@@ -363,21 +397,41 @@ class Controller:
         self._sweep(key, directory, begun=begun)
 
     def _sweep(self, key: StepKey, directory: str, *, begun: bool) -> None:
-        """Remove what a killed supervisor left, in a process of its own: runtimes may hang."""
+        """Remove what a killed supervisor left."""
 
         def swept() -> None:
             self._react(on.Vanished(at=time.time(), step=key, begun=begun))
 
         log.warning("supervisor gone step=%d.%d begun=%s", *key, begun)
-        pid = fork.run_in_child(partial(record.sweep, directory)) if begun else 0
-        if not pid or not self._when_ended(pid, swept):
+        if begun:
+            self._swept(directory, swept)
+        else:
             swept()
 
+    def _swept(self, directory: str, then: Callable[[], None]) -> None:
+        """Sweep a directory, in a process of its own: runtimes may hang.
+
+        The directory itself stays until the step's end is committed: if we were killed before that,
+        a step without one would seem never to have begun.
+        """
+        if not self._when_ended(
+            fork.run_in_child(partial(record.sweep, directory, keep=True)), then
+        ):
+            then()
+
     def _find_exit(self, key: StepKey) -> bool:
-        ended = record.read_exit(course.step_directory(self.state, key))
+        directory = course.step_directory(self.state, key)
+        ended = record.read_exit(directory)
         if ended is None:
             return False
-        self._react(on.Exited(at=time.time(), step=key, record=ended))
+
+        def exited() -> None:
+            self._react(on.Exited(at=time.time(), step=key, record=ended))
+
+        if os.path.isdir(directory):  # it was killed at its last work, or is at it
+            self._swept(directory, exited)
+        else:
+            exited()
         return True
 
     def _await(self, pid: int, key: StepKey) -> bool:

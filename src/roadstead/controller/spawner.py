@@ -10,6 +10,9 @@ It hears of one thing, ``launch``, with the descriptors that go to the superviso
 end of their conversation, then the user's standard streams.  It ends when the controller does;
 supervisors do not.
 
+It is the subreaper of its supervisors: what one that is killed had started becomes its child, and
+is killed at once, even if no mark in its environment tells whose it was.
+
 It shares the controller's lock, and so does the supervisor that waits, until its step has a
 directory and tasks: the next controller cannot begin before the last launch that this one has
 asked for can be found.  So a step without a directory was never started.
@@ -59,6 +62,7 @@ class Spawner:
     def run(self) -> None:
         """Fork supervisors until the controller is gone."""
         linux.set_process_name("roadstead-spawn")
+        linux.set_child_subreaper()
         fork.freeze()
         self._prepare()
         self._loop.watch(self._link, self._hear)
@@ -123,6 +127,21 @@ class Spawner:
         self._loop.unwatch(child)
         del self._children[child.pid]
         child.reap()
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """A supervisor was killed: end what it had started, whatever that may look like by now.
+
+        All of that is ours, as we are the nearest subreaper: a child that we have not forked.  A
+        supervisor that ends by itself leaves nothing.
+        """
+        for pid in process.children(os.getpid()):
+            if pid in self._children:
+                continue
+            for each in (*process.descendants(pid), pid):
+                process.send(each, process.KILL)
+            orphan = self._children[pid] = process.adopt(pid)
+            self._loop.watch(orphan, partial(self._reap, orphan))
 
     def _become_supervisor(
         self, ours: wire.Connection, theirs: wire.Connection, rehearse: bool

@@ -208,11 +208,16 @@ def _of_machine(state: State, share: Share) -> Share:
 
 
 def step_directory(state: State, key: StepKey) -> str:
-    """Where the step has its files.  A requeued job's batch step has the same number again, and is
-    not to be taken for what it was before: so the directory tells the runs apart."""
+    """Where a step has its files."""
     job = state.jobs.get(key[0])
-    again = f".{job.restarts}" if job is not None and job.restarts else ""
-    return f"{state.settings.runtime}/steps/{key[0]}.{key[1]}{again}"
+    return directory_of(state.settings.runtime, key, 0 if job is None else job.restarts)
+
+
+def directory_of(runtime: str, key: StepKey, restarts: int) -> str:
+    """Where a step has its files.  A requeued job's batch step has the same number again, and is
+    not to be taken for what it was before: so the directory tells the runs apart."""
+    again = f".{restarts}" if restarts else ""
+    return f"{runtime}/steps/{key[0]}.{key[1]}{again}"
 
 
 def seat_waiting(state: State, effects: Effects, job_id: int, at: float) -> None:

@@ -30,6 +30,9 @@ _KEPT = (
 )  # fmt: skip
 
 
+_STARTS = 3
+
+
 def connect(environ: Mapping[str, str]) -> wire.Connection:
     """A connection to the controller, which is started if there is none.  Raises EngineError."""
     found = _try_connect(environ)
@@ -72,10 +75,11 @@ def _start(environ: Mapping[str, str]) -> wire.Connection:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = _try_connect(environ)
-        if found is not None:
-            return found
-        _start_controller(environ)
-        found = _try_connect(environ)
+        for _ in range(_STARTS):  # it may be killed in this very moment
+            if found is not None:
+                break
+            _start_controller(environ)
+            found = _try_connect(environ)
     finally:
         os.close(lock)
     if found is None:
@@ -86,7 +90,8 @@ def _start(environ: Mapping[str, str]) -> wire.Connection:
     return found
 
 
-def _start_controller(environ: Mapping[str, str]) -> None:
+def _start_controller(environ: Mapping[str, str], *options: str) -> dict[str, Any]:
+    """Start a controller and wait for what it says first: nothing, as a rule."""
     import fcntl
 
     package = os.path.dirname(os.path.dirname(os.path.abspath(wire.__file__)))
@@ -96,11 +101,16 @@ def _start_controller(environ: Mapping[str, str]) -> None:
     )
     read, write = os.pipe2(os.O_CLOEXEC)
     env = {name: environ[name] for name in _KEPT if name in environ}
-    env |= {name: value for name, value in environ.items() if name.startswith("ROADSTEAD_")}
+    # Not what marks a step's processes: a controller that a job has started is not of that job.
+    env |= {
+        name: value
+        for name, value in environ.items()
+        if name.startswith("ROADSTEAD_") and not name.startswith("ROADSTEAD_STEP")
+    }
     if write < 3:  # our own standard streams are closed, the controller's will not be
         low, write = write, fcntl.fcntl(write, fcntl.F_DUPFD_CLOEXEC, 3)
         os.close(low)
-    argv = [sys.executable, "-IS", "-c", code, "--ready-fd", str(write)]
+    argv = [sys.executable, "-IS", "-c", code, "--ready-fd", str(write), *options]
     from roadstead.host import child
 
     try:
@@ -110,13 +120,30 @@ def _start_controller(environ: Mapping[str, str]) -> None:
     with open(read, encoding="utf-8") as pipe:
         said = pipe.readline()
     if said.startswith("{"):
-        error = wire.loads(said.strip())
-        raise from_kind(error["kind"], error["sentence"], error.get("hint", ""))
-    if said != "ok\n":
+        answer: dict[str, Any] = wire.loads(said.strip())
+        if "kind" not in answer:
+            return answer
+        raise from_kind(answer["kind"], answer["sentence"], answer.get("hint", ""))
+    if said and said != "ok\n":
         raise EngineError(
             "the controller could not start",
             hint=f"see {paths.state_directory(environ)}/controller.log",
         )
+    return {}
+
+
+def live_steps(environ: Mapping[str, str]) -> tuple[int, list[str]]:
+    """The controller's pid, and the directories of the steps that have not ended.
+
+    Where no controller runs none is started to stay: the pid is 0, and the journal is read.
+    """
+    while True:
+        if is_running(environ):
+            answer = ask({"op": "live"}, environ)
+            return answer["pid"], answer["steps"]
+        answer = _start_controller(environ, "--live")
+        if answer:
+            return 0, answer["steps"]
 
 
 def request(

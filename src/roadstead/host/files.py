@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Callable
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def temporary(path: str, pid: int) -> str:
+    """The file that ``pid`` writes before it replaces ``path``."""
+    return f"{path}.{pid}.new"
 
 
 def write_atomically(path: str, text: str, *, sync: bool = False) -> None:
@@ -11,17 +21,17 @@ def write_atomically(path: str, text: str, *, sync: bool = False) -> None:
     A reader, or a crash at any instant, finds the old file or the new one.  With ``sync`` the new
     one also survives a power cut from the moment this returns.
     """
-    temporary = f"{path}.{os.getpid()}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    new = temporary(path, os.getpid())
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
         data = text.encode("utf-8", "surrogateescape")
         while data:
             data = data[os.write(fd, data) :]
         if sync:
             os.fsync(fd)
-        os.rename(temporary, path)
+        os.rename(new, path)
     except BaseException:
-        os.unlink(temporary)
+        os.unlink(new)
         raise
     finally:
         os.close(fd)
@@ -33,54 +43,90 @@ def write_atomically(path: str, text: str, *, sync: bool = False) -> None:
             os.close(directory)
 
 
-def remove_tree(path: str) -> None:
+def remove_tree(path: str, *, keep: str = "") -> None:
     """Remove a directory of ours with all that is in it; links are removed, never followed.
+
+    With ``keep`` the directory stays, and in it what has this name.
 
     A container's root may have made subdirectories that nobody can write to: their mode is mended
     first.  It may also have made them as deep as the disk is large: each directory is moved up to
-    ``path`` before it is looked into, so two descriptors and no recursion are enough.  A path that
-    is not there is fine.
+    ``path`` before it is looked into, so two descriptors and no recursion are enough.  What a
+    runtime has mounted there and left is unmounted: it was killed in between.  A path that is not
+    there, or goes away meanwhile, is fine.
     """
     try:
         top = os.open(path, _DIRECTORY)
     except FileNotFoundError:
         return
     try:
-        _empty(top)
+        _empty(top, keep)
     finally:
         os.close(top)
-    os.rmdir(path)
+    if not keep:
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(path)
 
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def _empty(top: int) -> None:
-    """Remove what is in the directory ``top``."""
+def _empty(top: int, keep: str) -> None:
+    """Remove what is in the directory ``top``, save ``keep``."""
     token, moved = os.urandom(8).hex(), 0  # a name that nothing in there has
-    pending = [entry for entry in os.listdir(top) if not _unlinked(top, entry)]
+    entries = [entry for entry in os.listdir(top) if entry != keep]
+    pending = [entry for entry in entries if not _unlinked(top, entry)]
     while pending:
         name = pending.pop()
-        below = _opened(top, name)
-        try:
-            for entry in os.listdir(below):
-                if not _unlinked(below, entry):
-                    moved += 1
-                    os.close(_opened(below, entry))  # to be moved it must be writable
-                    os.rename(entry, f"{token}.{moved}", src_dir_fd=below, dst_dir_fd=top)
-                    pending.append(f"{token}.{moved}")
-        finally:
-            os.close(below)
-        os.rmdir(name, dir_fd=top)
+        with contextlib.suppress(FileNotFoundError):
+            below = _opened(top, name)
+            try:
+                for entry in os.listdir(below):
+                    if not _unlinked(below, entry):
+                        moved += 1
+                        if _moved_up(below, entry, top, f"{token}.{moved}"):
+                            pending.append(f"{token}.{moved}")
+            finally:
+                os.close(below)
+            _unless_mounted(os.rmdir, top, name)
+
+
+def _moved_up(directory: int, entry: str, top: int, name: str) -> bool:
+    """Move a subdirectory to ``top``; False where it has gone meanwhile."""
+
+    def rename(entry: str, *, dir_fd: int) -> None:
+        os.rename(entry, name, src_dir_fd=dir_fd, dst_dir_fd=top)
+
+    try:
+        os.close(_opened(directory, entry))  # to be moved it must be writable
+        _unless_mounted(rename, directory, entry)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _unlinked(directory: int, entry: str) -> bool:
-    """Remove an entry; False where it is a directory."""
+    """Remove an entry, or find it gone; False where it is a directory."""
     try:
-        os.unlink(entry, dir_fd=directory)
+        _unless_mounted(os.unlink, directory, entry)
     except IsADirectoryError:
         return False
+    except FileNotFoundError:
+        return True
     return True
+
+
+def _unless_mounted(act: Callable[..., None], directory: int, entry: str) -> None:
+    """Do something to an entry; if something is mounted on it (EBUSY), take that away first.
+
+    Raises OSError where the mount is not ours to take away.
+    """
+    try:
+        act(entry, dir_fd=directory)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        from roadstead.host import linux  # ctypes: for this rare case alone
+
+        point = f"/proc/self/fd/{directory}/{entry}"
+        linux.unmount(point, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
+        act(entry, dir_fd=directory)
 
 
 def _opened(directory: int, entry: str) -> int:

@@ -19,6 +19,7 @@ MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 0x40000
 MNT_DETACH: Final = 0x2
+UMOUNT_NOFOLLOW: Final = 0x8
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15

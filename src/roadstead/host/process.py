@@ -11,6 +11,7 @@ SIGXFSZ, programs must not inherit that.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -271,6 +272,24 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def name(pid: int) -> str:
+    """What ps calls ``pid``; "" where it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def open_files(pid: int) -> set[str]:
+    """The paths of what ``pid`` has open; empty where it is gone or not ours."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
+
+
 def namespace(pid: int | str, kind: str) -> str:
     """The identity of a namespace of ``pid``, or "" where the process is gone or not ours."""
     try:
@@ -341,3 +360,44 @@ def send(pid: int, signo: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def ends_within(pid: int, milliseconds: int) -> bool:
+    """Wait for the end of a process that need not be a child of ours; False: it has not come."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(milliseconds))
+    finally:
+        os.close(pidfd)
+
+
+def kill_all(pids: list[int], seconds: float) -> bool:
+    """SIGKILL processes that need not be children of ours, and wait for their ends; False where
+    one of them has not ended in time."""
+    poll, left = select.poll(), {}
+    for pid in pids:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        left[pidfd] = pid
+        poll.register(pidfd, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    try:
+        for pidfd in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(pidfd, KILL)
+        waiting = set(left)
+        while waiting and (patience := deadline - time.monotonic()) > 0:
+            for pidfd, _ in poll.poll(patience * 1000):
+                poll.unregister(pidfd)
+                waiting.discard(pidfd)
+        return not waiting
+    finally:
+        for pidfd in left:
+            os.close(pidfd)

@@ -14,25 +14,31 @@ from functools import partial
 from roadstead.host import files, fork, namespaces
 
 
-def remove_tree(path: str) -> None:
+def remove_tree(path: str, *, keep: str = "") -> None:
     """As ``files.remove_tree``, whichever of the user's ids the files belong to.
 
     The caller must be single-threaded.  Raises PermissionError for what is not even the user's.
     """
     try:
-        files.remove_tree(path)
+        files.remove_tree(path, keep=keep)
     except PermissionError:
-        child = fork.run_in_child(partial(_remove_as_their_root, path))
+        child = fork.run_in_child(partial(_remove_as_their_root, path, keep))
         os.waitpid(child, 0)
-        if os.path.lexists(path):
+        if _is_left(path, keep):
             raise
 
 
-def _remove_as_their_root(path: str) -> None:
+def _is_left(path: str, keep: str) -> bool:
+    if not keep:
+        return os.path.lexists(path)
+    return os.path.isdir(path) and set(os.listdir(path)) - {keep} != set()
+
+
+def _remove_as_their_root(path: str, keep: str) -> None:
     uid = os.getuid()
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         name = str(uid)
     namespaces.enter(ranges=namespaces.subordinate_ids(name, uid), hide_unified=False)
-    files.remove_tree(path)
+    files.remove_tree(path, keep=keep)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from roadstead.core.model import EnvPolicy
 
 _STEP_PREFIXES = ("SLURM_", "SLURMD_", "PMI_", "PMI2_", "PMIX_", "ROADSTEAD_STEP")
+_MARKS = "ROADSTEAD_STEP"  # by which what is left of a step is found: nobody takes these away
 _CLEAN = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM")
 
 
@@ -37,7 +38,11 @@ def compose(
     it.
     """
     if excluded is not None:
-        job = {name: value for name, value in job.items() if not excluded(f"{name}={value}")}
+        job = {
+            name: value
+            for name, value in job.items()
+            if name.startswith(_MARKS) or not excluded(f"{name}={value}")
+        }
     image = dict(entry.partition("=")[::2] for entry in bundle if "=" in entry)
     step = {name: value for name, value in job.items() if name.startswith(_STEP_PREFIXES)}
     chosen: dict[EnvPolicy, dict[str, str]] = {

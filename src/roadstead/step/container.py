@@ -32,6 +32,7 @@ Stdio = tuple[int, int, int]
 
 # No runtime needs a minute to answer; one that hangs must not hold the step for ever.
 _COMMAND_SECONDS: Final = 60.0
+_DELETIONS: Final = 3  # tries: the runtime may be killed at this as at all else
 _BEFORE_THE_START: Final = ("run", "create", "query", "start")
 
 
@@ -247,17 +248,20 @@ class Container:
         """Delete the container; ``kill``: end first what still runs in it (RunTimeKill)."""
         if kill:
             yield from self._call("kill")
-        status, _ = yield from self._call("delete")
-        if status == 0 or self.commands.command("query") is None:
-            return
-        status, _ = yield from self._call("query")
-        if status != 0:
-            return
-        for pid in self.processes():
-            process.send(pid, process.KILL)
-        status, said = yield from self._call("delete")
-        if status != 0:
-            self._notice(f"warning: {self.commands.program} could not delete the container: {said}")
+        said = ""
+        for _ in range(_DELETIONS):
+            status, said = yield from self._call("delete")
+            if status == 0:
+                return
+            if self.commands.command("query") is not None:
+                there, _ = yield from self._call("query")
+                if not _was_killed(there) and there != 0:
+                    return
+            elif not _was_killed(status):
+                return
+            for pid in self.processes():
+                process.send(pid, process.KILL)
+        self._notice(f"warning: {self.commands.program} could not delete the container: {said}")
 
     def processes(self) -> list[int]:
         """The container's processes, the first one first: what runs in another mount namespace."""
@@ -282,6 +286,11 @@ class Container:
     def close(self) -> None:
         """Remove the task's directory."""
         self.directory.remove()
+
+
+def _was_killed(status: int | None) -> bool:
+    """Whether a command has not said how it went: it was killed, or the shell says that it was."""
+    return status is None or status < 0 or status > 128
 
 
 def _is_runtime(pid: int) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from roadstead.core import environment
 from roadstead.core.model import Share, TaskSpec
+from roadstead.step import record
 
 if TYPE_CHECKING:
     from roadstead.core.model import StepSpec
@@ -23,6 +24,7 @@ def task_specs(spec: StepSpec) -> list[TaskSpec]:
                 **spec.env,
                 **environment.task(procid, localid, nodeid, share, here),
                 "ROADSTEAD_STEP": f"{spec.job_id}.{spec.step_id}",
+                record.MARK: spec.directory,
             }
             tasks.append(
                 TaskSpec(

@@ -13,7 +13,7 @@ from roadstead.errors import RuntimeFailure
 from roadstead.host import namespaces, process
 from roadstead.oci import bundle as bundles
 from roadstead.oci import idmap, runtime, search
-from roadstead.step import taskdir
+from roadstead.step import record, taskdir
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, StepSpec
@@ -153,4 +153,7 @@ def _runtime_env(spec: StepSpec, conf: OciConf | None) -> dict[str, str]:
     if conf and conf.runtime_env_exclude:
         pattern = conf.runtime_env_exclude
         env = {name: value for name, value in env.items() if not pattern.search(f"{name}={value}")}
-    return env
+    # A runtime that outlives its supervisor is found by the mark.  The file that crun and runc
+    # mount themselves on for a moment is in /tmp unless they are told another place: there it would
+    # stay if they were killed in that moment (cloned_binary.c in both).
+    return {**env, record.MARK: spec.directory, "_LIBCONTAINER_STATEDIR": spec.directory}

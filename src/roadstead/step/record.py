@@ -8,20 +8,34 @@ controller deletes it once it is in the journal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from typing import Any
+import time
+from typing import Any, Final
 
 from roadstead.core.model import ExitRecord, from_json, to_json
-from roadstead.host import cgroup, files, process, removal
+from roadstead.host import cgroup, files, mounts, process, removal
 
 CLAIM = "claim.json"
 SOCKET = "ctl.sock"
+# What marks a step's processes: its directory, which no other step of any engine has.  (JOB.STEP
+# did in version 1; another engine of the same user has jobs with the same numbers.)
+MARK: Final = "ROADSTEAD_STEP_DIR"
+_OLD_MARK: Final = b"ROADSTEAD_STEP"
+_ENDED: Final = ("Z", "X")  # proc(5), state: somebody has yet to reap it
+_DEATH_SECONDS: Final = 10.0
 
 
 def exit_path(directory: str) -> str:
     """Where the exit record of the step whose directory this is goes."""
     return f"{directory}.exit"
+
+
+def highest_job(runtime: str) -> int:
+    """The highest number of a job that has left a directory or an exit record; 0: none has."""
+    numbers = [name.partition(".")[0] for name in os.listdir(f"{runtime}/steps")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def write_claim(directory: str, claim: dict[str, Any]) -> None:
@@ -41,12 +55,15 @@ def read_exit(directory: str) -> ExitRecord | None:
         return None
 
 
-def forget_exit(directory: str) -> None:
-    """Delete the exit record: it is in the journal now."""
-    try:
+def forget(directory: str) -> None:
+    """Delete the exit record, and what a sweep has left of the directory: it is in the journal now.
+
+    Raises OSError for a directory that cannot be removed.
+    """
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(exit_path(directory))
-    except FileNotFoundError:
-        return
+    if os.path.lexists(directory):
+        removal.remove_tree(directory)
 
 
 def read_claim(directory: str) -> dict[str, Any] | None:
@@ -59,7 +76,7 @@ def read_claim(directory: str) -> dict[str, Any] | None:
 
 
 def start_time(pid: int) -> str:
-    """A process's start time in clock ticks since boot, "" when it is gone, or is but a zombie.
+    """A process's start time in clock ticks since boot, "" when it has ended.
 
     With the pid this names one process for ever: pids are used again, start times are not.
     """
@@ -68,7 +85,7 @@ def start_time(pid: int) -> str:
             fields = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-    return "" if fields[0] in "ZX" else fields[19]
+    return "" if fields[0] in _ENDED else fields[19]
 
 
 def is_running(claim: dict[str, Any]) -> bool:
@@ -77,26 +94,37 @@ def is_running(claim: dict[str, Any]) -> bool:
     return isinstance(pid, int) and bool(started) and start_time(pid) == started
 
 
-def sweep(directory: str) -> list[str]:
+def sweep(directory: str, *, keep: bool = False) -> list[str]:
     """Remove what a supervisor that is gone left: processes, runtime state, its directory.
+
+    With ``keep`` the directory stays, with the claim in it: it is the only sign that the step has
+    begun, until its end is in the journal (``forget``).
 
     Returns a line for each thing that was there.  Does nothing while the supervisor lives.
     """
-    claim = read_claim(directory)
-    if claim is None:
-        removal.remove_tree(directory)
-        return []
+    claim = read_claim(directory) or {}
     if is_running(claim):
         return []
-    found = _kill_marked(str(claim.get("mark", "")))
+    mark = str(claim.get("mark") or directory)
+    found = _kill_marked(mark)
     for group in claim.get("groups", []):
         found += [f"process {pid}" for pid in cgroup.kill(str(group))]
     for container in claim.get("containers", []):
         found += _remove_container(container)
+    found += _kill_marked(mark)  # of a runtime that was about to make its container
     for group in claim.get("groups", []):
         cgroup.remove(str(group))
-    removal.remove_tree(directory)
+    if "pid" in claim:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(files.temporary(exit_path(directory), claim["pid"]))
+    _remove(directory, keep=CLAIM if keep else "")
     return found
+
+
+def _remove(directory: str, *, keep: str = "") -> None:
+    """Remove a directory, but never what is mounted in it."""
+    mounts.detach_below(directory)
+    removal.remove_tree(directory, keep=keep)
 
 
 def _remove_container(claim: dict[str, Any]) -> list[str]:
@@ -119,27 +147,47 @@ def _remove_container(claim: dict[str, Any]) -> list[str]:
     for kind in ("state", "directory"):
         path = str(claim.get(kind) or "")
         if path and os.path.lexists(path):
-            removal.remove_tree(path)
+            _remove(path)
             found.append(f"{kind} {path}")
     for name in claim.get("cgroups", []):
         cgroup.remove_empty(str(name))
     return found
 
 
-def _kill_marked(mark: str) -> list[str]:
-    """Kill every process of ours whose environment carries the step's mark."""
-    if not mark:
-        return []
-    needle = f"ROADSTEAD_STEP={mark}".encode()
-    found = []
+def marked_processes() -> dict[int, str]:
+    """Every process of ours that carries a step's mark, and the mark."""
+    found = {}
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
             with open(f"/proc/{name}/environ", "rb") as file:
-                marked = needle in file.read().split(b"\0")
-        except OSError:
+                environ = file.read()
+        except OSError:  # gone, or somebody else's
             continue
-        if marked and process.send(int(name), process.KILL):
-            found.append(f"process {name}")
+        if (mark := _mark_of(environ)) is not None:
+            found[int(name)] = mark
+    return found
+
+
+def _mark_of(environ: bytes) -> str | None:
+    """The step's directory; of a task that an earlier version started, JOB.STEP."""
+    old = None
+    for entry in environ.split(b"\0"):
+        name, _, value = entry.partition(b"=")
+        if name == MARK.encode():
+            return os.fsdecode(value)
+        if name == _OLD_MARK:
+            old = os.fsdecode(value)
+    return old
+
+
+def _kill_marked(mark: str) -> list[str]:
+    """Kill every process with the step's mark, and what they start meanwhile, and see them end."""
+    found: list[str] = []
+    deadline = time.monotonic() + _DEATH_SECONDS
+    while pids := [pid for pid, its in marked_processes().items() if its == mark]:
+        found += [f"process {pid}" for pid in pids if f"process {pid}" not in found]
+        if not process.kill_all(pids, deadline - time.monotonic()):
+            break  # blocked in the kernel: no more to be done
     return found

@@ -99,7 +99,8 @@ class Supervisor:
         try:
             self._listen()
         except OSError as error:
-            self._notice(f"warning: cannot be adopted by another controller: {error.strerror}")
+            if not self.exits:  # else it has failed, and said so
+                self._notice(f"warning: cannot be adopted by another controller: {error.strerror}")
         settled()
         self.loop.run()
 
@@ -117,7 +118,7 @@ class Supervisor:
             {
                 "pid": os.getpid(),
                 "start_time": record.start_time(os.getpid()),
-                "mark": f"{self.spec.job_id}.{self.spec.step_id}",
+                "mark": self.spec.directory,
                 "containers": containers,
                 "groups": self.limits.groups,
             },

@@ -167,7 +167,8 @@ class TaskDirectory:
         or one by its own name where it reads no config.json of ours."""
         if self.plan.spec.uid != 0:
             return []
-        return [self._cgroup, limits.group_name(self.plan.spec), self.container_id]
+        names = [self._cgroup, limits.group_name(self.plan.spec), self.container_id]
+        return [*names, *(f"{path}/{name}" for path in cgroup.own_paths() for name in names)]
 
     def _terminal(self) -> tuple[int, int] | None:
         size = self.plan.spec.terminal

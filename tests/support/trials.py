@@ -1,0 +1,429 @@
+"""Trials by SIGKILL: what runs, who is killed, and what must hold afterwards (script/trials).
+
+Trials run a dozen at a time in one engine, so that there is always something in each of its states.
+A trial that kills the controller or the spawner is felt by all of its dozen.  So what is checked is
+the account: a job that did not end as its program says must be explained by a kill that can do
+that, and every kill explains as many jobs as it can have hit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+import random
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support import leaks
+from tests.support.account import Account
+from tests.support.bundle import make_bundle
+from tests.support.components import program
+from tests.support.engine import Engine, make_base, make_shims
+from tests.support.product import locate
+
+AT_A_TIME = 12
+VICTIMS = ("client", "controller", "spawner", "spare", "supervisor", "runtime", "task")
+_ENGINES = {
+    "roadstead-ctl": "controller",
+    "roadstead-spawn": "spawner",
+    "roadstead-spare": "spare",
+    "roadstead-step": "supervisor",
+    "crun": "runtime",
+    "runc": "runtime",
+    "runc:[0:PARENT]": "runtime",
+    "runc:[1:CHILD]": "runtime",
+    "runc:[2:INIT]": "runtime",
+    "srun": "client",
+    "sbatch": "client",
+    "salloc": "client",
+    "sh": "task",
+    "sleep": "task",
+    "busybox": "task",
+}
+_PATIENCE = 60
+# A command that was not served yet when its controller went.
+_NOT_BEGUN = ("controller ended before", "controller closed the connection", "Invalid job id")
+_CALL = re.compile(r"(crun|runc) .*(create|start|state|kill|delete) ")
+_CREATE = """\
+RunTimeCreate="{program} {root} create --bundle %b {name}"
+RunTimeStart="{program} {root} start {name}"
+RunTimeQuery="{program} {root} state {name}"
+RunTimeKill="{program} {root} kill {name} KILL"
+RunTimeDelete="{program} {root} delete --force {name}"
+"""
+
+
+class Failure(Exception):
+    """A trial that did not hold, and how to repeat it."""
+
+    def __init__(self, sentence: str, repeat: str) -> None:
+        super().__init__(sentence)
+        self.repeat = repeat
+
+
+@dataclass
+class Trial:
+    """One command, and one kill."""
+
+    number: int
+    form: str
+    tasks: int
+    code: int
+    nap: float
+    victim: str
+    begin: float  # both in seconds after the beginning of the dozen
+    kill: float
+    process: Any = None
+    killed: bool = False  # its own client was
+    job: int = 0
+    output: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"trial {self.number} ({self.form}, {self.tasks} tasks, kill the {self.victim})"
+
+
+def plan(seed: int, number: int, forms: list[str]) -> Trial:
+    """The trial of this number: the same for the same seed."""
+    chance = random.Random(f"{seed}.{number}")
+    form = chance.choice(forms)
+    begin = chance.uniform(0, 0.3)
+    return Trial(
+        number=number,
+        form=form,
+        tasks=chance.choice((1, 1, 3)),
+        code=chance.choice((0, 0, 3, 77)),
+        nap=chance.choice((0, 0, 0.03, 0.2)),
+        victim=chance.choice(VICTIMS),
+        begin=begin,
+        kill=begin + chance.uniform(0, 0.4),
+    )
+
+
+@dataclass
+class Dozen:
+    """Trials that run at the same time, and what has been done to them."""
+
+    trials: list[Trial]
+    kills: Counter[str] = field(default_factory=Counter)
+
+
+class Field:
+    """The engine in which trials take place."""
+
+    def __init__(self, account: Account, shims: Path) -> None:
+        self.engine = Engine(account, shims, make_base(account))
+        self.engine.variables["ROADSTEAD_KILL_WAIT"] = "1"
+        self.log = self.engine.base / "ran"
+        self.log.touch()
+        self.forms = ["srun", "srun", "sbatch", "sbatch steps", "salloc"]
+        self.bundle: Path | None = None
+        if program("busybox") and program("runc"):
+            self.bundle = self._make_bundle(account)
+            for name in filter(program, ("crun", "runc")):
+                self.forms += [f"{name} run", f"{name} create"]
+                self._configure(name)
+            self.forms += ["private", "sbatch contained"]
+
+    def _make_bundle(self, account: Account) -> Path:
+        base = self.engine.base
+        bundle = make_bundle(account, base / "bundle")
+        log = {"destination": "/ran", "type": "bind", "source": str(self.log), "options": ["bind"]}
+        path = bundle / "config.json"
+        import json
+
+        config = json.loads(path.read_text())
+        config["mounts"].append(log)
+        path.write_text(json.dumps(config))
+        (bundle / "rootfs" / "ran").touch()
+        return account.own(bundle)
+
+    def _configure(self, name: str) -> None:
+        # As Slurm's samples have it, in the runtime's default place; root's is everybody's.
+        root = "" if os.getuid() else f"--root {self.engine.base}/{name}"
+        text = _CREATE.format(program=name, root=root, name="%n.%u.%j.%s.%t")
+        (self.engine.base / f"{name}.conf").write_text(text)
+
+    # -- commands ---------------------------------------------------------------------------------
+
+    def start(self, trial: Trial) -> None:
+        argv, env = self.command(trial)
+        trial.process = self.engine.popen(argv, env=env)
+
+    def command(self, trial: Trial) -> tuple[list[str], dict[str, str]]:
+        """The command line of a trial, and what it adds to the environment."""
+        body = self._body(trial, "t", str(self.log))
+        contained = self._body(trial, "t", "/ran")
+        many = ["-O", f"-n{trial.tasks}"]
+        in_bundle = ["--container", str(self.bundle)]
+        log = str(self.log)
+        inner = f"srun -O -n{trial.tasks} sh -c '{self._body(trial, 's', log)}'"
+        name, _, mode = trial.form.partition(" ")
+        env = {"ROADSTEAD_RUNTIME": name} if mode == "run" else {}
+        if mode == "create":
+            env = {"ROADSTEAD_OCI_CONF": str(self.engine.base / f"{name}.conf")}
+        match trial.form:
+            case "srun":
+                return ["srun", *many, "sh", "-c", body], env
+            case "sbatch":
+                return ["sbatch", "-o/dev/null", "--wrap", f"trial=0\n{body}"], env
+            case "sbatch steps":
+                script = f"echo {trial.number}.b.0 >> {log}\n{inner}\nexit $?"
+                return ["sbatch", "-o/dev/null", "--wrap", script], env
+            case "sbatch contained":
+                wrapped = contained.replace("$SLURM_PROCID", "0")
+                return ["sbatch", "-o/dev/null", *in_bundle, "--wrap", wrapped], env
+            case "salloc":
+                return ["salloc", "sh", "-c", f"{inner}; exit $?"], env
+            case "private":
+                private = "--container-writable=private"
+                return ["srun", *many, *in_bundle, private, "sh", "-c", contained], env
+            case _:
+                return ["srun", *many, *in_bundle, "sh", "-c", contained], env
+
+    @staticmethod
+    def _body(trial: Trial, label: str, log: str) -> str:
+        say = f"echo {trial.number}.{label}.${{SLURM_PROCID:-0}} >> {log}"
+        return f"{say}; sleep {trial.nap}; exit {trial.code}"
+
+    # -- kills ------------------------------------------------------------------------------------
+
+    def kill(self, dozen: Dozen, trial: Trial) -> bool:
+        """Kill whom the trial says; False where there is no such process now."""
+        if trial.victim == "client" and trial.process.poll() is None:
+            trial.killed = True
+            trial.process.kill()
+            dozen.kills["client"] += 1
+            return True
+        found = [pid for pid, kind in self.cast() if kind == trial.victim]
+        if not found:
+            return False
+        pid = random.Random(trial.number).choice(found)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)  # so that it does not become another meanwhile
+            kind = dict(self.cast()).get(pid, trial.victim)
+            for each in dozen.trials:
+                each.killed |= each.process is not None and each.process.pid == pid
+            os.kill(pid, signal.SIGKILL)
+            dozen.kills[kind] += 1
+        return True
+
+    def cast(self) -> Iterator[tuple[int, str]]:
+        """Everybody who runs, and what part they play."""
+        for each in self.engine.processes():
+            with contextlib.suppress(OSError):
+                name = Path(f"/proc/{each.pid}/comm").read_text().strip()
+                # RunTimeCreate and its like are given to a shell.
+                shell = name == "sh" and _CALL.search(each.command)
+                if kind := "runtime" if shell else _ENGINES.get(name):
+                    yield each.pid, kind
+
+    # -- a dozen ----------------------------------------------------------------------------------
+
+    def run(self, trials: list[Trial]) -> Dozen:
+        """Start and kill as planned, until every command has ended."""
+        dozen = Dozen(trials)
+        agenda: list[tuple[float, int, Callable[[], None], Trial]] = []
+        zero = time.monotonic()
+
+        def attempt(trial: Trial, tries: int = 60) -> None:
+            over = all(each.process and each.process.poll() is not None for each in trials)
+            if self.kill(dozen, trial) or not tries or over:
+                return
+            later = time.monotonic() - zero + 0.004
+            heapq.heappush(agenda, (later, trial.number, lambda: attempt(trial, tries - 1), trial))
+
+        for trial in trials:
+            agenda.append((trial.begin, trial.number, lambda trial=trial: self.start(trial), trial))
+            agenda.append((trial.kill, trial.number, lambda trial=trial: attempt(trial), trial))
+        heapq.heapify(agenda)
+        while agenda:
+            at, _, act, _ = heapq.heappop(agenda)
+            time.sleep(max(0.0, zero + at - time.monotonic()))  # the moment is what is tried
+            act()
+        for trial in trials:
+            done = self.engine.finish(trial.process, timeout=_PATIENCE)
+            trial.output = done.stdout + done.stderr
+            if found := re.search(r"Submitted batch job (\d+)", done.stdout):
+                trial.job = int(found[1])
+        return dozen
+
+    def ask(self, **message: Any) -> dict[str, Any]:
+        """Ask the controller, as a command does."""
+        from roadstead.engines import local
+        from roadstead.errors import RoadsteadError
+
+        with self.engine.mark.inherited() as marks:
+            environ = {**self.engine.account.environment, **self.engine.variables, **marks}
+            environ["ROADSTEAD_OCI_CONF"] = "none"
+            try:
+                return local.ask(message, environ)
+            except RoadsteadError as error:
+                return {"error": str(error)}
+
+    def settle(self, dozen: Dozen) -> None:
+        """Wait until no job is left."""
+        tries = 3  # the controller may be on its way out, or be starting again
+        while (answer := self.ask(op="query", what="jobs", job_id=None, all=False)) and tries:
+            for job in answer.get("jobs", ()):
+                self.ask(op="wait", job_id=job["job_id"])
+            if answer.get("jobs") == []:
+                return
+            tries -= "error" in answer
+        raise AssertionError(f"squeue: {answer}")
+
+    # -- what must hold ---------------------------------------------------------------------------
+
+    def faults(self, dozen: Dozen) -> Iterator[str]:
+        """What does not hold, a sentence each."""
+        ran = Counter(self.log.read_text().split())
+        for line, times in ran.items():
+            if times > 1:
+                yield f"{line} ran {times} times"
+        kills = dozen.kills.copy()
+        for trial in dozen.trials:
+            if trial.form.startswith("sbatch") and trial.job:
+                yield from self._faults_of_job(trial, kills, ran)
+            elif not trial.killed:
+                code = trial.process.returncode
+                if "Traceback" in trial.output:
+                    yield f"{trial.label}: {trial.output}"
+                elif trial.form.startswith("sbatch"):
+                    if not _refused(trial, kills):
+                        yield f"{trial.label}: not submitted: {trial.output}"
+                elif code != trial.code:
+                    if not _explained(trial, code, kills):
+                        yield f"{trial.label}: ended with {code}, not {trial.code}: {trial.output}"
+                elif not _missing(trial, ran) or kills["controller"] or kills["spawner"]:
+                    continue
+                else:
+                    yield f"{trial.label}: ended as it should, and has not run: {trial.output}"
+        if (done := self.engine.run(["srun", "true"])).returncode:
+            yield f"the next command: {done}"
+        deadline = time.monotonic() + 5
+        while (audit := self.engine.run(["roadstead", "audit"])).returncode:
+            if time.monotonic() > deadline:
+                break  # else a controller that has just started is at it
+        if audit.returncode or audit.stdout != "nothing is left behind\n":
+            yield f"roadstead audit: {audit}"
+        yield from self._leaks()
+
+    def _faults_of_job(self, trial: Trial, kills: Counter[str], ran: Counter[str]) -> Iterator[str]:
+        answer = self.ask(op="query", what="jobs", job_id=trial.job, all=True)
+        if not answer.get("jobs"):
+            yield f"{trial.label}: job {trial.job} is lost: {answer}"
+            return
+        (job,) = answer["jobs"]
+        code = job["exit_code"] or (128 + job["exit_signal"] if job["exit_signal"] else 0)
+        if code == trial.code:
+            if _missing(trial, ran) and not kills["controller"] and not kills["spawner"]:
+                yield f"{trial.label}: job {trial.job} {job['state']}, and has not run"
+        elif not _explained(trial, code, kills):
+            said = f"{job['state']} {job['reason']} {code}, not {trial.code}"
+            yield f"{trial.label}: job {trial.job} is {said}"
+
+    def _leaks(self) -> Iterator[str]:
+        deadline = time.monotonic() + 3
+        while True:
+            engine = {pid for pid, kind in self.cast() if kind in VICTIMS[1:4]}
+            found = [
+                leak
+                for leak in self.engine.watch.find()
+                if leak.kind != "process" or int(leak.what.split()[0]) not in engine
+            ]
+            if not found or time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        for leak in found:
+            yield f"left: {leak.kind} {leak.what} {leak.detail}"
+
+
+def _missing(trial: Trial, ran: Counter[str]) -> bool:
+    """Whether a task that must have run, as it was not killed, did not."""
+    label = "s" if trial.form in ("sbatch steps", "salloc") else "t"
+    tasks = 1 if trial.form in ("sbatch", "sbatch contained") else trial.tasks
+    return any(not ran[f"{trial.number}.{label}.{task}"] for task in range(tasks))
+
+
+def _refused(trial: Trial, kills: Counter[str]) -> bool:
+    return any(words in trial.output for words in _NOT_BEGUN) and _struck(kills)
+
+
+def _struck(kills: Counter[str]) -> bool:
+    return bool(kills["controller"] or kills["spawner"])
+
+
+def _explained(trial: Trial, code: int, kills: Counter[str]) -> bool:
+    """Whether a kill accounts for this status; each kill of one step does so once."""
+    by_srun = trial.form in ("sbatch steps", "salloc")
+    if code == 1 and _struck(kills):
+        # srun's own word, or in a script, where we do not see what it said.
+        return by_srun or any(words in trial.output for words in _NOT_BEGUN)
+    causes: tuple[str, ...] = ()
+    if code == 125:
+        # A spare that has just been sent its step, and has not read it, takes it with it.
+        causes = ("supervisor", "runtime", "spare")
+    elif code in (137, -9):
+        causes = ("task", "runtime", *(("client",) if by_srun else ()))
+    elif code in (143, 1) and by_srun:  # salloc's job ends with its client, a script's srun too
+        causes = ("supervisor", "client")
+    for cause in causes:
+        if kills[cause]:
+            kills[cause] -= 1
+            return True
+    return False
+
+
+def run(seed: int, numbers: range, keep: bool) -> None:
+    """Run the trials of these numbers.  Raises Failure at the first dozen that does not hold."""
+    if not numbers:
+        return
+    account = Account.current()
+    product = locate(account)
+    shims = make_shims(product, account)
+    field = Field(account, shims)
+    try:
+        for first in range(numbers.start, numbers.stop, AT_A_TIME):
+            last = min(first + AT_A_TIME, numbers.stop)
+            _dozen(field, seed, range(first, last), keep)
+    finally:
+        if not (keep and field.engine.leaks_are_expected):
+            field.engine.close()
+        leaks.remove(shims)
+        product.remove()
+
+
+def _dozen(field: Field, seed: int, numbers: range, keep: bool) -> None:
+    repeat = f"--seed {seed} --kind kill --first {numbers.start} --count {len(numbers)}"
+    try:
+        with _at_most(_PATIENCE * 2):
+            dozen = field.run([plan(seed, number, field.forms) for number in numbers])
+            field.settle(dozen)
+            faults = list(field.faults(dozen))
+    except (AssertionError, TimeoutError) as error:
+        faults, dozen = [f"{type(error).__name__}: {error}"], Dozen([])
+    if faults:
+        field.engine.leaks_are_expected = True
+        where = f"\nkept: {field.engine.base}" if keep else ""
+        said = "\n".join(faults)
+        raise Failure(f"seed {seed}, killed {dict(dozen.kills)}:\n{said}{where}", repeat)
+
+
+@contextlib.contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    def late(signo: int, frame: object) -> None:
+        raise TimeoutError(f"not settled in {seconds} s")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
