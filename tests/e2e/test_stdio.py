@@ -219,4 +219,4 @@ def test_srun_killed(engine: Engine, srun: list[str]) -> None:
     eventually(
         lambda: not engine.run(["squeue", "-h"]).stdout.strip(), timeout=20, what="an empty queue"
     )
-    assert not [each for each in engine.processes() if "61" in str(each)]
+    assert not [each for each in engine.processes() if "sleep 61" in each.command]

@@ -57,8 +57,9 @@ def run_until_delivered(loop: Loop, *outputs: Output) -> None:
 def relayed(loop: Loop, data: bytes, **options: object) -> bytes:
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)
-    run_until_delivered(loop, Output(loop, fed(data), Sink(loop, write), **options))  # type: ignore[arg-type]
-    os.close(write)
+    sink = Sink(loop, write)
+    run_until_delivered(loop, Output(loop, fed(data), sink, **options))  # type: ignore[arg-type]
+    sink.close()
     return read_all(read)
 
 
@@ -115,7 +116,7 @@ def test_a_slow_reader_sets_the_pace(loop: Loop) -> None:
 
     loop.watch(reader, take)
     run_until_delivered(loop, output)
-    os.close(write)
+    sink.close()
     os.set_blocking(reader, True)
     loop.unwatch(reader)
     got += read_all(reader)
