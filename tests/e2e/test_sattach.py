@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,9 +108,15 @@ def test_input_is_sent(engine: Engine, start: Any) -> None:
     read, write = os.pipe()
     srun, step = start("-n2", "-O", "sh", "-c", "read a; echo $SLURM_PROCID $a", stdin=read)
     os.close(read)
-    assert engine.run(["sattach", "--input-filter=1", "-Q", step], stdin="x\n").returncode == 0
+    process = attached(engine, "--input-filter=1", step, stdin=subprocess.PIPE)
+    process.stdin.write("x\n")
+    process.stdin.close()
+    assert process.stdout.readline() == "1 x\n", "and the end of this input ends nobody else's"
     os.write(write, b"y\n")
     os.close(write)
+    assert process.stdout.read() == "0 y\n"
+    process.stdin = None
+    assert engine.finish(process).returncode == 0
     assert sorted(engine.finish(srun).stdout.splitlines()) == ["0 y", "1 x"]
 
 

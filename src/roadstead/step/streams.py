@@ -272,8 +272,10 @@ class Streams:
                 whole = self._whole_lines and self._spec.terminal is None
                 output.listeners.append(reader.ear(stream, procid, whole_lines=whole))
                 heard = True
+        followed = set()
         for (stream, procid), path in self._files.items():
-            if reader.wants(stream, procid):
+            if reader.wants(stream, procid) and (procid, path) not in followed:
+                followed.add((procid, path))  # once, where both streams go there
                 try:
                     reader.follow(stream, procid, path, whole_lines=self._whole_lines)
                     heard = True
