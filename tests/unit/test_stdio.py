@@ -210,3 +210,17 @@ def test_a_hung_up_terminal_is_told_and_ctrl_d_is_not(loop: Loop) -> None:
     loop.run()
     assert told == ["hung up"]
     os.close(read)
+
+
+def test_the_users_flags_stay_as_they_are(loop: Loop) -> None:
+    reader, write = os.pipe()
+    sink = Sink(loop, write)
+    sink.write(b"x" * 100_000)
+    assert os.get_blocking(write)
+    assert not sink.empty
+    assert len(os.read(reader, 100_000)) == 65536, "as much as the pipe takes, and no blocking"
+    loop.call_later(0.001, loop.stop)
+    loop.run()
+    assert sink.empty
+    sink.close()
+    os.close(reader)
