@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 1 << 18  # what is read at once; pipes that are ours hold as much, if they may
 HIGH_WATER: Final = 1 << 20
+_SCREENFUL: Final = CHUNK // 4096
 
 
 def _read(fd: int) -> bytes | None:
@@ -46,6 +47,17 @@ def _read(fd: int) -> bytes | None:
         return None
     except OSError:
         return b""
+
+
+def _read_screen(fd: int) -> bytes | None:
+    """The same of a pty's master, which gives 4 KiB at a time: as much as there is, in one go."""
+    pieces: list[bytes] = []
+    for _ in range(_SCREENFUL):
+        data = _read(fd)
+        if not data:
+            return b"".join(pieces) or data  # an end that was seen is seen again
+        pieces.append(data)
+    return b"".join(pieces)
 
 
 class Sink:
@@ -208,6 +220,10 @@ class Output:
         self.open = True
         self.listeners: list[Ear] = []
         self._closed: list[Callable[[], None]] = []
+        self._take = _read
+        if os.isatty(fd):
+            os.set_blocking(fd, False)
+            self._take = _read_screen
         loop.watch(fd, self._read)
 
     def when_closed(self, callback: Callable[[], None]) -> None:
@@ -217,7 +233,7 @@ class Output:
             callback()
 
     def _read(self) -> None:
-        data = _read(self._fd)
+        data = self._take(self._fd)
         if data is None:
             return
         if not data or self.sink.reader_gone:
