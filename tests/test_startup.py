@@ -18,10 +18,12 @@ import pytest
 from tests.support.product import Product
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "roadstead"
-CLIENTS = ("srun", "sbatch", "salloc", "squeue", "scancel", "sinfo", "scontrol")
+CLIENTS = ("srun", "sbatch", "salloc", "squeue", "scancel", "sinfo", "scontrol", "sattach")
 # Parses, sends, waits: these may not import any of the below.  The rest may format tables.
 LEAN = [
-    name for name in ("srun", "sbatch", "salloc", "squeue") if (SOURCE / f"cli/{name}.py").exists()
+    name
+    for name in ("srun", "sbatch", "salloc", "squeue", "sattach")
+    if (SOURCE / f"cli/{name}.py").exists()
 ]
 FORBIDDEN = {
     *("argparse", "asyncio", "collections", "contextlib", "dataclasses", "enum", "functools"),

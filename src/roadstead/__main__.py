@@ -56,5 +56,11 @@ def scontrol() -> int:
     return command()
 
 
+def sattach() -> int:
+    from roadstead.cli.sattach import main as command
+
+    return command()
+
+
 if __name__ == "__main__":
     sys.exit(main())

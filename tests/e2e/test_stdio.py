@@ -123,6 +123,85 @@ def test_a_reader_that_goes_away(engine: Engine, srun: list[str]) -> None:
     assert engine.run(["sh", "-c", line], timeout=20).check().stdout == "y\n"
 
 
+def test_unbuffered(engine: Engine, srun: list[str]) -> None:
+    """The tasks' standard output is a terminal, so that their stdio does not buffer (srun(1))."""
+    script = "test -t 1; echo out $?; test -t 2; echo err $?; test -t 0; echo in $?; printf 'a\\tb'"
+    done = engine.run([*srun, "-u", "sh", "-c", script], stdin="").check()
+    assert done.stdout == "out 0\nerr 1\nin 1\na\tb"
+
+
+def test_labels_of_odd_lines(engine: Engine, srun: list[str]) -> None:
+    """Carriage returns and zero bytes are bytes; the last line gets its end (as in Slurm)."""
+    script = r"printf 'a\rb\0c\nd\r\n\n'; head -c 5000 /dev/zero | tr '\0' x"
+    done = engine.popen([*srun, "-l", "sh", "-c", script], stdout=subprocess.PIPE)
+    out = done.stdout.buffer.read()
+    assert engine.finish(done).returncode == 0
+    assert out == b"0: a\rb\0c\n0: d\r\n0: \n0: " + b"x" * 5000 + b"\n"
+    done = engine.run([*srun, "-l", "-n11", "-O", "echo", "hi"]).check()
+    assert sorted(done.stdout.splitlines()) == [f"{task:2}: hi" for task in range(11)]
+
+
+LOST = "output was lost: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (["-o", "no/x"], 1, "cannot open {work}/no/x for output: No such file or directory"),
+        (["-o", "/"], 1, "cannot open / for output: Is a directory"),
+        (["-i", "nothing"], 1, "cannot open --input={work}/nothing: No such file or directory"),
+        (["-i", "1"], 1, "cannot open --input={work}/1: No such file or directory"),
+        (["-n2", "-O", "-o", "/dev/full"], 1, LOST),
+        (["-l", "-o", "/dev/full"], 1, LOST),
+    ],
+)
+def test_files_that_cannot_be(
+    engine: Engine, scratch: Path, options: list[str], code: int, sentence: str
+) -> None:
+    done = engine.run(["srun", *options, "echo", "hi"], cwd=scratch / "work", timeout=20)
+    assert done.returncode == code
+    assert done.stderr == f"srun: error: {sentence.format(work=scratch / 'work')}\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "</dev/null"])
+@pytest.mark.parametrize("tasks", ["-n1", "-n2 -O"])
+def test_closed_streams(engine: Engine, scratch: Path, closed: str, tasks: str) -> None:
+    line = f"srun {tasks} sh -c 'cat; echo done >>file; exit 3' {closed}"
+    done = engine.run(["sh", "-c", line], cwd=scratch / "work", timeout=20)
+    assert done.returncode == 3
+    assert set((scratch / "work" / "file").read_text().split()) == {"done"}
+
+
+def test_fifos(engine: Engine, scratch: Path) -> None:
+    """Their other ends may be opened later."""
+    line = "mkfifo in out; srun -n2 -O -i in -o out cat & sleep 0.2; echo words >in & cat out; wait"
+    done = engine.run(["sh", "-c", line], cwd=scratch / "work", timeout=20).check()
+    assert done.stdout == "words\n" * 2
+
+
+@pytest.mark.parametrize("options", [["-l"], ["-u"], ["-n2", "-O"]])
+def test_a_stopped_reader_costs_no_memory(engine: Engine, options: list[str]) -> None:
+    process = engine.popen(["srun", *options, "head", "-c", "1G", "/dev/zero"])
+    eventually(lambda: _step_memory(engine), what="a supervisor")
+    time.sleep(0.5)  # for it to read as much as it would
+    assert _step_memory(engine) < 64 << 10
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+
+
+def _step_memory(engine: Engine) -> int:
+    """Private memory of the supervisors, KiB."""
+    total = 0
+    for each in engine.processes():
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{each.pid}/status").read_text()
+            if "roadstead-step" in status:
+                total += int(re.search(r"RssAnon:\s+(\d+)", status)[1])  # type: ignore[index]
+    return total
+
+
 def test_background_processes_do_not_hold_the_step(engine: Engine, srun: list[str]) -> None:
     began = time.monotonic()
     engine.run([*srun, "sh", "-c", "sleep 50 & echo done"], timeout=20).check()
@@ -219,4 +298,4 @@ def test_srun_killed(engine: Engine, srun: list[str]) -> None:
     eventually(
         lambda: not engine.run(["squeue", "-h"]).stdout.strip(), timeout=20, what="an empty queue"
     )
-    assert not [each for each in engine.processes() if "61" in str(each)]
+    assert not [each for each in engine.processes() if "sleep 61" in each.command]

@@ -22,7 +22,17 @@ from pathlib import Path
 from tests.support.account import Account, Completed
 from tests.support.components import ROOT
 
-COMMANDS = ("roadstead", "salloc", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
+COMMANDS = (
+    "roadstead",
+    "salloc",
+    "sattach",
+    "sbatch",
+    "scancel",
+    "scontrol",
+    "sinfo",
+    "squeue",
+    "srun",
+)
 _MAIN = """\
 import sys
 sys.path.insert(0, sys.argv.pop(1))

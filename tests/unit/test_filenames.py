@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roadstead.core.filenames import Names, expand, per_task
+from roadstead.core.filenames import Names, expand, unique
 
 NAMES = Names(job_id=64, step_id="0", node="vm.example.org", user="root", job_name="nm", task_id=1)
 
@@ -46,14 +46,22 @@ def test_an_array_has_numbers_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "expected"),
-    [("out.%t", True), ("%2n", True), ("%N", True), ("%j", False), ("%%t", False), (r"\%t", False)],
+    [
+        ("out.%t", True),
+        ("%2n", False),
+        ("%N", False),
+        ("%3t", True),
+        ("%j", False),
+        ("%%t", False),
+        (r"\%t", False),
+    ],
 )
-def test_per_task(pattern: str, expected: bool) -> None:
-    assert per_task(pattern) is expected
+def test_unique(pattern: str, expected: bool) -> None:
+    assert unique(pattern) is expected
 
 
 @given(st.text("%0123456789jtnNqx\\/", max_size=12))
 @settings(max_examples=60)
-def test_only_per_task_patterns_tell_tasks_apart(pattern: str) -> None:
-    differ = expand(pattern, NAMES) != expand(pattern, replace(NAMES, task_id=2, node_id=1))
-    assert not differ or per_task(pattern)
+def test_unique_patterns_tell_tasks_apart(pattern: str) -> None:
+    differ = expand(pattern, NAMES) != expand(pattern, replace(NAMES, task_id=2))
+    assert differ is unique(pattern)

@@ -57,6 +57,8 @@ SLURM_22_05 = {
         sort: states: summarize usage verbose version yaml""",
     "scontrol": """all cluster: clusters: details federation future help hide local oneliner quiet
         sibling uid: usage verbose version""",
+    "sattach": """error-filter: help input-filter: label layout output-filter: pty quiet usage
+        verbose version""",
 }
 SLURM_LETTERS = {
     "srun": "b:c:d:e:hi:klm:n:o:p:q:r:st:uvw:x:A:B:C:D:EF:G:HIJ:KL:M:N:OQS:T:VW:XZ",
@@ -66,6 +68,7 @@ SLURM_LETTERS = {
     "scancel": "bfin:p:q:s:t:u:vw:A:HM:QR:V",
     "sinfo": "adehi:ln:o:p:rst:vM:NO:RS:TV",
     "scontrol": "adhou:vFM:QV",
+    "sattach": "hluvQV",
 }
 OUR_OWN = {
     "container-env-policy", "container-hooks", "container-id", "container-readonly",

@@ -57,8 +57,9 @@ def run_until_delivered(loop: Loop, *outputs: Output) -> None:
 def relayed(loop: Loop, data: bytes, **options: object) -> bytes:
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)
-    run_until_delivered(loop, Output(loop, fed(data), Sink(loop, write), **options))  # type: ignore[arg-type]
-    os.close(write)
+    sink = Sink(loop, write)
+    run_until_delivered(loop, Output(loop, fed(data), sink, **options))  # type: ignore[arg-type]
+    sink.close()
     return read_all(read)
 
 
@@ -115,7 +116,7 @@ def test_a_slow_reader_sets_the_pace(loop: Loop) -> None:
 
     loop.watch(reader, take)
     run_until_delivered(loop, output)
-    os.close(write)
+    sink.close()
     os.set_blocking(reader, True)
     loop.unwatch(reader)
     got += read_all(reader)
@@ -209,3 +210,17 @@ def test_a_hung_up_terminal_is_told_and_ctrl_d_is_not(loop: Loop) -> None:
     loop.run()
     assert told == ["hung up"]
     os.close(read)
+
+
+def test_the_users_flags_stay_as_they_are(loop: Loop) -> None:
+    reader, write = os.pipe()
+    sink = Sink(loop, write)
+    sink.write(b"x" * 100_000)
+    assert os.get_blocking(write)
+    assert not sink.empty
+    assert len(os.read(reader, 100_000)) == 65536, "as much as the pipe takes, and no blocking"
+    loop.call_later(0.001, loop.stop)
+    loop.run()
+    assert sink.empty
+    sink.close()
+    os.close(reader)

@@ -104,3 +104,72 @@ def test_a_task_of_its_own_choice(loop: Loop, tmp_path: Path) -> None:
     assert os.fstat(out).st_rdev != null
     made.started()
     assert finish(loop, made) == ""
+
+
+def test_a_number_that_is_no_task_is_a_file(loop: Loop, tmp_path: Path) -> None:
+    made = streams(loop, tmp_path, ntasks=2, stdio=Stdio(output="2"))
+    made.for_task(0)
+    made.started()
+    assert finish(loop, made) == ""
+    made = streams(loop, tmp_path, step_id=BATCH_STEP, user=False, stdio=Stdio(output="0"))
+    made.for_task(0)
+    made.started()
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "2"}
+
+
+def test_tasks_of_a_node_share_its_file(loop: Loop, tmp_path: Path) -> None:
+    made = streams(loop, tmp_path, ntasks=3, stdio=Stdio(output="%N.%n"))
+    for procid, node_id in enumerate((0, 0, 1)):
+        out = made.for_task(procid, f"n{node_id}.example", node_id)[1]
+        os.write(out, b"%d\n" % procid)
+    made.started()
+    assert finish(loop, made) == ""
+    found = {path.name: sorted(path.read_text().split()) for path in tmp_path.iterdir()}
+    assert found == {"n0.0": ["0", "1"], "n1.1": ["2"]}
+
+
+def test_unbuffered_is_a_terminal_that_changes_no_byte(loop: Loop, tmp_path: Path) -> None:
+    made = streams(loop, tmp_path, stdio=Stdio(output="out", unbuffered=True))
+    _, out, err = made.for_task(0)
+    assert (os.isatty(out), os.isatty(err)) == (True, False)
+    os.write(out, b"a\n\tb\x04")
+    os.write(err, b"e")
+    made.started()
+    assert finish(loop, made) == ""
+    assert sorted((tmp_path / "out").read_bytes()) == sorted(b"a\n\tb\x04e")
+
+
+def test_a_fifo_that_nobody_reads_yet(loop: Loop, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    made = streams(loop, tmp_path, stdio=Stdio(output="fifo"))
+    os.write(made.for_task(0)[1], b"words")
+    made.started()
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    assert finish(loop, made) == ""
+    assert os.read(reader, 99) == b"words"
+    os.close(reader)
+
+
+def test_nobody_is_waited_for_for_ever(loop: Loop, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    made = streams(loop, tmp_path, stdio=Stdio(output="fifo"))
+    os.write(made.for_task(0)[1], b"words")
+    made.started()
+    loop.call_later(0.01, made.abandon)
+    assert finish(loop, made) == "nobody reads it"
+
+
+def test_a_fifo_is_read_by_every_task(loop: Loop, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    made = streams(loop, tmp_path, ntasks=2, stdio=Stdio(input="fifo"))
+    ends = [os.dup(made.for_task(procid)[0]) for procid in range(2)]
+    made.started()
+    writer = os.open(tmp_path / "fifo", os.O_WRONLY)
+    os.write(writer, b"words")
+    os.close(writer)
+    loop.call_later(0.01, loop.stop)
+    loop.run()
+    assert finish(loop, made) == ""
+    for end in ends:
+        with open(end, "rb") as file:
+            assert file.read() == b"words"

@@ -98,7 +98,7 @@ class Attendance:
                 elif fd in (0, self._input) and self._input >= 0:
                     self._carry_input(poll)
                 elif fd == self._connection.fileno():
-                    answer = local.receive(self._connection)
+                    answer = self._receive()
                     if answer is None:
                         poll.unregister(fd)
                         self._reconnect()
@@ -107,6 +107,10 @@ class Attendance:
                     code = self._on_answer(answer)
                     if code is not None:
                         return code
+
+    def _receive(self) -> dict[str, Any] | None:
+        assert self._connection is not None
+        return local.receive(self._connection)
 
     def _reconnect(self) -> None:
         """The controller has gone: the next one knows how the step ends, or has ended."""

@@ -20,6 +20,7 @@ _OPERANDS = {
     "scancel": "[job[.step]...]",
     "sinfo": "",
     "scontrol": "[keyword [argument...]]",
+    "sattach": "job.step",
 }
 _PURPOSES = {
     "srun": "Run a job step, in a new allocation unless there is one, and exit as it does.",
@@ -29,6 +30,7 @@ _PURPOSES = {
     "scancel": "End jobs or steps, or send them a signal.",
     "sinfo": "Show partitions and nodes.",
     "scontrol": "Show jobs, steps, nodes and partitions in full, and change them.",
+    "sattach": "Show what the tasks of a running step write, and send them input.",
 }
 
 

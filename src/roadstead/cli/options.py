@@ -30,6 +30,7 @@ SQUEUE: Final = 8
 SCANCEL: Final = 16
 SINFO: Final = 32
 SCONTROL: Final = 64
+SATTACH: Final = 1024
 LAUNCH: Final = SRUN | SBATCH | SALLOC
 LISTS: Final = SQUEUE | SINFO
 EVERY: Final = LAUNCH | LISTS | SCANCEL | SCONTROL
@@ -42,6 +43,7 @@ COMMANDS: Final[dict[str, int]] = {
     "scancel": SCANCEL,
     "sinfo": SINFO,
     "scontrol": SCONTROL,
+    "sattach": SATTACH,
 }
 
 COUNT: Final = "count"  # each use adds one: -vv is "2"
@@ -326,6 +328,19 @@ OPTIONS: tuple[Option, ...] = (
     Option("summarize", "s", NO_ARG, SINFO, "", "", "one line a partition, with counts of nodes"),
     Option("users", "u", REQUIRED, SQUEUE, "USERS", "names", "jobs of these users", aliases="user"),
     Option("yaml", "", NO_ARG, LISTS, treatment=_LATER),
+
+    # sattach.
+    Option("error-filter", "", REQUIRED, SATTACH, "", "task", "only this task's standard error"),
+    Option("input-filter", "", REQUIRED, SATTACH, "", "task", "standard input for this task only"),
+    Option("label", "l", NO_ARG, SATTACH, "", "", "put its task before each line"),
+    Option("layout", "", NO_ARG, SATTACH, "", "", "show which tasks are where, and attach to none"),
+    Option("output-filter", "", REQUIRED, SATTACH, "", "task", "only this task's standard output"),
+    Option("pty", "", NO_ARG, SATTACH, "", "", "attach to a step's pseudo-terminal"),
+    Option("quiet", "Q", NO_ARG, SATTACH, "", "", "say less"),
+    Option("verbose", "v", NO_ARG, SATTACH, "", "", "say more", repeat=COUNT),
+    Option("help", "h", NO_ARG, SATTACH, "", "", "show this text"),
+    Option("usage", "u", NO_ARG, SATTACH, "", "", "show a short form of it"),
+    Option("version", "V", NO_ARG, SATTACH, "", "", "show the version"),
 
     # scancel.
     Option("account", "A", REQUIRED, SCANCEL, "ACCOUNT", treatment=_ACCOUNTS),

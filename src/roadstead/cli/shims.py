@@ -11,7 +11,17 @@ from __future__ import annotations
 import os
 import sys
 
-COMMANDS = ("srun", "sbatch", "salloc", "squeue", "scancel", "sinfo", "scontrol", "roadstead")
+COMMANDS = (
+    "srun",
+    "sbatch",
+    "salloc",
+    "squeue",
+    "scancel",
+    "sinfo",
+    "scontrol",
+    "sattach",
+    "roadstead",
+)
 
 _TEMPLATE = """#!{python} -IS
 import _signal

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_PER_TASK = "tnN"
 _MAX_WIDTH = 10
 _NO_ARRAY = 0xFFFFFFFE  # slurm.h: NO_VAL, which is what %a prints outside an array
 
@@ -43,11 +42,12 @@ def expand(pattern: str, names: Names) -> str:
     return "".join(out)
 
 
-def per_task(pattern: str) -> bool:
-    """Whether tasks may get files of their own: the pattern has %t, %n or %N."""
-    if "\\" in pattern:
-        return False
-    return any(letter and letter in _PER_TASK for _, letter, _ in _pieces(pattern))
+def unique(pattern: str) -> bool:
+    """Whether each task gets a file of its own: the pattern has %t.
+
+    With %n or %N alone the tasks of a node share one.
+    """
+    return "\\" not in pattern and any(letter == "t" for _, letter, _ in _pieces(pattern))
 
 
 def _pieces(pattern: str) -> list[tuple[str, str, int]]:

@@ -283,8 +283,9 @@ def _stdio(kind: JobKind, options: Mapping[str, str]) -> Stdio:
 
 
 def _stream(pattern: str) -> str:
-    """srun(1), IO Redirection: "all" is what happens anyway."""
-    return "" if pattern == "all" else pattern
+    """srun(1), IO Redirection: "all" is what happens anyway; words in any case, as in Slurm."""
+    word = pattern.lower()
+    return "" if word == "all" else word if word == "none" else pattern
 
 
 def _container(options: Mapping[str, str], cwd: str) -> ContainerRequest | None:

@@ -166,17 +166,25 @@ def request(
 
 def receive(connection: wire.Connection) -> dict[str, Any] | None:
     """The next answer, None when the controller has gone; an "error" answer is raised."""
+    answer, fds = receive_with_fds(connection)
+    for fd in fds:
+        os.close(fd)
+    return answer
+
+
+def receive_with_fds(connection: wire.Connection) -> tuple[dict[str, Any] | None, list[int]]:
+    """The same, with the descriptors that came along; they are the caller's."""
     try:
         received = connection.receive()
     except ValueError as error:
         raise EngineError(f"the controller's answer is not understood: {error}") from None
     if received is None:
-        return None
+        return None, []
     answer, fds = received
-    fds.close()
     if answer.get("event") == "error":
+        fds.close()
         raise from_kind(answer.get("kind", ""), answer["sentence"], answer.get("hint", ""))
-    return dict(answer)
+    return dict(answer), fds.take_all()
 
 
 def ask(message: dict[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

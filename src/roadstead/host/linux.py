@@ -21,6 +21,7 @@ MS_PRIVATE: Final = 0x40000
 MNT_DETACH: Final = 0x2
 UMOUNT_NOFOLLOW: Final = 0x8
 
+_IN_MODIFY: Final = 0x2
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -90,3 +91,31 @@ def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -
 def unmount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     _check(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), target)
+
+
+class FileWatch:
+    """Readable when a file has been written to (inotify(7)).  ``fileno()`` for a loop."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, path: str) -> None:
+        self._fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        _check(self._fd)
+        try:
+            _check(_libc.inotify_add_watch(self._fd, os.fsencode(path), _IN_MODIFY), path)
+        except OSError:
+            os.close(self._fd)
+            raise
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def drain(self) -> None:
+        """Forget what has happened so far: the file itself tells more."""
+        try:
+            os.read(self._fd, 4096)
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        os.close(self._fd)

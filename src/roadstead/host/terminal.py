@@ -15,6 +15,15 @@ def open_pty(rows: int, columns: int) -> tuple[int, int, str]:
     return master, slave, os.ttyname(slave)
 
 
+def open_raw() -> tuple[int, int]:
+    """A new pty for output alone: what is written to it comes out as it is, no newline changed."""
+    master, slave = os.openpty()
+    modes = termios.tcgetattr(slave)
+    modes[1] &= ~termios.OPOST
+    termios.tcsetattr(slave, termios.TCSANOW, modes)
+    return master, slave
+
+
 def resize(fd: int, rows: int, columns: int) -> None:
     """Set a terminal's size; its foreground processes get SIGWINCH (tty_ioctl(4))."""
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

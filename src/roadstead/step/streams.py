@@ -8,19 +8,26 @@ until everything that the tasks wrote has gone where it was to go.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from roadstead.core import filenames
 from roadstead.core.model import BATCH_STEP, INTERACTIVE_STEP
 from roadstead.core.printable import printable
-from roadstead.errors import LaunchError
-from roadstead.host import terminal
-from roadstead.step.stdio import Input, Output, Sink, open_input, open_output
+from roadstead.errors import LaunchError, RequestError
+from roadstead.host import pipes, terminal
+from roadstead.step.stdio import CHUNK, FifoSink, Input, Output, Sink, open_input, open_output
 
 if TYPE_CHECKING:
     from roadstead.core.model import StepSpec
     from roadstead.host.loop import Loop
+    from roadstead.step.attached import Reader
+
+# A user's pipes may hold 64 MiB together before new ones get small (pipe(7)): a few may be wide.
+_FEW = 8
+# What the user has given us, where a task has it for itself and nobody can listen.
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 class Streams:
@@ -34,9 +41,13 @@ class Streams:
         self._spec = spec
         self._user = user_fds
         self._sinks: dict[tuple[str, int], Sink] = {}
-        self._outputs: list[Output] = []
-        self._inputs: list[int] = []
+        self._outputs: dict[tuple[int, int], Output] = {}  # by stream and task
+        self._files: dict[tuple[int, int], str] = {}  # what tasks write to by themselves
+        self._beyond: dict[int, str] = {}  # streams that nobody but the task has, and what they are
+        self._inputs: dict[int, int] = {}  # by task, the writing ends
+        self._feeds: dict[str, list[int]] = {}  # the same of tasks that read from a FIFO
         self._input: Input | None = None
+        self._feeding: list[Input] = []
         self._master = -1
         self.terminal = ""
         self._opened: list[int] = []
@@ -44,10 +55,17 @@ class Streams:
 
     # -- names --------------------------------------------------------------------------------
 
-    def _file(self, pattern: str, procid: int) -> str:
+    def _only(self, pattern: str) -> int | None:
+        """The task that a number stands for.  It is a file's name where there is no such task, and
+        always in a batch script (seen on Slurm 22.05)."""
+        if self._spec.step_id == BATCH_STEP or not (pattern.isascii() and pattern.isdigit()):
+            return None
+        return int(pattern) if int(pattern) < self._spec.ntasks else None
+
+    def _file(self, pattern: str, procid: int, node: str = "", node_id: int = 0) -> str:
         """The path that a filename pattern means for a task; "" for the user's own descriptor."""
         spec = self._spec
-        if not pattern or pattern.isdigit():
+        if not pattern or self._only(pattern) is not None:
             return ""
         special = {BATCH_STEP: "batch", INTERACTIVE_STEP: "interactive"}
         name = filenames.expand(
@@ -56,8 +74,8 @@ class Streams:
                 job_id=spec.job_id,
                 step_id=special.get(spec.step_id, str(spec.step_id)),
                 task_id=procid,
-                node=spec.node,
-                node_id=0,
+                node=node or spec.node,
+                node_id=node_id,
                 user=spec.user,
                 job_name=spec.env.get("SLURM_JOB_NAME", spec.name),
             ),
@@ -66,7 +84,7 @@ class Streams:
 
     # -- tasks --------------------------------------------------------------------------------
 
-    def for_task(self, procid: int) -> tuple[int, int, int]:
+    def for_task(self, procid: int, node: str = "", node_id: int = 0) -> tuple[int, int, int]:
         """Descriptors 0, 1 and 2 for a task.  Raises LaunchError for a file that cannot be opened.
 
         They are closed by ``started`` once the task has them.
@@ -74,12 +92,19 @@ class Streams:
         self._begun = True
         if self._spec.terminal is not None and procid == 0 and self._user:
             return self._open_terminal()
-        out = self._output(1, self._spec.stdio.output, procid)
-        same = not self._spec.stdio.error and self._spec.stdio.output
-        err = os.dup(out) if same else self._output(2, self._spec.stdio.error, procid)
-        if same:
-            self._opened.append(err)
-        return self._input_for(procid), out, err
+        stdio = self._spec.stdio
+        path = self._file(stdio.output, procid, node, node_id)
+        out = self._output(1, stdio.output, path, procid)
+        same = not stdio.error and stdio.output
+        if not same:
+            errors = self._file(stdio.error, procid, node, node_id)
+            err = self._output(2, stdio.error, errors, procid)
+        elif stdio.unbuffered and (1, procid) in self._outputs:
+            err = self._relay((path, 0 if path else 1), path, 2, procid)  # no terminal, as in Slurm
+        else:
+            err = self._keep(os.dup(out))
+        read = self._input_for(procid, self._file(stdio.input, procid, node, node_id))
+        return read, out, err
 
     def started(self) -> None:
         """The tasks have been started: our copies of their ends go."""
@@ -87,7 +112,9 @@ class Streams:
             os.close(fd)
         self._opened.clear()
         if self._inputs:
-            self._input = Input(self._loop, os.dup(self._user[0]), self._inputs)
+            self._input = Input(self._loop, os.dup(self._user[0]), list(self._inputs.values()))
+        for path, tasks in self._feeds.items():
+            self._feeding.append(Input(self._loop, open_input(path), tasks))
         self._close_unused()
 
     def _close_unused(self) -> None:
@@ -98,39 +125,69 @@ class Streams:
                 os.close(fd)
         self._user = []
 
-    def _input_for(self, procid: int) -> int:
+    def _input_for(self, procid: int, path: str) -> int:
         wanted = self._spec.stdio.input
         if wanted == "none" or (not wanted and not self._user):
             return self._keep(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        if wanted and not wanted.isdigit() and wanted != "all":
-            path = self._file(wanted, procid)
-            try:
-                return self._keep(open_input(path))
-            except OSError as error:
-                raise LaunchError(f"cannot open --input={path}: {error.strerror}") from None
-        if wanted.isdigit() and int(wanted) != procid:
+        if path:
+            return self._input_file(path)
+        only = self._only(wanted)
+        if only not in (None, procid):
             return self._keep(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         if self._spec.ntasks == 1 or not self._user:
             return self._user[0] if self._user else self._keep(os.open(os.devnull, os.O_RDONLY))
-        read, write = os.pipe2(os.O_CLOEXEC)
-        self._inputs.append(write)
-        return self._keep(read)
+        read, self._inputs[procid] = self._pipe()
+        return read
 
-    def _output(self, stream: int, pattern: str, procid: int) -> int:
+    def _input_file(self, path: str) -> int:
+        """A file is each task's own.  A FIFO is relayed: its writer may come later, and every task
+        is to get all of it."""
+        try:
+            fd = open_input(path)
+        except OSError as error:
+            raise LaunchError(f"cannot open --input={path}: {error.strerror}") from None
+        if os.get_blocking(fd):
+            return self._keep(fd)
+        os.close(fd)
+        read, write = self._pipe()
+        self._feeds.setdefault(path, []).append(write)
+        return read
+
+    def _pipe(self) -> tuple[int, int]:
+        """A pipe to or from a task: (the task's reading end, our writing end)."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        if self._spec.ntasks <= _FEW:
+            pipes.widen(write, CHUNK)
+        return self._keep(read), write
+
+    def _output(self, stream: int, pattern: str, path: str, procid: int) -> int:
         stdio = self._spec.stdio
-        if (pattern.isdigit() and int(pattern) != procid) or pattern == "none":
+        only = self._only(pattern)
+        if pattern == "none" or path == os.devnull or only not in (None, procid):
             return self._keep(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
-        path = self._file(pattern, procid)
         if not path and not self._user:  # of an srun that was killed before we got them
             return self._keep(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
-        shared = self._spec.ntasks > 1 and not filenames.per_task(pattern)
-        if path and not shared and not stdio.label:
-            return self._keep(self._open_file(path))
-        if not path and not shared and not stdio.label and not os.isatty(self._user[stream]):
+        shared = self._spec.ntasks > 1 and not filenames.unique(pattern)
+        relayed = shared or stdio.label or (stdio.unbuffered and stream == 1)
+        if path and not relayed:
+            fd = self._open_file(path)
+            if fd is not None:
+                self._files[stream, procid] = path
+                return self._keep(fd)
+        elif not relayed and not os.isatty(self._user[stream]):
+            self._note_beyond(stream, self._user[stream])
             return self._user[stream]
         return self._relay((path, 0 if path else stream), path, stream, procid)
 
-    def _open_file(self, path: str) -> int:
+    def _note_beyond(self, stream: int, fd: int) -> None:
+        """What the lone task gets of the user's, for those who attach."""
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISREG(mode):
+            self._files[stream, 0] = os.readlink(f"/proc/self/fd/{fd}")
+        elif stat.S_IFMT(mode) in _KINDS:
+            self._beyond[stream] = _KINDS[stat.S_IFMT(mode)]
+
+    def _open_file(self, path: str) -> int | None:
         try:
             return open_output(path, append=self._spec.stdio.append)
         except OSError as error:
@@ -140,14 +197,29 @@ class Streams:
         sink = self._sinks.get(key)
         if sink is None:
             fd = self._open_file(path) if path else self._user[stream]
-            sink = self._sinks[key] = Sink(self._loop, fd)
-        read, write = os.pipe2(os.O_CLOEXEC)
+            sink = FifoSink(self._loop, path) if fd is None else Sink(self._loop, fd)
+            self._sinks[key] = sink
         stdio = self._spec.stdio
-        digits = len(str(self._spec.ntasks - 1))
-        prefix = f"{procid:>{digits}}: ".encode() if stdio.label else b""
-        whole = stdio.label or (self._spec.ntasks > 1 and not stdio.unbuffered)
-        self._outputs.append(Output(self._loop, read, sink, prefix=prefix, whole_lines=whole))
+        if stdio.unbuffered and stream == 1:
+            # What srun(1) means by it: on a terminal a program's stdio does not buffer.
+            read, write = terminal.open_raw()
+        else:
+            read, write = os.pipe2(os.O_CLOEXEC)
+            if self._spec.ntasks <= _FEW:
+                pipes.widen(write, CHUNK)
+        prefix = f"{procid:>{self._digits}}: ".encode() if stdio.label else b""
+        whole = stdio.label or self._whole_lines
+        output = Output(self._loop, read, sink, prefix=prefix, whole_lines=whole)
+        self._outputs[stream, procid] = output
         return self._keep(write)
+
+    @property
+    def _digits(self) -> int:
+        return len(str(self._spec.ntasks - 1))
+
+    @property
+    def _whole_lines(self) -> bool:
+        return self._spec.ntasks > 1 and not self._spec.stdio.unbuffered
 
     def _keep(self, fd: int) -> int:
         self._opened.append(fd)
@@ -162,7 +234,7 @@ class Streams:
         self._opened.append(slave)
         sink = self._sinks[("", 1)] = Sink(self._loop, self._user[1])
         screen = Output(self._loop, os.dup(self._master), sink, whole_lines=False)
-        self._outputs.append(screen)
+        self._outputs[1, 0] = screen
         typed, keys = os.dup(self._user[0]), os.dup(self._master)
         self._input = Input(self._loop, typed, [keys], self._hung_up)
         return slave, slave, slave
@@ -182,16 +254,72 @@ class Streams:
             fd = open_output(path, append=not fresh)
         except OSError:
             return  # that it cannot be opened is what is to be said; the record has it
+        if fd is None:
+            return  # a FIFO that nobody reads
         self._begun = True
         with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(f"{printable(sentence)}\n")
+
+    # -- those who attach -----------------------------------------------------------------------
+
+    def attach(self, reader: Reader, *, types: bool) -> list[str]:
+        """Let an attached reader hear the tasks, and send them input if it ``types`` any.
+
+        Returns what it cannot have, a sentence each.  Raises RequestError where it would hear
+        nothing at all.
+        """
+        lost = []
+        heard = False
+        for (stream, procid), output in self._outputs.items():
+            if reader.wants(stream, procid) and output.open:
+                whole = self._whole_lines and self._spec.terminal is None
+                output.listeners.append(reader.ear(stream, procid, whole_lines=whole))
+                heard = True
+        followed = set()
+        for (stream, procid), path in self._files.items():
+            if reader.wants(stream, procid) and (procid, path) not in followed:
+                followed.add((procid, path))  # once, where both streams go there
+                try:
+                    reader.follow(stream, procid, path, whole_lines=self._whole_lines)
+                    heard = True
+                except OSError as error:
+                    lost.append(f"{path} cannot be followed: {error.strerror}")
+        names = {1: "standard output", 2: "standard error"}
+        lost += [
+            f"{names[stream]} of the task goes directly to {kind} that srun was given"
+            for stream, kind in self._beyond.items()
+            if reader.wants(stream, 0)
+        ]
+        if lost and not heard:
+            raise RequestError(
+                lost[0], hint="start the step with srun --label or --unbuffered to attach to it"
+            )
+        if types:
+            sinks = self._typing_sinks(reader)
+            if sinks:
+                reader.send_to(sinks)
+            else:
+                lost.append("the tasks' standard input is not relayed, nothing can be sent to it")
+        return lost
+
+    def _typing_sinks(self, reader: Reader) -> list[Sink]:
+        if self._input is None or not self._input.open:
+            return []
+        tasks = list(self._inputs) or [0]  # a pty is task 0's
+        pairs = zip(tasks, self._input.sinks, strict=True)
+        return [sink for procid, sink in pairs if reader.wants(0, procid)]
+
+    def detach(self, reader: Reader) -> None:
+        """The reader has gone."""
+        for output in self._outputs.values():
+            output.listeners = [each for each in output.listeners if each.reader is not reader]
 
     # -- the end ------------------------------------------------------------------------------
 
     def finish(self, done: Callable[[str], None]) -> None:
         """Call ``done`` when all output is where it belongs, with the first error or ""."""
-        if self._input is not None:
-            self._input.close()
+        for source in [*self._feeding, *([self._input] if self._input else [])]:
+            source.close()
         waiting = len(self._outputs) + 1
 
         def one_less() -> None:
@@ -200,6 +328,12 @@ class Streams:
             if waiting == 0:
                 done(next((sink.error for sink in self._sinks.values() if sink.error), ""))
 
-        for output in self._outputs:
+        for output in list(self._outputs.values()):
             output.when_closed(lambda sink=output.sink: sink.when_empty(one_less))  # type: ignore[misc]
         one_less()
+
+    def abandon(self) -> None:
+        """Wait no longer for those who do not take the output."""
+        for sink in self._sinks.values():
+            if not sink.empty:
+                sink.fail("nobody reads it")

@@ -18,14 +18,15 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.core.model import ExitRecord, TaskExit, to_json
-from roadstead.errors import LaunchError, RoadsteadError
+from roadstead.errors import LaunchError, RequestError, RoadsteadError
 from roadstead.host import linux, paths, process, removal, terminal, wire
 from roadstead.host.loop import Loop, Timer
 from roadstead.step import plan as plans
 from roadstead.step import record
+from roadstead.step.attached import Reader, wish
 from roadstead.step.layout import task_specs
 from roadstead.step.life import Lives
 from roadstead.step.limits import Limits
@@ -75,6 +76,7 @@ class Supervisor:
         self._stopped_at: float | None = None
         self._controllers: list[wire.Connection] = []
         self._listener: wire.Listener | None = None
+        self._readers: dict[wire.Connection, Reader] = {}
         self._timers: dict[str, Timer] = {}
         self._add_controller(ctl)
 
@@ -169,7 +171,10 @@ class Supervisor:
         self._claim([task.claim() for task in self.tasks])
         self.limits.apply()
         # Every task is made before the first one starts: a step does not begin half.
-        connected = [(task, self.streams.for_task(task.spec.procid)) for task in self.tasks]
+        connected = [
+            (task, self.streams.for_task(task.spec.procid, task.spec.node, task.spec.nodeid))
+            for task in self.tasks
+        ]
         for task, stdio in connected:
             task.start(stdio)
         self.streams.started()
@@ -213,9 +218,12 @@ class Supervisor:
         if received is None:
             self.loop.unwatch(connection)
             self._controllers.remove(connection)
+            self._detach(connection)
             connection.close()
             return
         message, fds = received
+        if message.get("op") == "attach" and len(fds) == 3 and connection not in self._readers:
+            self._attach(connection, message, fds.take_all())
         fds.close()
         try:
             self._heed(connection, message)
@@ -247,8 +255,46 @@ class Supervisor:
             case "resize":
                 rows = _number(message, "rows", _LARGEST_TERMINAL)
                 self._resize(rows, _number(message, "columns", _LARGEST_TERMINAL))
+            case "layout":
+                self._send(connection, {"event": "layout", "nodes": self._layout()})
             case _:
                 pass  # a newer controller may ask more than we understand
+
+    def _attach(self, connection: wire.Connection, message: dict[str, Any], fds: list[int]) -> None:
+        """Somebody wants to hear the tasks (sattach)."""
+        spec = self.spec
+
+        def tell(sentence: str) -> None:
+            self._send(connection, {"event": "notice", "sentence": sentence})
+
+        digits = len(str(spec.ntasks - 1))
+        reader = self._readers[connection] = Reader(self.loop, wish(message), fds, digits, tell)
+        try:
+            if message.get("pty") is True and spec.terminal is None:
+                raise RequestError(
+                    f"StepId={spec.job_id}.{spec.step_id} has no pseudo-terminal",
+                    hint="srun --pty makes one; or leave out --pty",
+                )
+            lost = self.streams.attach(reader, types=message.get("types") is True)
+        except RoadsteadError as error:
+            told = {"kind": error.kind, "sentence": str(error), "hint": error.hint}
+            self._send(connection, {"event": "error", **told})
+            self._detach(connection)
+            return
+        self._send(connection, {"event": "attached", "lost": lost})
+
+    def _detach(self, connection: wire.Connection) -> None:
+        reader = self._readers.pop(connection, None)
+        if reader is not None:
+            self.streams.detach(reader)
+            reader.close()
+
+    def _layout(self) -> list[dict[str, object]]:
+        """The step's nodes, each with its tasks."""
+        nodes: dict[str, list[int]] = {}
+        for task in self.tasks:
+            nodes.setdefault(task.spec.node or self.spec.node, []).append(task.spec.procid)
+        return [{"name": name, "tasks": tasks} for name, tasks in nodes.items()]
 
     def _resize(self, rows: int, columns: int) -> None:
         """The user's window has changed: our pty, and the container's own behind it.
@@ -266,9 +312,11 @@ class Supervisor:
             self._send(connection, message)
 
     @staticmethod
-    def _send(connection: wire.Connection, message: dict[str, object]) -> None:
+    def _send(
+        connection: wire.Connection, message: dict[str, object], fds: tuple[int, ...] = ()
+    ) -> None:
         try:
-            connection.send(message, wait=False)
+            connection.send(message, fds, wait=False)
         except (BrokenPipeError, ConnectionResetError, BlockingIOError):
             return
 
@@ -316,6 +364,8 @@ class Supervisor:
         if self.ending is None:
             self.ending = reason
             self._stopped_at = None  # SIGCONT follows
+            if not any(task.running for task in self.tasks):
+                self._drain_in_time()
             self._notice_of_end(" DUE TO TIME LIMIT" if reason == "timeout" else "")
         for task in self.tasks:
             task.stop_setup(task.processes())
@@ -412,6 +462,8 @@ class Supervisor:
     def _all_ended(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
+        if self.ending is not None:
+            self._drain_in_time()
         self._deadline = time.monotonic() + _ORPHAN_SECONDS
         self._end_orphans()
 
@@ -428,6 +480,10 @@ class Supervisor:
                 self._wait_for_orphan(process.children(os.getpid()))
                 return
         self.streams.finish(self._drained)
+
+    def _drain_in_time(self) -> None:
+        """A step that was told to end does not wait for ever for a reader that has stopped."""
+        self.loop.call_later(_ORPHAN_SECONDS, self.streams.abandon)
 
     def _wait_for_orphan(self, pids: list[int]) -> None:
         try:
@@ -470,8 +526,17 @@ class Supervisor:
             removal.remove_tree(self.spec.directory)
         except OSError as failure:  # whoever waits is told how the step ended all the same
             self._notice(f"warning: {self.spec.directory} cannot be removed: {failure.strerror}")
-        self.tell({"event": "exit", "record": to_json(result)})
+        self._tell_end({"event": "exit", "record": to_json(result)})
         self.loop.stop()
+
+    def _tell_end(self, message: dict[str, object]) -> None:
+        """Those who attached get the rest of the output with it."""
+        for connection in list(self._controllers):
+            reader = self._readers.get(connection)
+            rest = [] if reader is None else reader.finish()
+            self._send(connection, message, tuple(rest))
+            for fd in rest:
+                os.close(fd)
 
     def _output_was_lost(self, error: str) -> None:
         """A step whose output is not where it was to be has not succeeded, whatever it says."""
