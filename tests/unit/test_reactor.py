@@ -13,6 +13,7 @@ from roadstead.controller.journal import Journal
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
+from roadstead.core import views
 from roadstead.core.effects import Effect, Effects
 from roadstead.core.lifecycle import Word
 from roadstead.core.model import BATCH_STEP, INTERACTIVE_STEP, ExitRecord, Reason, TaskExit
@@ -748,3 +749,17 @@ def test_no_sequence_of_events_leaves_a_step_neither_ended_nor_owned(
         story.check()
     story.end()
     story.world.journal.close()
+
+
+def test_a_long_queue_is_told_in_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "_PAGE", 3)
+    numbers = [world.submit(ntasks="2") for _ in range(7)]
+    seen: list[int] = []
+    after: dict[str, int] = {}
+    for page in (3, 3, 1):
+        (answer,) = world.heard(world.say("query", what="jobs", **after))
+        assert len(answer["jobs"]) == page
+        seen += [view["job_id"] for view in answer["jobs"]]
+        after = {"after": answer.get("more", 0)}
+    assert seen == numbers
+    assert after == {"after": 0}, "there is no more"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from roadstead.core import environment, filenames, hostlist, queue, schedule, values
 from roadstead.core import lifecycle as life
@@ -20,6 +21,7 @@ from roadstead.core.state import State
 from roadstead.errors import EngineError
 
 View = dict[str, Any]
+_PAGE: Final = 2000
 
 
 def answer(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> View:
@@ -28,7 +30,7 @@ def answer(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> V
         raise EngineError("malformed request: job_id")
     match query.get("what"):
         case "jobs":
-            return {"now": at, "jobs": list(_jobs(state, query, facts, at))}
+            return {"now": at, **_jobs(state, query, facts, at)}
         case "steps":
             return {"now": at, "steps": list(_steps(state, query))}
         case "nodes":
@@ -44,19 +46,27 @@ def answer(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> V
             raise EngineError(f"malformed request: what={what}")
 
 
-def _jobs(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> Iterator[View]:
-    wanted = query.get("job_id")
+def _jobs(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> View:
+    """The job that is asked for, or a page of all of them: those behind job ``after``.
+
+    ``more`` says where the next page begins.  A hundred thousand jobs in one answer would be more
+    than a message holds, and would keep everybody else waiting.
+    """
+    wanted, after = query.get("job_id"), query.get("after")
     if wanted is not None:
-        found = [state.jobs[wanted]] if wanted in state.jobs else facts.ended_jobs
-        for each in found:
-            script = {} if facts.script is None else {"script": facts.script}
-            yield job(state, each, at) | script
-        return
-    if query.get("all"):
-        for each in facts.ended_jobs:
-            yield job(state, each, at)
-    for each in state.jobs.values():
-        yield job(state, each, at)
+        found = [state.jobs[wanted]] if wanted in state.jobs else list(facts.ended_jobs)
+        script = {} if facts.script is None else {"script": facts.script}
+        return {"jobs": [job(state, each, at) | script for each in found]}
+    if type(after) not in (int, type(None)):
+        raise EngineError("malformed request: after")
+    page = list(facts.ended_jobs) if query.get("all") and after is None else []
+    # Numbers only grow, and a job keeps its place: the jobs are in the order of their numbers.
+    left = iter(state.jobs) if after is None else (n for n in state.jobs if n > after)
+    page += [state.jobs[number] for number in islice(left, _PAGE)]
+    answer: View = {"jobs": [job(state, each, at) for each in page]}
+    if next(left, None) is not None:
+        answer["more"] = page[-1].id
+    return answer
 
 
 def _steps(state: State, query: Mapping[str, Any]) -> Iterator[View]:

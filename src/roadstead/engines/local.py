@@ -187,11 +187,29 @@ def receive_with_fds(connection: wire.Connection) -> tuple[dict[str, Any] | None
     return dict(answer), fds.take_all()
 
 
+def _rest(
+    connection: wire.Connection, message: dict[str, Any], answer: dict[str, Any]
+) -> dict[str, Any] | None:
+    """A long answer comes in pages: all of it, in one; None when the controller has gone."""
+    page: dict[str, Any] | None = answer
+    while page is not None and "more" in page:
+        try:
+            connection.send({**message, "after": page["more"]})
+        except (BrokenPipeError, ConnectionResetError):
+            return None
+        page = receive(connection)
+        if page is not None:
+            answer["jobs"] += page["jobs"]
+    return None if page is None else answer
+
+
 def ask(message: dict[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """One request, one answer.  Raises the error that the controller answered with."""
     for _ in range(2):
         connection = request(message, environ=environ)
         answer = receive(connection)
+        if answer is not None and "more" in answer:
+            answer = _rest(connection, message, answer)
         connection.close()
         if answer is not None:
             return answer
