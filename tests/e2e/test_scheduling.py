@@ -255,6 +255,8 @@ def test_drain_and_down(site: Engine) -> None:
     scontrol(site, "update", "NodeName=n[1-2]", "State=DRAIN", "Reason=broken fan")
     shown = site.run(["sinfo", "-h", "-N", "-pdebug", "-o", "%N %t %E"]).check().stdout
     assert shown.splitlines() == ["n1 drng broken fan", "n2 drng broken fan", "n3 idle none"]
+    shown = site.run(["sinfo", "-R", "-h"]).check().stdout.split()
+    assert (shown[:2], shown[-1]) == (["broken", "fan"], "n[1-2]")
     waiting = submit(site, "-n2", "-wn1", "--wrap", "true")
     assert of(site, waiting) == "PENDING Resources"
     assert of(site, on_n1) == "RUNNING None", "draining ends nothing"

@@ -302,7 +302,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("jobs", "j", OPTIONAL, SQUEUE, "", "ids", "only these jobs"),
     Option("json", "", NO_ARG, LISTS, treatment=_LATER),
     Option("licenses", "L", REQUIRED, SQUEUE, "LICENSES", treatment=_LATER),
-    Option("list-reasons", "R", NO_ARG, SINFO, treatment=_LATER),
+    Option("list-reasons", "R", NO_ARG, SINFO, "", "", "why nodes are drained or down"),
     Option("long", "l", NO_ARG, LISTS, "", "", "show more columns"),
     Option("name", "n", REQUIRED, SQUEUE, "SQUEUE_NAMES", "names", "only jobs of these names"),
     Option("noconvert", "", NO_ARG, LISTS, help="do not convert units"),

@@ -46,6 +46,10 @@ _NODES_LONG: Final = (
     "memory:.6 ,disk:.8 ,weight:.6 ,features:.8 ,reason:20"
 )
 
+_LAYOUTS: Final = ("long", "Node", "summarize", "list-reasons")
+_REASONS: Final = "reason:20 ,user:9 ,timestamp:19 ,nodelist:0"
+_REASONS_LONG: Final = "reason:20 ,user:12 ,timestamp:19 ,statecompact:6 ,nodelist:0"
+
 # States of nodes and their short forms, those that Slurm lists first in front.
 STATES: Final[dict[str, str]] = {
     "MIXED": "mix",
@@ -111,6 +115,14 @@ def _common_or_null(name: str) -> Value:
 
 def _reason(row: Row, clock: Clock) -> str:
     return (row["nodes"][0]["reason"] if row["nodes"] else "") or "none"
+
+
+def _reason_user(row: Row, clock: Clock) -> str:
+    return (row["nodes"][0]["reason_user"] if row["nodes"] else "") or "Unknown"
+
+
+def _reason_time(row: Row, clock: Clock) -> str:
+    return clock.moment(row["nodes"][0]["reason_time"] if row["nodes"] else None, "Unknown")
 
 
 def _size(name: str) -> Value:
@@ -212,9 +224,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("p", "prioritytier", "PRIO_TIER", fixed("1")),
     Column("M", "preemptmode", "PREEMPT_MODE", fixed("OFF")),
     Column("E", "reason", "REASON", _reason),
-    Column("u", "user", "USER", fixed("Unknown")),
-    Column("U", "userlong", "USER", fixed("Unknown")),
-    Column("H", "timestamp", "TIMESTAMP", fixed("Unknown")),
+    Column("u", "user", "USER", _reason_user),
+    Column("U", "userlong", "USER", _reason_user),
+    Column("H", "timestamp", "TIMESTAMP", _reason_time),
     Column("V", "cluster", "CLUSTER", fixed("N/A")),
 )
 # fmt: on
@@ -250,9 +262,14 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | Non
         names = set(hostlist.expand(asked["nodes"]))
         nodes = [node for node in nodes if node["name"] in names]
     nodes = [node for node in nodes if all(_word(node) in states for states in wanted)]
+    shown = _wanted_partitions(partitions["partitions"], asked)
+    if "list-reasons" in asked:
+        members = {name for each in shown for name in hostlist.expand(each["nodes"])}
+        nodes = [node for node in nodes if node["reason"] and node["name"] in members]
+        shown = [_everywhere(nodes)]
     rows = [
         {"partition": partition, "nodes": group}
-        for partition in _wanted_partitions(partitions["partitions"], asked)
+        for partition in shown
         for group in _groups(partition, nodes, asked, layout, clock)
     ]
     headings = "noheader" not in asked
@@ -270,7 +287,7 @@ def _layout(asked: dict[str, str], argv: list[str], longest: int) -> Layout:
             hint="remove one and retry",
         )
     # SINFO_FORMAT is for the plain listing; it gives way to -l, -N and -s.
-    plain = given or not any(name in asked for name in ("long", "Node", "summarize"))
+    plain = given or not any(name in asked for name in _LAYOUTS)
     if plain and "Format" in asked:
         layout, unknown = table.by_name(asked["Format"], COLUMNS)
     elif plain and "format" in asked:
@@ -284,6 +301,8 @@ def _layout(asked: dict[str, str], argv: list[str], longest: int) -> Layout:
 
 
 def _standard(asked: dict[str, str], longest: int) -> str:
+    if "list-reasons" in asked:
+        return _REASONS_LONG if "long" in asked else _REASONS
     if "summarize" in asked:
         return _SUMMARY
     if "Node" in asked:
@@ -309,6 +328,11 @@ def _states_like(text: str) -> set[str]:
             f'Bad state string: "{text}"', hint=f"valid states: {','.join(STATES).lower()}"
         )
     return found
+
+
+def _everywhere(nodes: list[View]) -> View:
+    """All nodes in one, as reasons are told without regard to partitions."""
+    return {"name": "", "default": False, "nodes": hostlist.fold([n["name"] for n in nodes])}
 
 
 def _wanted_partitions(partitions: list[View], asked: dict[str, str]) -> list[View]:

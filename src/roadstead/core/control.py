@@ -147,7 +147,7 @@ def _update(state: State, effects: Effects, job: Job, body: Mapping[str, Any], a
         change = CHANGES.get(name)
         if change is None:
             raise RequestError(
-                f"scontrol update: {name} cannot be changed here",
+                f"Update of this parameter is not supported: {name}",
                 hint=f"what can be: {', '.join(CHANGES)}",
             )
         if not isinstance(job.state, life.JobPending) and name in _WHILE_PENDING:
