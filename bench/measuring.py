@@ -44,7 +44,7 @@ def account() -> Account:
 
 
 def as_user(user: Account, env: dict[str, str], body: Callable[[], Any]) -> Any:
-    """What ``body`` returns (as JSON) in a child that has become the user, with this environment."""
+    """What ``body`` returns (as JSON) in a child that has become the user, in this environment."""
     inlet, outlet = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -273,7 +273,8 @@ def test_drain_and_down(site: Engine) -> None:
 
 def test_srun_on_a_node_that_goes_down(site: Engine) -> None:
     srun = site.popen(["srun", "-N2", "sleep", "30"])
-    eventually(lambda: of(site, "1").startswith("RUNNING"))
+    running = ["squeue", "-h", "-o", "%T"]
+    eventually(lambda: "RUNNING" in site.run(running).check().stdout)
     scontrol(site, "update", "NodeName=n2", "State=DOWN", "Reason=x")
     done = site.finish(srun)
     assert done.returncode == 137
