@@ -221,8 +221,8 @@ def test_what_is_refused_says_why_and_where_it_came_from() -> None:
     where = r"^SLURM_BURST_BUFFER in the environment \(--bb\)"
     with pytest.raises(RequestError, match=f"{where}: {reason}"):
         gather("srun", [], {"SLURM_BURST_BUFFER": "x"})
-    with pytest.raises(RequestError, match=f"^--array: {reason}: line 4 of the batch script$"):
-        gather("sbatch", [], {}, [Directive(4, ["-a", "1-3"])])
+    with pytest.raises(RequestError, match=f"^--begin: {reason}: line 4 of the batch script$"):
+        gather("sbatch", [], {}, [Directive(4, ["-b", "now"])])
     assert gather("sbatch", [], {"SBATCH_REQUEUE": "0"})[0] == {}
 
 

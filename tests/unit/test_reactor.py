@@ -529,7 +529,7 @@ def test_what_cannot_be_cancelled(world: World) -> None:
     ]
     assert not world.cancel("1", signal=10)["errors"][0]["quiet"]
     assert "on job step id 1.0" in world.cancel("1.0")["errors"][0]["sentence"]
-    for names in (["abc"], ["1.x"], ["1_2"], []):
+    for names in (["abc"], ["1.x"], ["1_x"], []):
         assert world.told(world.say("cancel", jobs=names)) == ["error"]
 
 
@@ -693,6 +693,8 @@ class Story:
             case 12:
                 words = {"state": ["DOWN", "RESUME", "DRAIN"][option % 3], "reason": "r"}
                 world.say("update_node", nodes="vm", **words)
+            case 14:
+                world.submit(ntasks=ntasks, array=f"0-{option}%{1 + which % 3}")
             case 13:
                 world.control("update", job_id, changes={"timelimit": str(option), "nice": "5"})
 
@@ -734,11 +736,14 @@ class Story:
             self.world.ended(sorted(self.world.supervisors)[0])
             self.check()
         state = self.world.state
-        left = (state.jobs, state.steps, state.seats, state.owners, state.watchers, state.keys)
+        left = (
+            *(state.jobs, state.steps, state.seats, state.owners, state.watchers, state.keys),
+            state.arrays,
+        )
         assert not any(left), left
 
 
-@given(st.lists(st.tuples(st.integers(0, 13), st.integers(0, 7), st.integers(0, 7)), max_size=16))
+@given(st.lists(st.tuples(st.integers(0, 14), st.integers(0, 7), st.integers(0, 7)), max_size=16))
 @settings(max_examples=60, deadline=None)
 def test_no_sequence_of_events_leaves_a_step_neither_ended_nor_owned(
     events: list[tuple[int, int, int]],
@@ -763,3 +768,55 @@ def test_a_long_queue_is_told_in_pages(world: World, monkeypatch: pytest.MonkeyP
         after = {"after": answer.get("more", 0)}
     assert seen == numbers
     assert after == {"after": 0}, "there is no more"
+
+
+# -- job arrays ------------------------------------------------------------------------------------
+
+
+def of_array(world: World) -> list[tuple[int, str]]:
+    """The elements that have not ended: their numbers, and what they are."""
+    found = [job for job in world.state.jobs.values() if job.spec.array]
+    return [(job.spec.array.task_id, job.state.word) for job in found if job.spec.array]
+
+
+def test_an_array_is_a_job_for_each_number_with_one_script(world: World) -> None:
+    first = world.submit(array="3-9:3", ntasks="2")
+    assert of_array(world) == [(3, "RUNNING"), (6, "PENDING"), (9, "PENDING")]
+    world.ended((first, BATCH_STEP))
+    (launched,) = world.launched[-1:]
+    assert (launched.spec.job_id, launched.payload) == (first + 1, first)
+    env = launched.spec.env
+    assert (env["SLURM_ARRAY_JOB_ID"], env["SLURM_ARRAY_TASK_ID"]) == (str(first), "6")
+    assert (env["SLURM_ARRAY_TASK_COUNT"], env["SLURM_ARRAY_TASK_STEP"]) == ("3", "3")
+    assert world.journal.payload(first)[1] == "#!/bin/sh\n", "the others need it"
+    world.ended((first + 1, BATCH_STEP))
+    world.ended((first + 2, BATCH_STEP))
+    assert world.journal.payload(first) == ({}, "")
+    assert world.state.arrays == {}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_no_more_of_an_array_are_out_than_it_allows(world: World, restart: bool) -> None:
+    first = world.submit(array="0-3%1")
+    other = world.submit()
+    assert [word for _, word in of_array(world)] == ["RUNNING", "PENDING", "PENDING", "PENDING"]
+    assert world.word(other) == "RUNNING", "there is room for somebody else"
+    if restart:
+        world.restart()
+    world.control("hold", first + 1)
+    world.ended((first, BATCH_STEP))
+    assert of_array(world) == [(1, "PENDING"), (2, "RUNNING"), (3, "PENDING")]
+    world.cancel(f"{first}_2")
+    world.ended((first + 2, BATCH_STEP), 143, "cancelled")
+    assert of_array(world) == [(1, "PENDING"), (3, "RUNNING")]
+    world.control("release", first + 1)
+    world.ended((first + 3, BATCH_STEP))
+    assert of_array(world) == [(1, "RUNNING")]
+
+
+def test_an_array_is_cancelled_as_one(world: World) -> None:
+    first = world.submit(array="0-3", hold="1")
+    world.cancel(f"{first}_[1,3]")
+    assert [number for number, _ in of_array(world)] == [0, 2]
+    world.cancel(str(first))
+    assert of_array(world) == []

@@ -80,10 +80,10 @@ def test_a_command_is_run_and_its_errors_are_printed(capsys: Any) -> None:
 
 
 def test_options_without_effect_are_named_with_verbose(capsys: Any) -> None:
-    report.explain("squeue", {"array": "1"})
-    report.explain("squeue", {"array": "1", "verbose": "1"})
+    report.explain("squeue", {"array-unique": "1"})
+    report.explain("squeue", {"array-unique": "1", "verbose": "1"})
     assert capsys.readouterr().err == (
-        "squeue: --array has no effect: there are no job arrays yet\n"
+        "squeue: --array-unique has no effect: it is for --json and --yaml\n"
     )
 
 

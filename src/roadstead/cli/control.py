@@ -8,6 +8,7 @@ code is 1 then.
 from __future__ import annotations
 
 from roadstead.cli import report
+from roadstead.core import hostlist
 from roadstead.errors import RequestError, UsageError
 
 TYPE_CHECKING = False
@@ -37,10 +38,16 @@ def _jobs(keyword: str, operands: list[str]) -> list[int | str]:
         if equals and tag.lower() in ("jobname", "name"):
             found.append(name)
             continue
-        for word in (name if equals and tag.lower() in ("job", "jobid") else operand).split(","):
-            if not (word.isascii() and word.isdigit() and len(word) < 19):
+        listed = name if equals and tag.lower() in ("job", "jobid") else operand
+        for word in hostlist.split(listed):
+            number, underscore, index = word.partition("_")
+            parts = [
+                number,
+                *(index.strip("[]").replace("-", ",").split(",") if underscore else []),
+            ]
+            if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
                 raise RequestError(f"Invalid job id specified: {word}", hint="squeue lists them")
-            found.append(int(word))
+            found.append(word if underscore else int(word))
     if not found:
         raise UsageError(
             f"too few arguments for keyword:{keyword}", hint=f"scontrol {keyword} JOBID[,JOBID…]"

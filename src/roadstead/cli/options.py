@@ -63,7 +63,6 @@ _UNACCOUNTED = "no-op:the local engine keeps no accounts"
 _UNBOUND = "no-op:tasks are not bound to CPUs"
 _NO_NETWORK = "no-op:tasks are not launched over a network"
 _ALL_SHOWN = "no-op:nothing is hidden"
-_NO_ARRAYS = "no-op:there are no job arrays yet"
 _NO_BELL = "no-op:the bell is not rung"
 
 
@@ -107,7 +106,8 @@ OPTIONS: tuple[Option, ...] = (
     # What a job or a step needs.
     Option("account", "A", REQUIRED, LAUNCH, "ACCOUNT", treatment=_UNACCOUNTED),
     Option("acctg-freq", "", REQUIRED, LAUNCH, "ACCTG_FREQ", treatment=_UNACCOUNTED),
-    Option("array", "a", REQUIRED, SBATCH, "SBATCH_ARRAY_INX", treatment=_LATER),
+    Option("array", "a", REQUIRED, SBATCH, "SBATCH_ARRAY_INX", "numbers[%most]",
+           "submit the script once for each number"),
     Option("batch", "", REQUIRED, SBATCH, "BATCH", treatment=_FEATURES),
     Option("bb", "", REQUIRED, LAUNCH, "BURST_BUFFER", treatment=_LATER),
     Option("bbf", "", REQUIRED, LAUNCH, treatment=_LATER),
@@ -293,8 +293,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("Format", "O", REQUIRED, LISTS, "SQUEUE_FORMAT2", "fields", "columns to show, by name"),
     Option("Node", "N", NO_ARG, SINFO, "", "", "one line a node"),
     Option("accounts", "A", REQUIRED, SQUEUE, "SQUEUE_ACCOUNT", treatment=_ACCOUNTS),
-    Option("array", "r", NO_ARG, SQUEUE, "ARRAY", treatment=_NO_ARRAYS),
-    Option("array-unique", "", NO_ARG, SQUEUE, "ARRAY_UNIQUE", treatment=_NO_ARRAYS),
+    Option("array", "r", NO_ARG, SQUEUE, "ARRAY", "", "one line for each element of an array"),
+    Option("array-unique", "", NO_ARG, SQUEUE, "ARRAY_UNIQUE",
+           treatment="no-op:it is for --json and --yaml"),
     Option("dead", "d", NO_ARG, SINFO, treatment=_LATER),
     Option("exact", "e", NO_ARG, SINFO, "", "", "group only nodes that are all alike"),
     Option("format", "o", REQUIRED, LISTS, "FORMAT", "format", "columns to show, by %-letter"),

@@ -63,7 +63,10 @@ def _submit(asked: dict[str, str], text: str, operands: list[str]) -> int:
         report.write_out(f"{job_id}\n")
     elif "quiet" not in asked:
         report.write_out(f"Submitted batch job {job_id}\n")
-    return _wait(job_id) if "wait" in asked else 0
+    if "wait" not in asked:
+        return 0
+    # All elements of an array; sbatch(1): the highest exit code of any.
+    return max(_wait(each) for each in range(job_id, answer.get("last", job_id) + 1))
 
 
 def _wait(job_id: int) -> int:

@@ -47,7 +47,7 @@ class Request:
 
     def __init__(self, asked: dict[str, str], operands: list[str]) -> None:
         self.asked = asked
-        self.ids = [_checked(part) for word in operands for part in word.split(",") if part]
+        self.ids = [_checked(part) for word in operands for part in hostlist.split(word) if part]
         self.signal = values.signal_number(asked["signal"]) if "signal" in asked else None
         self.batch = "batch" in asked
         self.full = "full" in asked
@@ -112,7 +112,7 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str]) -> int:
     sent = []
     for ident in ids:
         request.announce(ident)
-        if _has_array_index(ident):
+        if "+" in ident:  # of a heterogeneous job; there are none
             code = max(code, request.unknown(ident))
         else:
             sent.append(ident)
@@ -140,7 +140,7 @@ def _checked(text: str) -> str:
     """``text`` if it has the form of a job or step id.  Jobs have the numbers from 1 on."""
     job, dot, step = text.partition(".")
     number, _, index = job.replace("+", "_").partition("_")
-    numbers = [number, index or "0"]
+    numbers = [number, *(index.strip("[]").replace("-", ",").split(",") if index else ["0"])]
     if dot and step not in words.STEP_NAMES:
         numbers.append(step)
     if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in numbers):
@@ -150,18 +150,19 @@ def _checked(text: str) -> str:
     return text
 
 
-def _has_array_index(ident: str) -> bool:
-    """Whether it names a part of a job array or heterogeneous job; there are neither."""
-    return "_" in ident or "+" in ident
-
-
 def _chosen(request: Request, ask: Ask) -> tuple[int, list[str]]:
     """The ids that pass the filters and to which the user says yes, and the exit code so far."""
     answer = ask({"op": "query", "what": "jobs", "job_id": None, "all": False})
-    jobs: dict[str, View] = {str(view["job_id"]): view for view in answer["jobs"]}
+    jobs: dict[str, View] = {words.job_id(view): view for view in answer["jobs"]}
     code, ids = 0, []
     passing = _passing(request.asked, jobs)
-    for ident in request.ids or passing:
+    whole = {str(view["array_job_id"]) for view in answer["jobs"]}
+    named = [
+        each
+        for ident in request.ids
+        for each in ([n for n in jobs if n.startswith(f"{ident}_")] if ident in whole else [ident])
+    ]
+    for ident in named or passing:
         job = ident.partition(".")[0]
         if job not in jobs:
             code = max(code, request.unknown(ident))

@@ -168,10 +168,13 @@ def _number(text: str) -> int | None:
 
 
 def _job(session: Session, ident: str) -> int:
-    number = _number(ident)
-    if ident and number is None:
+    text, underscore, task = ident.partition("_")
+    number = _number(text)
+    if ident and (number is None or (underscore and _number(task) is None)):
         return session.missing("scontrol_print_job error: Invalid job id specified", on_stderr=True)
     jobs = session.query("jobs", number, ended=True)
+    if underscore:
+        jobs = [view for view in jobs if words.job_id(view) == ident]
     if ident and not jobs:
         return session.missing("slurm_load_jobs error: Invalid job id specified", on_stderr=True)
     if not jobs:

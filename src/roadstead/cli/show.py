@@ -31,7 +31,7 @@ def record(lines: list[str], *, one_line: bool) -> str:
 def job(view: View, clock: Clock, host: str, *, details: bool) -> list[str]:
     """The lines of a job.  ``host`` is where it was submitted: here."""
     lines = [
-        f"JobId={view['job_id']} JobName={view['name']}",
+        f"JobId={view['job_id']}{_element(view)} JobName={view['name']}",
         f"UserId={view['user']}({view['uid']}) GroupId={view['group']}({view['gid']})"
         " MCS_label=N/A",
         f"Priority={view['priority']} Nice={view['nice']} Account=(null) QOS=(null)",
@@ -50,6 +50,15 @@ def job(view: View, clock: Clock, host: str, *, details: bool) -> list[str]:
         *_container(view),
         "",
     ]
+
+
+def _element(view: View) -> str:
+    """Which element of which array."""
+    if view["array_job_id"] is None:
+        return ""
+    throttle = view["array_throttle"]
+    limit = f" ArrayTaskThrottle={throttle}" if throttle else ""
+    return f" ArrayJobId={view['array_job_id']} ArrayTaskId={view['array_task_id']}{limit}"
 
 
 def _job_times(view: View, clock: Clock) -> list[str]:

@@ -56,6 +56,33 @@ def _or_0(name: str) -> Order:
     return lambda view, clock: view[name] or 0
 
 
+def _task_id(view: View) -> str:
+    if view["array_job_id"] is None:
+        return "N/A"
+    return str(view.get("array_tasks", view["array_task_id"]))
+
+
+def _together(jobs: list[View]) -> list[View]:
+    """The elements of an array that wait for the same reason as one, as Slurm lists them."""
+    shown: list[View] = []
+    groups: dict[tuple[int, str], list[int]] = {}
+    for view in jobs:
+        if view["array_job_id"] is None or view["state"] != "PENDING":
+            shown.append(view)
+            continue
+        held = view["reason"] if view["reason"].startswith("JobHeld") else ""
+        tasks = groups.setdefault((view["array_job_id"], held), [])
+        if not tasks:
+            shown.append(view | {"tasks": tasks})
+        tasks.append(view["array_task_id"])
+    for view in shown:
+        if tasks := view.pop("tasks", None):
+            text = hostlist.fold([str(number) for number in sorted(tasks)]).strip("[]")
+            throttle = f"%{view['array_throttle']}" if view["array_throttle"] else ""
+            view["array_tasks"] = text + throttle
+    return shown
+
+
 def _per_node(view: View) -> str:
     return f"gres:{view['gres']}" if view["gres"] else "N/A"
 
@@ -67,10 +94,11 @@ _ANY = fixed("*")
 
 # fmt: off
 JOBS: tuple[Column, ...] = (
-    Column("i", "jobarrayid", "JOBID", key("job_id"), _number("job_id")),
+    Column("i", "jobarrayid", "JOBID", lambda v, c: words.job_id(v), _number("job_id")),
     Column("A", "jobid", "JOBID", key("job_id"), _number("job_id")),
-    Column("F", "arrayjobid", "ARRAY_JOB_ID", key("job_id"), _number("job_id")),
-    Column("K", "arraytaskid", "ARRAY_TASK_ID", _NA),
+    Column("F", "arrayjobid", "ARRAY_JOB_ID", lambda v, c: str(v["array_job_id"] or v["job_id"]),
+           _number("job_id")),
+    Column("K", "arraytaskid", "ARRAY_TASK_ID", lambda v, c: _task_id(v)),
     Column("j", "name", "NAME", key("name")),
     Column("P", "partition", "PARTITION", key("partition")),
     Column("u", "username", "USER", key("user")),
@@ -209,6 +237,8 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | Non
         report.write_line("slurm_load_jobs error: Invalid job id specified")
         return 1
     chosen = [view for view in views if all(test(view) for test in tests)]
+    if "array" not in asked and "steps" not in asked:
+        chosen = _together(chosen)
     _sort(chosen, asked, clock)
     headings = "noheader" not in asked
     date = f"{clock.date()}\n" if headings and "long" in asked else ""
@@ -287,18 +317,20 @@ def _job_number(text: str) -> int:
     return int(digits[:18])
 
 
-def _is_part(text: str) -> bool:
-    """Whether it names a part of a job array or heterogeneous job; there are neither."""
-    return "_" in text or "+" in text
+def _names(view: View) -> set[str]:
+    """What a job answers to: its number, its array's, its place in that."""
+    names = {str(view["job_id"])}
+    if view.get("array_job_id") is None:
+        return names
+    return names | {words.job_id(view), str(view["array_job_id"])}
 
 
 def _tests(asked: dict[str, str]) -> list[Test]:
     """What a job or step has to pass to be shown."""
     tests: list[Test] = []
     if asked.get("jobs"):
-        listed = [part for part in _parts(asked["jobs"]) if not _is_part(part)]
-        numbers = {_job_number(part) for part in listed}
-        tests.append(lambda view: view["job_id"] in numbers)
+        listed = {part.partition(".")[0] for part in _parts(asked["jobs"])}
+        tests.append(lambda view: not listed.isdisjoint(_names(view)))
     if asked.get("steps"):
         labels = set(_parts(asked["steps"]))
         tests.append(lambda view: not labels.isdisjoint((words.step_id(view), str(view["job_id"]))))

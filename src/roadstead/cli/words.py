@@ -133,6 +133,14 @@ def or_null(text: str | None) -> str:
     return text or NULL
 
 
+def job_id(view: View) -> str:
+    """``9``, an element's ``7_2``, or ``7_[0-3%2]`` for those that wait, in one line."""
+    if view["array_job_id"] is None:
+        return str(view["job_id"])
+    tasks = view.get("array_tasks")
+    return f"{view['array_job_id']}_{view['array_task_id'] if tasks is None else f'[{tasks}]'}"
+
+
 def step_id(view: View) -> str:
     """``7.0``, or ``7.batch``."""
     number = view["step_id"]

@@ -87,5 +87,8 @@ def _row_number(value: object) -> int | None:
 
 
 def _ended(state: State, journal: Journal, job_id: int) -> tuple[Job, ...]:
+    elements = journal.ended_of_array(job_id)
+    if elements:
+        return elements
     job = None if job_id in state.jobs else journal.job(job_id)
     return () if job is None else (job,)

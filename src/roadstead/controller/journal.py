@@ -106,10 +106,17 @@ class Journal:
                 self._db.execute(self._sql["save node"], (node.node, condition))
             for job in jobs.values():
                 if job.state.word in life.FINAL:
-                    self._db.execute(self._sql["drop payload"], (job.id,))
+                    self._drop_payload(job)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._failure(error) from None
+
+    def _drop_payload(self, job: Job) -> None:
+        """What nobody will start again; an array's is needed until its last element has ended."""
+        if job.spec.array is None:
+            self._db.execute(self._sql["drop payload"], (job.id,))
+        else:
+            self._db.execute(self._sql["drop payload of array"], (job.spec.array.job_id,))
 
     def _save_job(self, job: Job) -> None:
         word, ended_at = job.state.word.value, _ended_at(job.state)
@@ -119,7 +126,15 @@ class Journal:
             self._db.execute(self._sql["save job state"], row)
         else:
             spec = dumps(compact_json(job.spec))
-            about = (job.id, job.spec.key or None, word, _ascii(job.spec.name), job.submitted_at)
+            array = None if job.spec.array is None else job.spec.array.job_id
+            about = (
+                job.id,
+                job.spec.key or None,
+                array,
+                word,
+                _ascii(job.spec.name),
+                job.submitted_at,
+            )
             self._db.execute(self._sql["save job"], (*about, ended_at, spec, state, job.restarts))
         if ended_at is None:
             self._specs[job.id] = job.spec
@@ -158,6 +173,10 @@ class Journal:
 
     def job(self, job_id: int) -> Job | None:
         return next((_job(row) for row in self._rows("job", job_id)), None)
+
+    def ended_of_array(self, job_id: int) -> tuple[Job, ...]:
+        """The elements of an array that have ended."""
+        return tuple(_job(row) for row in self._rows("jobs of array", job_id))
 
     def job_of_key(self, key: str) -> Job | None:
         """The job that the request with this key has made."""

@@ -35,6 +35,8 @@ CREATE TABLE payload (
 -- migration 2 --
 -- Jobs of several nodes, and jobs that start again; what was said of nodes.
 ALTER TABLE job ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN array_id INTEGER;  -- the first job of its array; NULL: it is in none
+CREATE INDEX job_array ON job (array_id) WHERE array_id IS NOT NULL;
 CREATE TABLE node (
     name      TEXT PRIMARY KEY,
     condition TEXT NOT NULL            -- JSON, core/site.py: NodeCondition
@@ -59,8 +61,8 @@ UPDATE job SET state = json_set(
 ) WHERE json_extract(state, '$.allocation.node') IS NOT NULL;
 
 -- save job --
-INSERT INTO job (id, key, word, name, submitted_at, ended_at, spec, state, restarts)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO job (id, key, array_id, word, name, submitted_at, ended_at, spec, state, restarts)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE
 SET word = excluded.word, name = excluded.name, ended_at = excluded.ended_at,
     spec = excluded.spec, state = excluded.state, restarts = excluded.restarts;
@@ -87,6 +89,14 @@ INSERT OR REPLACE INTO payload (job_id, env, script) VALUES (?, ?, ?);
 
 -- drop payload --
 DELETE FROM payload WHERE job_id = ?;
+
+-- drop payload of array --
+DELETE FROM payload WHERE job_id = ?1
+AND NOT EXISTS (SELECT 1 FROM job WHERE array_id = ?1 AND ended_at IS NULL);
+
+-- jobs of array --
+SELECT id, submitted_at, spec, state, restarts FROM job
+WHERE array_id = ? AND ended_at IS NOT NULL ORDER BY id;
 
 -- payload --
 SELECT env, script FROM payload WHERE job_id = ?;

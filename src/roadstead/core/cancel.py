@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from roadstead.core import course, needs, values
+from roadstead.core import arrays, course, needs, values
 from roadstead.core import effects as do
 from roadstead.core import lifecycle as life
 from roadstead.core.effects import Effects
@@ -37,7 +37,8 @@ def cancel(
     done: list[str] = []
     failures: list[Failure] = []
     # All are read before any is cancelled: a slip of the pen cancels nothing.
-    for name, (job_id, step_id) in [(name, _parse(name)) for name in _named(state, body)]:
+    meant = [(name, one) for name in _named(state, body) for one in _parse(name, state)]
+    for name, (job_id, step_id) in meant:
         job = state.jobs.get(job_id)
         if job is not None and not _matches(job, body):
             continue
@@ -67,12 +68,14 @@ def _named(state: State, body: Mapping[str, Any]) -> Iterable[str]:
     return [str(job_id) for job_id in state.jobs]
 
 
-def _parse(name: str) -> tuple[int, int | None]:
+def _parse(name: str, state: State) -> list[tuple[int, int | None]]:
+    """The jobs of ``7``, ``7.0``, ``7_3``, ``7_[1-3]``, with the step; nobody is job 0."""
     job, dot, step = name.partition(".")
     step_id = _STEP_NAMES.get(step, int(step) if values.is_number(step) else None)
-    if not values.is_number(job) or (dot and step_id is None):
+    jobs = [int(job)] if dot and values.is_number(job) else arrays.members(job, state.arrays)
+    if jobs is None or (dot and step_id is None):
         raise RequestError(f"Invalid job id {name}")
-    return int(job), step_id
+    return [(job_id, step_id) for job_id in jobs or [0]]
 
 
 def _matches(job: Job, body: Mapping[str, Any]) -> bool:

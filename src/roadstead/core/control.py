@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from roadstead.core import course, hostlist, needs, values
+from roadstead.core import arrays, course, hostlist, needs, values
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
@@ -54,9 +54,12 @@ def _named(state: State, names: list[object]) -> list[int]:
     found: list[int] = []
     for name in names:
         if type(name) is int:
-            found.append(name)
+            found += arrays.members(str(name), state.arrays) or [name]
         elif isinstance(name, str):
-            found += [job.id for job in state.jobs.values() if job.spec.name == name]
+            elements = arrays.members(name, state.arrays)
+            if elements is None:
+                elements = [job.id for job in state.jobs.values() if job.spec.name == name]
+            found += elements
         else:
             raise EngineError("malformed request: jobs")
     return found
@@ -69,7 +72,7 @@ def _hold(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at:
     if not isinstance(job.state, life.JobPending):
         return _NOT_PENDING
     if not job.state.held:
-        state.queue.remove(job.id)
+        state.dequeue(job)
         effects(do.Save(state.put_job(life.advance_job(job, life.JobHeld()))))
     return ""
 

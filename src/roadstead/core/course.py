@@ -153,8 +153,13 @@ def launch(state: State, effects: Effects, step: Step, place: Place, at: float) 
     step = replace(step, request=replace(step.request, env={}))
     step = state.put_step(life.advance_step(step, life.StepPlaced(place=place, at=at)))
     effects(do.SaveStep(step))
-    payload = job.id if step.id == BATCH_STEP else None
+    payload = payload_of(job) if step.id == BATCH_STEP else None
     effects(do.Launch(spec, state.owners.get(step.key), payload))
+
+
+def payload_of(job: Job) -> int:
+    """Under which job the environment and the script are kept: an array's, once for all of it."""
+    return job.id if job.spec.array is None else job.spec.array.job_id
 
 
 def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> StepSpec:
@@ -356,7 +361,7 @@ def withdraw_quietly(
 ) -> None:
     """The same, without starting those behind it."""
     outcome = Outcome(word=life.CANCELLED)
-    state.queue.remove(job.id)
+    state.dequeue(job)
     job = state.put_job(life.advance_job(job, life.JobWithdrawn(outcome=outcome, at=at)))
     effects(do.Save(job))
     if job.spec.immediate is not None:

@@ -18,7 +18,7 @@ _WIDEST = 65536
 def expand(text: str) -> list[str]:
     """The hosts of a list, in order, repetitions kept."""
     hosts: list[str] = []
-    for part in _split(text):
+    for part in split(text):
         hosts.extend(_expand_one(part, text))
     return hosts
 
@@ -41,7 +41,7 @@ def fold(hosts: list[str]) -> str:
     return ",".join(parts)
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """The parts between the commas that are outside brackets."""
     parts, start, inside = [], 0, False
     for index, char in enumerate(text):

@@ -114,6 +114,19 @@ class WarnSignal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayTask:
+    """Which element of which job array: ``job_id`` is the array's, that of its first element."""
+
+    job_id: int
+    task_id: int
+    count: int
+    lowest: int
+    highest: int
+    step: int = 1
+    throttle: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """What was asked for, after validation and defaults.  Times are seconds, memory is MiB.
 
@@ -170,6 +183,7 @@ class JobSpec:
     oci_conf: str = ""
     client_pid: int = 0
     key: str = ""
+    array: ArrayTask | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from roadstead.core import cancel, control, course, hostlist, messages, needs, request, views
+from roadstead.core import (
+    arrays,
+    cancel,
+    control,
+    course,
+    hostlist,
+    messages,
+    needs,
+    request,
+    views,
+)
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
@@ -86,11 +96,19 @@ def on_submit(state: State, effects: Effects, event: on.Message) -> None:
         effects.reply(event.client, "submitted", job_id=known.id)
         return
     spec = _job_spec(state, "batch", event)
-    job = _new_job(state, replace(spec, env={}, script=""), event.at)
-    effects(do.SavePayload(job.id, spec.env, spec.script))
-    effects(do.Save(job))
-    effects.reply(event.client, "submitted", job_id=job.id)
-    course.consider(state, effects, job, event.at)
+    numbers = request.array(event.body)
+    bare = replace(spec, env={}, script="")
+    first = state.next_job_id
+    specs = [bare]
+    if numbers is not None:
+        elements = [replace(bare, array=task) for task in arrays.tasks(first, numbers)]
+        specs = [elements[0], *[replace(each, key="") for each in elements[1:]]]
+    effects(do.SavePayload(first, spec.env, spec.script))
+    for each in specs:
+        effects(do.Save(_new_job(state, each, event.at)))
+    last = {} if numbers is None else {"last": state.next_job_id - 1}
+    effects.reply(event.client, "submitted", job_id=first, **last)
+    course.consider(state, effects, state.jobs[first], event.at)
 
 
 def on_run(state: State, effects: Effects, event: on.Message) -> None:
@@ -412,7 +430,7 @@ def on_vanished(state: State, effects: Effects, event: on.Vanished) -> None:
     if not event.begun and step.id == BATCH_STEP and isinstance(step.state, life.StepRunning):
         job = state.jobs[step.job_id]
         spec = course.step_spec(state, job, step, step.state.place, event.at)
-        effects(do.Launch(spec, None, job.id))
+        effects(do.Launch(spec, None, course.payload_of(job)))
         return
     assert isinstance(step.state, (life.StepRunning, life.StepCompleting))
     record = ExitRecord(
@@ -474,7 +492,11 @@ def on_restored(state: State, effects: Effects, event: on.Restored) -> None:
     state.conditions = dict(event.conditions)
     for job in event.jobs:
         _restore_job(state, effects, job, event.at)
-    state.queue.fill([state.place_of(job) for job in event.jobs if _waits(state, job)])
+    for job in event.jobs:
+        if job.spec.array is not None and not isinstance(job.state, life.JobPending):
+            state.admits(job)  # it is out already
+    waiting = [job for job in event.jobs if _waits(state, job) and state.admits(job)]
+    state.queue.fill([state.place_of(job) for job in waiting])
     for step in event.steps:
         state.put_step(step)
         if isinstance(step.state, (life.StepRunning, life.StepCompleting)):

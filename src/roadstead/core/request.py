@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast, get_args
 
-from roadstead.core import environment, needs, values
+from roadstead.core import arrays, environment, needs, values
 from roadstead.core.model import (
     ContainerRequest,
     EnvPolicy,
@@ -29,6 +29,7 @@ from roadstead.core.site import Site
 from roadstead.errors import EngineError, RequestError, UsageError
 
 BATCH_OUTPUT = "slurm-%j.out"
+ARRAY_OUTPUT = "slurm-%A_%a.out"
 _IMMEDIATELY = 1  # srun(1): --immediate without a value
 
 _LONGEST_KEY = 64
@@ -98,6 +99,12 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
     )
     needs.check(kind, spec, site)
     return spec
+
+
+def array(message: Message) -> arrays.Numbers | None:
+    """The job array that a ``submit`` message asks for."""
+    text = _options(message).get("array")
+    return None if text is None else arrays.parse(text)
 
 
 def is_for_step(message: Message) -> bool:
@@ -268,7 +275,7 @@ def _stdio(kind: JobKind, options: Mapping[str, str]) -> Stdio:
     if kind == "batch":
         return Stdio(
             input=options.get("input", "") or "none",
-            output=output or BATCH_OUTPUT,
+            output=output or (ARRAY_OUTPUT if "array" in options else BATCH_OUTPUT),
             error=options.get("error", ""),
             append=mode.startswith("a"),
         )

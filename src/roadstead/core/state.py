@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from roadstead.core import queue
+from roadstead.core.arrays import Array
 from roadstead.core.events import Client
 from roadstead.core.lifecycle import (
     FINAL,
@@ -67,6 +68,7 @@ class State:
         self.pool = Pool(site.nodes, site.licenses)
         self.conditions: dict[str, NodeCondition] = {}
         self.holding: dict[int, None] = {}  # jobs with an allocation
+        self.arrays: dict[int, Array] = {}
         self.roles: dict[Client, Role] = {}
         self.owners: dict[StepKey, Client] = {}  # of a step; of an allocation under (job, -1)
         self.watchers: dict[StepKey, list[Client]] = {}
@@ -88,8 +90,12 @@ class State:
             self.environments.pop(job.id, None)
             self.keys.pop(job.spec.key, None)
             self.holding.pop(job.id, None)
+            self._leave_array(job)
             return job
         self.jobs[job.id] = job
+        if job.spec.array is not None:
+            array = self.arrays.setdefault(job.spec.array.job_id, Array(job.spec.array.throttle))
+            array.live[job.spec.array.task_id] = job.id
         if isinstance(job.state, JobPending):
             self.holding.pop(job.id, None)
         else:
@@ -129,9 +135,48 @@ class State:
     # -- the queue ------------------------------------------------------------------------------
 
     def enqueue(self, job: Job) -> None:
-        """Put a job that may start in its place; ``put_job`` does not."""
+        """Put a job that may start in its place; ``put_job`` does not.  An element of an array that
+        has enough of them out waits beside the queue."""
         self.queue.remove(job.id)
-        self.queue.add(self.place_of(job))
+        if self.admits(job):
+            self.queue.add(self.place_of(job))
+
+    def admits(self, job: Job) -> bool:
+        """Whether a job may be in the queue; an element that may not is noted for later."""
+        if job.spec.array is None:
+            return True
+        array = self.arrays[job.spec.array.job_id]
+        if job.id not in array.out and not array.has_room:
+            if job.id not in array.parked:
+                array.parked.append(job.id)
+            return False
+        array.out.add(job.id)
+        return True
+
+    def dequeue(self, job: Job) -> None:
+        """Take a job out that is held or will never start; the next of its array comes in."""
+        self.queue.remove(job.id)
+        self._make_room(job)
+
+    def _make_room(self, job: Job) -> None:
+        array = None if job.spec.array is None else self.arrays.get(job.spec.array.job_id)
+        if array is None:
+            return
+        array.out.discard(job.id)
+        if job.id in array.parked:
+            array.parked.remove(job.id)
+        while array.parked and array.has_room:
+            self.enqueue(self.jobs[array.parked.pop(0)])
+
+    def _leave_array(self, job: Job) -> None:
+        task = job.spec.array
+        if task is None or task.job_id not in self.arrays:
+            return
+        array = self.arrays[task.job_id]
+        array.live.pop(task.task_id, None)
+        self._make_room(job)
+        if not array.live:
+            del self.arrays[task.job_id]
 
     def place_of(self, job: Job) -> queue.Key:
         return queue.key(job.id, job.spec, job.submitted_at, self.site)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
-from roadstead.core import environment, filenames, hostlist, queue, schedule, values
+from roadstead.core import arrays, environment, filenames, hostlist, queue, schedule, values
 from roadstead.core import lifecycle as life
 from roadstead.core.events import Facts
 from roadstead.core.lifecycle import Job, Outcome, Step
@@ -54,7 +54,11 @@ def _jobs(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> Vi
     """
     wanted, after = query.get("job_id"), query.get("after")
     if wanted is not None:
-        found = [state.jobs[wanted]] if wanted in state.jobs else list(facts.ended_jobs)
+        found = [state.jobs[wanted]] if wanted in state.jobs else []
+        array = state.arrays.get(wanted)
+        if array is not None:
+            found = [state.jobs[number] for number in array.live.values()]
+        found = sorted([*facts.ended_jobs, *found], key=lambda each: each.id)
         script = {} if facts.script is None else {"script": facts.script}
         return {"jobs": [job(state, each, at) | script for each in found]}
     if type(after) not in (int, type(None)):
@@ -84,6 +88,9 @@ def job(state: State, job: Job, at: float) -> View:
     shares = () if granted is None else granted.shares
     return {
         "job_id": job.id,
+        "array_job_id": None if spec.array is None else spec.array.job_id,
+        "array_task_id": None if spec.array is None else spec.array.task_id,
+        "array_throttle": 0 if spec.array is None else spec.array.throttle,
         "name": spec.name,
         "user": spec.user,
         "uid": spec.uid,
@@ -178,6 +185,8 @@ def reason(state: State, job: Job) -> str:
     if not any(schedule.usable(each, state.conditions) for each in partitions):
         missing = [name for each in partitions for name in each.nodes]
         return f"ReqNodeNotAvail, UnavailableNodes:{hostlist.fold(missing)}"
+    if job.id not in state.queue:
+        return "JobArrayTaskLimit"
     if state.queue.head != job.id:
         return "Priority"
     return "Resources" if state.pool.has_licenses(job.spec) else "Licenses"
@@ -306,7 +315,7 @@ def config(state: State) -> dict[str, str]:
         "KillWait": f"{state.settings.kill_wait:.0f} sec",
         "LaunchParameters": "use_interactive_step",
         "Licenses": ",".join(f"{name}:{n}" for name, n in site.licenses.items()) or "(null)",
-        "MaxArraySize": "1001",
+        "MaxArraySize": str(arrays.MAX_SIZE),
         "MinJobAge": f"{state.settings.min_job_age:.0f} sec",
         "MpiDefault": "none",
         "OverTimeLimit": f"{state.settings.over_time / 60:.0f} min",
@@ -380,6 +389,8 @@ def _file(state: State, job: Job, pattern: str) -> str:
         node=_first_node(state, job),
         user=job.spec.user,
         job_name=job.spec.name,
+        array_job_id=None if job.spec.array is None else job.spec.array.job_id,
+        array_task_id=None if job.spec.array is None else job.spec.array.task_id,
     )
     name = filenames.expand(pattern, names)
     return name if name.startswith("/") else f"{job.spec.cwd}/{name}"

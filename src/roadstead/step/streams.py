@@ -30,6 +30,10 @@ _FEW = 8
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
+
+
 class Streams:
     """All the descriptors of a step's tasks; ``hung_up``: the user's terminal has gone."""
 
@@ -78,6 +82,8 @@ class Streams:
                 node_id=node_id,
                 user=spec.user,
                 job_name=spec.env.get("SLURM_JOB_NAME", spec.name),
+                array_job_id=_number(spec.env.get("SLURM_ARRAY_JOB_ID")),
+                array_task_id=_number(spec.env.get("SLURM_ARRAY_TASK_ID")),
             ),
         )
         return os.path.join(spec.cwd, name)
