@@ -126,9 +126,11 @@ class Engine:
         if not self.base.exists():
             return
         found: list[leaks.Leak] = []
+        crashes = ""
         try:
             if self.shims:
                 self.stop()
+                crashes = self._crashes()
             if not self.leaks_are_expected:
                 found = self.watch.settled()
         finally:
@@ -137,3 +139,11 @@ class Engine:
                 self.watch.remove_cgroups()
             leaks.remove(self.base)
         assert not found, f"left behind:\n{leaks.as_table(found)}"
+        assert not crashes, f"the controller has crashed, and was started again:\n{crashes}"
+
+    def _crashes(self) -> str:
+        """What the controllers' logs have of mistakes of ours."""
+        logs = [path.read_text(errors="replace") for path in self.state.glob("**/controller.log*")]
+        return "\n".join(
+            text[text.index("Traceback") :][:4000] for text in logs if "Traceback" in text
+        )

@@ -274,6 +274,8 @@ class Controller:
                 return
             client.fds = fds.take_all()
         fds.close()
+        if self._effects.end_a_job:
+            self._after_turn()  # what ended in this very turn is in the journal before it is asked
         now = time.time()
         try:
             messages.check(body)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from roadstead.core.events import Client, TimerName
-from roadstead.core.lifecycle import Job, Step, StepKey
+from roadstead.core.lifecycle import FINAL, Job, Step, StepKey
 from roadstead.core.model import StepSpec
 from roadstead.core.site import NodeCondition
 from roadstead.errors import RoadsteadError
@@ -175,6 +175,13 @@ class Effects:
     def error(self, client: Client | None, error: RoadsteadError) -> None:
         """The final answer to a request that came to nothing."""
         self.reply(client, "error", kind=error.kind, sentence=str(error), hint=error.hint)
+
+    @property
+    def end_a_job(self) -> bool:
+        """Whether the state has forgotten a job that the journal does not know to be over."""
+        return any(
+            isinstance(each, Save) and each.job.state.word in FINAL for each in self._recorded
+        )
 
     def take(self) -> list[Effect]:
         taken, self._recorded = self._recorded, []
