@@ -95,7 +95,7 @@ class World:
         ended = self.journal.jobs_ended_since(0)
         wanted = fields.get("job_id")
         facts = on.Facts(
-            extra=Extra(client_pid=70 + client),
+            extra=Extra(client_pid=70 + client, client_start="s"),
             known=self.journal.job_of_key(fields.get("key") or "none"),
             ended_jobs=tuple(job for job in ended if wanted in (None, job.id)),
         )
@@ -430,7 +430,7 @@ def test_an_allocation_can_be_taken_away(world: World, how: str) -> None:
     if how == "gone":
         world.gone(salloc)
     elif how == "owner":
-        assert do.WatchOwner(1, 70 + salloc, 100.0) in world.restart()
+        assert do.WatchOwner(1, 70 + salloc, "s") in world.restart()
         world.react(on.OwnerGone(at=101.0, job_id=1))
     elif how == "limit":
         world.due(("limit", 1, ALLOCATION))

@@ -57,8 +57,12 @@ def main(argv: list[str] | None = None, supervise: spawner.Supervise | None = No
 
 def _sentence(error: OSError) -> EngineError:
     """What the system refused us, as a user can act on it: a full disk, most often."""
-    log.error("refused", exc_info=error)
     where = f"{error.filename}: " if error.filename else ""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    at = "" if trace is None else f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
+    log.error("refused error=%r at=%s", str(error), at)
     return EngineError(
         f"the controller cannot run: {where}{error.strerror}",
         hint="XDG_STATE_HOME and XDG_RUNTIME_DIR need room, and must be writable",

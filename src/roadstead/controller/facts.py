@@ -15,6 +15,7 @@ from roadstead.core.lifecycle import Job
 from roadstead.core.request import Extra
 from roadstead.core.state import State
 from roadstead.oci import search
+from roadstead.step import record
 
 _LARGEST_ROW: Final = (1 << 63) - 1
 
@@ -38,7 +39,12 @@ def _extra(body: Mapping[str, Any], pid: int) -> Extra:
     if isinstance(options, dict) and options.get("container") and _is_environment(env):
         oci_conf = search.find(env) or ""
     group = machine.group_name(body.get("gid"))
-    return Extra(group=group, oci_conf=oci_conf, client_pid=pid)
+    return Extra(
+        group=group,
+        oci_conf=oci_conf,
+        client_pid=pid,
+        client_start=record.start_time(pid),
+    )
 
 
 def _known(state: State, journal: Journal, body: Mapping[str, Any]) -> Job | None:

@@ -88,15 +88,6 @@ def boot_id() -> str:
     return _read("/proc/sys/kernel/random/boot_id").strip()
 
 
-def process_started_at(pid: int) -> float:
-    """When a process was started, in seconds since the epoch; 0 when it is gone."""
-    try:
-        fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return _boot_time() + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-
-
 def _topology(cpus: tuple[int, ...]) -> tuple[int, int]:
     """The numbers of sockets and of cores behind ``cpus``; one thread a core where unknown."""
     packages, cores = set(), set()

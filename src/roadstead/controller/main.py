@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Final
 
 from roadstead import __version__
-from roadstead.controller import configuration, facts, machine
+from roadstead.controller import configuration, facts
 from roadstead.controller.journal import Journal
 from roadstead.controller.peers import Client, Peer
 from roadstead.core import course, messages
@@ -441,13 +441,14 @@ class Controller:
         return self._when_ended(pid, partial(self._find, key))
 
     def _watch_owner(self, effect: do.WatchOwner) -> None:
-        """The process of the same pid may be another one, if it is younger than the job."""
+        """The process of the same pid is another one if it has another start time, which is counted
+        from the start of the machine: the clock may have been set.  Journals of version 1 have none."""
 
         def gone() -> None:
             self._react(on.OwnerGone(at=time.time(), job_id=effect.job_id))
 
-        started = machine.process_started_at(effect.pid)
-        if not 0 < started <= effect.since + 1 or not self._when_ended(effect.pid, gone):
+        is_there = bool(effect.start) and record.start_time(effect.pid) == effect.start
+        if not is_there or not self._when_ended(effect.pid, gone):
             gone()
 
     def _when_ended(self, pid: int, then: Callable[[], None]) -> bool:

@@ -66,7 +66,7 @@ class WatchOwner:
 
     job_id: int
     pid: int
-    since: float
+    start: str
 
 
 @dataclass(frozen=True, slots=True)

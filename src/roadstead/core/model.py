@@ -182,6 +182,7 @@ class JobSpec:
     asked: tuple[str, ...] = ()
     oci_conf: str = ""
     client_pid: int = 0
+    client_start: str = ""
     key: str = ""
     array: ArrayTask | None = None
 

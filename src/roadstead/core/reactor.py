@@ -523,7 +523,7 @@ def _restore_job(state: State, effects: Effects, job: Job, at: float) -> None:
         if isinstance(job.state, life.JobRunning):
             course.arm_limit(state, effects, job)
         if job.spec.client_pid:
-            effects(do.WatchOwner(job.id, job.spec.client_pid, job.submitted_at))
+            effects(do.WatchOwner(job.id, job.spec.client_pid, job.spec.client_start))
 
 
 def _waits(state: State, job: Job) -> bool:

@@ -61,6 +61,7 @@ class Extra:
     group: str = ""
     oci_conf: str = ""
     client_pid: int = 0
+    client_start: str = ""
 
 
 def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
@@ -94,6 +95,7 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         asked=tuple(name for name in _ASKED if name in options),
         oci_conf=extra.oci_conf,
         client_pid=0 if kind == "batch" else extra.client_pid,
+        client_start="" if kind == "batch" else extra.client_start,
         key=_key(message),
         **needs.of_job(kind, options, site),
     )
