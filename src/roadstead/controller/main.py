@@ -442,7 +442,7 @@ class Controller:
 
     def _watch_owner(self, effect: do.WatchOwner) -> None:
         """The process of the same pid is another one if it has another start time, which is counted
-        from the start of the machine: the clock may have been set.  Journals of version 1 have none."""
+        from the machine's start: the clock may have been set.  Journals of version 1 have none."""
 
         def gone() -> None:
             self._react(on.OwnerGone(at=time.time(), job_id=effect.job_id))
