@@ -37,6 +37,7 @@ CREATE TABLE payload (
 ALTER TABLE job ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE job ADD COLUMN array_id INTEGER;  -- the first job of its array; NULL: it is in none
 CREATE INDEX job_array ON job (array_id) WHERE array_id IS NOT NULL;
+CREATE INDEX job_array_unfinished ON job (array_id) WHERE array_id IS NOT NULL AND ended_at IS NULL;
 CREATE TABLE node (
     name      TEXT PRIMARY KEY,
     condition TEXT NOT NULL            -- JSON, core/site.py: NodeCondition
@@ -92,7 +93,9 @@ DELETE FROM payload WHERE job_id = ?;
 
 -- drop payload of array --
 DELETE FROM payload WHERE job_id = ?1
-AND NOT EXISTS (SELECT 1 FROM job WHERE array_id = ?1 AND ended_at IS NULL);
+AND NOT EXISTS (
+    SELECT 1 FROM job WHERE array_id = ?1 AND array_id IS NOT NULL AND ended_at IS NULL
+);
 
 -- jobs of array --
 SELECT id, submitted_at, spec, state, restarts FROM job

@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from roadstead.core.model import ContainerRequest, StepSpec, from_json, to_json
 from roadstead.host import fork, linux, process, wire
@@ -31,6 +33,8 @@ from roadstead.host.loop import Loop
 from roadstead.step import limits, taskdir
 
 Supervise = Callable[[StepSpec, wire.Connection, list[int], Callable[[], None]], None]
+
+_QUIET_SECONDS: Final = 0.012  # between launches: then the next one can be rehearsed
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ class Spawner:
         self._loop = Loop()
         self._children: dict[int, process.Child] = {}
         self._spare: wire.Connection | None = None
+        self._launched_at = 0.0
 
     def run(self) -> None:
         """Fork supervisors until the controller is gone."""
@@ -82,6 +87,7 @@ class Spawner:
             fds.close()
 
     def _launch(self, message: dict[str, object], fds: wire.FdSet) -> None:
+        self._launched_at = time.monotonic()
         if self._spare is None:
             self._spare = self._fork_spare(rehearse=False)
         spare, self._spare = self._spare, None
@@ -108,8 +114,10 @@ class Spawner:
     def _prepare(self) -> None:
         """Have the next supervisor ready.  If it cannot be forked now, the next launch tries."""
         if self._spare is None:
+            # While launch follows launch, the next step is waiting for this fork already.
+            quiet = time.monotonic() - self._launched_at > _QUIET_SECONDS
             try:
-                self._spare = self._fork_spare(rehearse=True)
+                self._spare = self._fork_spare(rehearse=quiet)
             except OSError as error:
                 log.warning("fork failed error=%r", error.strerror)
 

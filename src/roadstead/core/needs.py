@@ -82,6 +82,8 @@ def check(kind: JobKind, spec: JobSpec, site: Site) -> None:
 def _fits(spec: JobSpec, partition: Partition, site: Site) -> bool:
     if partition.max_nodes is not None and spec.nodes > partition.max_nodes:
         return False
+    if spec.nodes < partition.min_nodes:
+        return False
     if partition.exclusive:
         spec = replace(spec, exclusive=True)
     return (
@@ -102,6 +104,11 @@ def _never(kind: JobKind, spec: JobSpec, site: Site) -> RequestError:
         return RequestError(
             f"{refused}: Node count specification invalid",
             hint=f"partition {partition.name} gives a job {there} at most",
+        )
+    if spec.nodes < partition.min_nodes:
+        return RequestError(
+            f"{refused}: Node count specification invalid",
+            hint=f"a job of partition {partition.name} has {partition.min_nodes} nodes at least",
         )
     wrong = [name for name in spec.nodelist if name not in partition.nodes]
     if wrong:

@@ -225,8 +225,23 @@ def _check_keys(line: _Line, known: frozenset[str] | set[str]) -> None:
             raise line.error(f"unknown key: {key}", f"known here are {', '.join(sorted(known))}")
 
 
+# Of a node or a partition, and of no use on one machine with one user.
+_IDLE_KEYS: Final = frozenset(
+    _words("""
+        boards socketsperboard nodeaddr nodehostname port tmpdisk hidden rootonly allowgroups
+        allowaccounts allowqos disablerootjobs
+    """)
+)
+
+
+def _warn(draft: _Draft, line: _Line, idle: frozenset[str]) -> None:
+    for key in sorted(idle & line.pairs.keys()):
+        draft.warnings.append(f"{line.path}:{line.number}: {key} means nothing on one machine")
+
+
 def _take_nodes(draft: _Draft, line: _Line) -> None:
     _check_keys(line, _NODE_KEYS)
+    _warn(draft, line, _IDLE_KEYS)
     names = line.pairs["nodename"]
     if names.upper() == "DEFAULT":
         draft.node_default |= {k: v for k, v in line.pairs.items() if k != "nodename"}
@@ -240,6 +255,7 @@ def _take_nodes(draft: _Draft, line: _Line) -> None:
 
 def _take_partition(draft: _Draft, line: _Line) -> None:
     _check_keys(line, _PARTITION_KEYS)
+    _warn(draft, line, _IDLE_KEYS)
     name = line.pairs["partitionname"]
     if name.upper() == "DEFAULT":
         draft.partition_default |= {k: v for k, v in line.pairs.items() if k != "partitionname"}
