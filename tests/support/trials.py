@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,8 +242,8 @@ class Field:
             heapq.heappush(agenda, (later, trial.number, lambda: attempt(trial, tries - 1), trial))
 
         for trial in trials:
-            agenda.append((trial.begin, trial.number, lambda trial=trial: self.start(trial), trial))
-            agenda.append((trial.kill, trial.number, lambda trial=trial: attempt(trial), trial))
+            agenda.append((trial.begin, trial.number, partial(self.start, trial), trial))
+            agenda.append((trial.kill, trial.number, partial(attempt, trial), trial))
         heapq.heapify(agenda)
         while agenda:
             at, _, act, _ = heapq.heappop(agenda)
