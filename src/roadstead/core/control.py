@@ -18,7 +18,7 @@ from roadstead.core.effects import Effects
 from roadstead.core.lifecycle import Job, Outcome
 from roadstead.core.site import NodeCondition, NodeWord
 from roadstead.core.state import State, allocation_of
-from roadstead.errors import EngineError, RequestError
+from roadstead.errors import EngineError, RequestError, UsageError
 
 _UNKNOWN: Final = "Invalid job id specified"
 _NOT_PENDING: Final = "Job is no longer pending execution"
@@ -36,11 +36,16 @@ def on_control(state: State, effects: Effects, event: on.Message) -> None:
     names = event.body.get("jobs")
     if action is None or not isinstance(names, list):
         raise EngineError("malformed request: action")
+    if action is _update:
+        _check_changes(event.body)
     done: list[int] = []
     errors: list[dict[str, object]] = []
     for job_id in _named(state, names):
         job = state.jobs.get(job_id)
-        why = _UNKNOWN if job is None else action(state, effects, job, event.body, event.at)
+        try:
+            why = _UNKNOWN if job is None else action(state, effects, job, event.body, event.at)
+        except (RequestError, UsageError) as error:
+            why = f"{error}; {error.hint}" if error.hint else f"{error}"
         if why:
             errors.append({"job_id": job_id, "why": why})
         else:
@@ -59,10 +64,13 @@ def _named(state: State, names: list[object]) -> list[int]:
             elements = arrays.members(name, state.arrays)
             if elements is None:
                 elements = [job.id for job in state.jobs.values() if job.spec.name == name]
+                if not elements:
+                    sentence = f"Invalid job name specified: {name}"
+                    raise RequestError(sentence, hint="squeue lists them")
             found += elements
         else:
             raise EngineError("malformed request: jobs")
-    return found
+    return list(dict.fromkeys(found))
 
 
 # -- jobs ------------------------------------------------------------------------------------------
@@ -140,22 +148,25 @@ def _resume(state: State, effects: Effects, job: Job, body: Mapping[str, Any], a
 Change = Callable[[State, Job, str], dict[str, Any]]
 
 
-def _update(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
-    """All the changes, or none."""
+def _check_changes(body: Mapping[str, Any]) -> None:
     wanted = body.get("changes")
     if not isinstance(wanted, dict) or not all(isinstance(v, str) for v in wanted.values()):
         raise EngineError("malformed request: changes")
-    changed: dict[str, Any] = {}
-    for name, value in wanted.items():
-        change = CHANGES.get(name)
-        if change is None:
+    for name in wanted:
+        if name not in CHANGES:
             raise RequestError(
                 f"Update of this parameter is not supported: {name}",
                 hint=f"what can be: {', '.join(CHANGES)}",
             )
+
+
+def _update(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+    """All the changes, or none."""
+    changed: dict[str, Any] = {}
+    for name, value in body["changes"].items():
         if not isinstance(job.state, life.JobPending) and name in _WHILE_PENDING:
             return _NOT_PENDING
-        changed |= change(state, job, value)
+        changed |= CHANGES[name](state, job, value)
     if isinstance(job.state, (life.JobCompleting, life.JobEnded)):
         return _OVER
     job = replace(job, spec=replace(job.spec, **changed))
@@ -213,7 +224,7 @@ def _priority(state: State, job: Job, value: str) -> dict[str, Any]:
 
 
 def _partition(state: State, job: Job, value: str) -> dict[str, Any]:
-    limit = {} if job.spec.time_limit is None else {"time": str(-(-job.spec.time_limit // 60))}
+    limit = {} if job.spec.time_limit is None else {"time": f"0:{job.spec.time_limit}"}
     found = needs.of_job(job.spec.kind, {"partition": value, **limit}, state.site)
     moved = replace(job.spec, partition=found["partition"])
     needs.check(job.spec.kind, moved, state.site)
@@ -262,8 +273,8 @@ def on_update_node(state: State, effects: Effects, event: on.Message) -> None:
     if not isinstance(text, str) or not isinstance(reason, str) or not isinstance(asked, str):
         raise EngineError("malformed request: nodes")
     names = [node.name for node in state.site.nodes] if text.upper() == "ALL" else []
-    names = names or hostlist.expand(text)
-    for name in names:
+    names = names or list(dict.fromkeys(hostlist.expand(text)))
+    for name in names or [text]:
         if state.site.node(name) is None:
             raise RequestError(f"Invalid node name specified: {name}", hint="sinfo -N lists them")
     word = NODE_WORDS.get(asked.upper())

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from roadstead.core import hostlist, values
 from roadstead.core.model import Gres, JobKind, JobSpec, WarnSignal
-from roadstead.core.placement import Free, fit, units_free
+from roadstead.core.placement import Free, fit, in_partition, units_free
 from roadstead.core.site import Partition, Site
 from roadstead.errors import RequestError, UsageError
 
@@ -34,14 +34,17 @@ _AVAILABLE: Final = "Requested node configuration is not available"
 def of_job(kind: JobKind, options: Options, site: Site) -> dict[str, Any]:
     """The fields of a JobSpec that say what it needs."""
     per_node = _per_node(options)
-    least, most = _nodes(kind, options)
+    partitions = _partitions(kind, options, site)
+    nodelist = _hosts(kind, options.get("nodelist", ""), site)
+    least, most = _nodes(kind, options, max(1, partitions[0].min_nodes, len(nodelist)))
     ntasks = tasks(options, least)
     if "ntasks" in options:
         # srun(1), --nodes: never more nodes than tasks.
         least, most = min(least, ntasks), min(most, ntasks)
     if "overcommit" in options and ntasks > _MOST_TASKS * least:
         raise RequestError(f"--ntasks={ntasks}: a node runs at most {_MOST_TASKS} tasks")
-    partitions = _partitions(kind, options, site)
+    if {"gpus", "gpus-per-task"} & options.keys():
+        most = least  # what they come to on each node holds for so many nodes
     memory, per_cpu = _memory(options, partitions[0], site)
     return {
         "ntasks": ntasks,
@@ -54,7 +57,7 @@ def of_job(kind: JobKind, options: Options, site: Site) -> dict[str, Any]:
         "gres": job_gres(options, ntasks, least),
         "licenses": _licenses(kind, options, site),
         "features": _features(options),
-        "nodelist": _hosts(kind, options.get("nodelist", ""), site),
+        "nodelist": nodelist,
         "exclude": _hosts(kind, options.get("exclude", ""), site),
         "time_limit": _time(kind, options, partitions),
         "warning": _warning(options),
@@ -80,16 +83,9 @@ def check(kind: JobKind, spec: JobSpec, site: Site) -> None:
 
 
 def _fits(spec: JobSpec, partition: Partition, site: Site) -> bool:
-    if partition.max_nodes is not None and spec.nodes > partition.max_nodes:
-        return False
-    if spec.nodes < partition.min_nodes:
-        return False
-    if partition.exclusive:
-        spec = replace(spec, exclusive=True)
-    return (
-        fit(spec, [Free.all_of(node) for node in site.nodes if node.name in partition.nodes])
-        is not None
-    )
+    wanted = in_partition(spec, partition)
+    frees = [Free.all_of(node) for node in site.nodes if node.name in partition.nodes]
+    return fit(wanted, frees) is not None
 
 
 def _never(kind: JobKind, spec: JobSpec, site: Site) -> RequestError:
@@ -105,10 +101,10 @@ def _never(kind: JobKind, spec: JobSpec, site: Site) -> RequestError:
             f"{refused}: Node count specification invalid",
             hint=f"partition {partition.name} gives a job {there} at most",
         )
-    if spec.nodes < partition.min_nodes:
+    if partition.min_nodes > min(spec.ntasks, spec.max_nodes or spec.ntasks):
         return RequestError(
             f"{refused}: Node count specification invalid",
-            hint=f"a job of partition {partition.name} has {partition.min_nodes} nodes at least",
+            hint=f"partition {partition.name} gives a job {partition.min_nodes} nodes at least",
         )
     wrong = [name for name in spec.nodelist if name not in partition.nodes]
     if wrong:
@@ -144,7 +140,8 @@ def _never(kind: JobKind, spec: JobSpec, site: Site) -> RequestError:
             hint=f"{widest.name} has {len(widest.cpus)} CPUs; "
             "--overcommit puts several tasks on one",
         )
-    if memory:
+    sized = replace(relaxed, memory=spec.memory, memory_per_cpu=spec.memory_per_cpu)
+    if not _fits(sized, partition, site):
         return RequestError(
             f"{refused}: {_AVAILABLE}",
             hint=f"Memory specification can not be satisfied: {roomy.name} has {roomy.memory} MiB",
@@ -175,10 +172,10 @@ def _per_node(options: Options) -> int | None:
     return None if value is None else values.count(value, "--ntasks-per-node")
 
 
-def _nodes(kind: JobKind, options: Options) -> tuple[int, int]:
+def _nodes(kind: JobKind, options: Options, usual: int) -> tuple[int, int]:
     """The least and the most nodes; 0 for "as many as it takes"."""
     if "nodes" not in options:
-        return 1, 0
+        return usual, 0
     least, most = values.node_count(options["nodes"])
     if not least:
         raise RequestError(
@@ -251,7 +248,9 @@ def _partitions(kind: JobKind, options: Options, site: Site) -> list[Partition]:
 def _time(kind: JobKind, options: Options, partitions: list[Partition]) -> int | None:
     first = partitions[0]
     if "time" not in options:
-        return first.max_time if first.default_time is None else first.default_time
+        limits = [each.max_time for each in partitions if each.max_time is not None]
+        usual = [] if first.default_time is None else [first.default_time]
+        return min(limits + usual, default=None)  # it may start in any of them
     limit = values.time_limit(options["time"])
     for partition in partitions:
         most = partition.max_time
@@ -284,37 +283,44 @@ def _warning(options: Options) -> WarnSignal | None:
 def job_gres(options: Options, ntasks: int, nodes: int) -> tuple[Gres, ...]:
     """The generic resources of each node: --gres, and the --gpus options, which are gres too."""
     found = list(gres(options.get("gres", ""), "--gres"))
-    for option, parts in (("gpus-per-node", 1), ("gpus", nodes), ("gpus-per-task", 0)):
-        for each in gres(f"gpu:{options[option]}", f"--{option}") if options.get(option) else ():
+    ways = int(any(each.name == "gpu" for each in found))
+    for option in ("gpus-per-node", "gpus", "gpus-per-task"):
+        if not options.get(option):
+            continue
+        ways += 1
+        text = ",".join(f"gpu:{word}" for word in options[option].split(","))
+        for each in gres(text, f"--{option}"):
             count = each.count * ntasks if option == "gpus-per-task" else each.count
-            share, rest = divmod(count, parts or nodes)
+            share, rest = divmod(count, 1 if option == "gpus-per-node" else nodes)
             if rest:
                 raise RequestError(
                     f"--{option}={options[option]}: {count} do not divide by {nodes} nodes",
                     hint="say how many on each node: --gpus-per-node",
                 )
             found.append(replace(each, count=share))
-    if len([each for each in found if each.name == "gpu"]) > 1 and options.get("gres", "").count(
-        "gpu"
-    ) < len(found):
+    if ways > 1:
         raise RequestError("GPUs are asked for twice", hint="use one of --gres and --gpus…")
     return tuple(found)
 
 
 def gres(text: str, option: str) -> tuple[Gres, ...]:
-    """``NAME[:TYPE][:COUNT],…``; nothing for ``none``."""
+    """``NAME[:TYPE][:COUNT],…``, each once; nothing for ``none``."""
     if not text or text.lower() == "none":
         return ()
-    found = []
+    counts: dict[tuple[str, str], int] = {}
     for word in text.split(","):
         parts = word.removeprefix("gres:").removeprefix("gres/").split(":")
         number = _gres_count(parts[-1]) if len(parts) > 1 else None
         names = parts[:-1] if number is not None else parts
         if not 1 <= len(names) <= 2 or not all(names) or number == 0:
             raise UsageError(f"Invalid {option} specification", hint="write NAME[:TYPE][:COUNT],…")
-        kind = names[1] if len(names) == 2 else ""
-        found.append(Gres(name=names[0], type=kind, count=1 if number is None else number))
-    return tuple(found)
+        key = names[0], names[1] if len(names) == 2 else ""
+        counts[key] = counts.get(key, 0) + (1 if number is None else number)
+    for name, kind in counts:
+        # Whether "any" is beside those of a type or among them would be a guess; Slurm refuses it.
+        if kind and (name, "") in counts:
+            raise UsageError(f"Invalid {option} specification", hint=f"{name}: all with a type")
+    return tuple([Gres(name=n, type=kind, count=count) for (n, kind), count in counts.items()])
 
 
 def _gres_count(text: str) -> int | None:

@@ -10,10 +10,10 @@ each node behind it.  Four tasks on three nodes of two CPUs are 2, 1 and 1 (seen
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from roadstead.core.model import Gres, JobSpec
-from roadstead.core.site import Node
+from roadstead.core.site import Node, Partition
 
 GresKey = tuple[str, str]
 _ANY_NUMBER = 1 << 30
@@ -49,6 +49,8 @@ class Slot:
 
 def fit(spec: JobSpec, frees: Sequence[Free]) -> list[Slot] | None:
     """Where the job can be, in the order of ``frees``; None where it cannot."""
+    if spec.nodes > spec.ntasks:
+        return None  # a partition with MinNodes; of a job's own nodes there are never more
     room = [(free, tasks) for free in frees if (tasks := capacity(spec, free))]
     least = max(spec.nodes, len(spec.nodelist), 1)
     most = min(spec.max_nodes or len(room), len(room), max(least, spec.ntasks))
@@ -57,6 +59,17 @@ def fit(spec: JobSpec, frees: Sequence[Free]) -> list[Slot] | None:
         if chosen is not None:
             return _deal(spec, chosen)
     return None
+
+
+def in_partition(spec: JobSpec, partition: Partition) -> JobSpec:
+    """The job as it is in a partition: with no more and no fewer nodes than that gives, and alone
+    on them where its jobs share none (OverSubscribe=EXCLUSIVE)."""
+    least, most = max(spec.nodes, partition.min_nodes), partition.max_nodes
+    most = spec.max_nodes if most is None else min(spec.max_nodes or most, most)
+    exclusive = spec.exclusive or partition.exclusive
+    if (least, most, exclusive) == (spec.nodes, spec.max_nodes, spec.exclusive):
+        return spec
+    return replace(spec, nodes=least, max_nodes=most, exclusive=exclusive)
 
 
 def capacity(spec: JobSpec, free: Free) -> int:
@@ -128,14 +141,14 @@ def _deal(spec: JobSpec, chosen: Room) -> list[Slot]:
 
 
 def deal(ntasks: int, capacities: Sequence[int], *, evenly: bool = False) -> list[int]:
-    """How many of ``ntasks`` each place takes, one for each place at least.
+    """How many of ``ntasks`` each place takes, one for each place as long as there are any.
 
     The capacities add up to ``ntasks`` or more.  ``evenly``: where a place could take any number.
     """
     left, numbers = ntasks, []
     for at, most in enumerate(capacities):
         behind = len(capacities) - at - 1
-        share = -(-left // (behind + 1)) if evenly else left - behind
+        share = -(-left // (behind + 1)) if evenly else max(min(1, left), left - behind)
         numbers.append(max(0, min(most, share)))
         left -= numbers[-1]
     return numbers

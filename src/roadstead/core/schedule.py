@@ -17,11 +17,11 @@ Plans are made anew each time; nothing of them is kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from roadstead.core.model import Allocation, JobSpec, Share
-from roadstead.core.placement import Free, GresKey, Slot, fit, subtract
+from roadstead.core.placement import Free, GresKey, Slot, fit, in_partition, subtract
 from roadstead.core.pool import Pool
 from roadstead.core.site import NodeCondition, Partition, Site
 
@@ -110,13 +110,6 @@ def partitions_of(spec: JobSpec, site: Site) -> list[Partition]:
 def usable(partition: Partition, conditions: Mapping[str, NodeCondition]) -> list[str]:
     """The partition's nodes that take new jobs."""
     return [name for name in partition.nodes if conditions.get(name, _UP).word == "UP"]
-
-
-def in_partition(spec: JobSpec, partition: Partition) -> JobSpec:
-    """The job as it is in a partition whose jobs share no node (OverSubscribe=EXCLUSIVE)."""
-    if not partition.exclusive or spec.exclusive:
-        return spec
-    return replace(spec, exclusive=True)
 
 
 _UP: Final = NodeCondition()

@@ -32,6 +32,7 @@ _INCLUDE: Final = re.compile(r"include[ \t]+([^ \t]+)[ \t]*", re.IGNORECASE)
 _YES: Final = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}
 _DEEPEST: Final = 16
 _DEPTH: Final = 100
+_MOST_CPUS: Final = 65533  # slurm.conf(5), CPUs: a number of 16 bits
 
 
 def _words(text: str) -> list[str]:
@@ -157,7 +158,8 @@ def _lines(text: str, path: str, read: Read, depth: int) -> list[_Line]:
 
 def _pairs(text: str, path: str, number: int) -> dict[str, str]:
     pairs: dict[str, str] = {}
-    at, end = 0, len(text.rstrip(BLANKS))
+    text = text.rstrip(BLANKS)
+    at, end = 0, len(text)
     while at < end:
         match = _PAIR.match(text, at)
         if match is None or (match.end() < end and text[match.end()] not in BLANKS):
@@ -177,19 +179,17 @@ def _pairs(text: str, path: str, number: int) -> dict[str, str]:
 
 def _take(draft: _Draft, line: _Line) -> None:
     first = next(iter(line.pairs))
-    if first == "nodename":
+    if "name" in line.pairs:  # gres.conf's lines may begin with NodeName
+        _check_keys(draft, line, _DEVICE_KEYS)
+        draft.devices.append(line)
+    elif first == "nodename":
         _take_nodes(draft, line)
     elif first == "partitionname":
         _take_partition(draft, line)
-    elif first == "name" or ("file" in line.pairs and "name" in line.pairs):
-        _check_keys(line, {"name", "type", "file", "count", "nodename", "autodetect"})
-        draft.devices.append(line)
     else:
         for key, value in line.pairs.items():
             if key in MEANINGLESS:
-                draft.warnings.append(
-                    f"{line.path}:{line.number}: {key} means nothing on one machine"
-                )
+                _warn(draft, line, key)
             elif key not in _PLAIN:
                 raise line.error(
                     f"unknown key: {key}", f"known are {', '.join(sorted(_PLAIN))}, NodeName, …"
@@ -207,46 +207,47 @@ _PLAIN: Final = frozenset(
 _NODE_KEYS: Final = frozenset(
     _words("""
         nodename cpus procs realmemory gres feature features weight sockets corespersocket
-        threadspercore boards socketsperboard nodeaddr nodehostname port state tmpdisk
+        threadspercore state
     """)
 )
+_DEVICE_KEYS: Final = frozenset(_words("name type file count nodename"))
 _PARTITION_KEYS: Final = frozenset(
     _words("""
         partitionname nodes default state maxtime defaulttime maxnodes minnodes prioritytier
-        priorityjobfactor oversubscribe defmempernode defmempercpu hidden rootonly allowgroups
-        allowaccounts allowqos disablerootjobs
+        priorityjobfactor oversubscribe defmempernode defmempercpu
+    """)
+)
+# Keys of nodes, partitions and devices that change nothing here.
+_MEANINGLESS_HERE: Final = frozenset(
+    _words("""
+        boards socketsperboard nodeaddr nodehostname port tmpdisk hidden rootonly allowgroups
+        allowaccounts allowqos disablerootjobs autodetect cores flags links
     """)
 )
 
 
-def _check_keys(line: _Line, known: frozenset[str] | set[str]) -> None:
+def _check_keys(draft: _Draft, line: _Line, known: frozenset[str]) -> None:
     for key in line.pairs:
-        if key not in known:
+        if key in _MEANINGLESS_HERE:
+            _warn(draft, line, key)
+        elif key not in known:
             raise line.error(f"unknown key: {key}", f"known here are {', '.join(sorted(known))}")
 
 
-# Of a node or a partition, and of no use on one machine with one user.
-_IDLE_KEYS: Final = frozenset(
-    _words("""
-        boards socketsperboard nodeaddr nodehostname port tmpdisk hidden rootonly allowgroups
-        allowaccounts allowqos disablerootjobs
-    """)
-)
-
-
-def _warn(draft: _Draft, line: _Line, idle: frozenset[str]) -> None:
-    for key in sorted(idle & line.pairs.keys()):
-        draft.warnings.append(f"{line.path}:{line.number}: {key} means nothing on one machine")
+def _warn(draft: _Draft, line: _Line, key: str, why: str = "means nothing on one machine") -> None:
+    draft.warnings.append(f"{line.path}:{line.number}: {key} {why}")
 
 
 def _take_nodes(draft: _Draft, line: _Line) -> None:
-    _check_keys(line, _NODE_KEYS)
-    _warn(draft, line, _IDLE_KEYS)
+    _check_keys(draft, line, _NODE_KEYS)
     names = line.pairs["nodename"]
     if names.upper() == "DEFAULT":
         draft.node_default |= {k: v for k, v in line.pairs.items() if k != "nodename"}
         return
-    for name in _expand(line, names):
+    expanded = _expand(line, names)
+    if not expanded:
+        raise line.error(f"NodeName={names}: not a name")
+    for name in expanded:
         if name in draft.nodes:
             raise line.error(f"node {name} is there twice")
         draft.nodes[name] = {**draft.node_default, **line.pairs}
@@ -254,8 +255,7 @@ def _take_nodes(draft: _Draft, line: _Line) -> None:
 
 
 def _take_partition(draft: _Draft, line: _Line) -> None:
-    _check_keys(line, _PARTITION_KEYS)
-    _warn(draft, line, _IDLE_KEYS)
+    _check_keys(draft, line, _PARTITION_KEYS)
     name = line.pairs["partitionname"]
     if name.upper() == "DEFAULT":
         draft.partition_default |= {k: v for k, v in line.pairs.items() if k != "partitionname"}
@@ -304,10 +304,12 @@ def _nodes(draft: _Draft) -> tuple[Node, ...]:
         sockets = _count(line, pairs, "sockets", 0)
         cores = _count(line, pairs, "corespersocket", 1, 1)
         threads = _count(line, pairs, "threadspercore", 1, 1)
-        number = _count(line, pairs, "cpus", 0) or _count(line, pairs, "procs", 0)
+        number = _count(line, pairs, "cpus", 0, 1) or _count(line, pairs, "procs", 0, 1)
         number = number or sockets * cores * threads or len(machine.cpus)
+        if number > _MOST_CPUS:
+            raise line.error(f"node {name}: {number} CPUs", f"{_MOST_CPUS} is the most")
         state = pairs.get("state", "UNKNOWN").upper()
-        if state not in ("UNKNOWN", "IDLE", "CLOUD", "FUTURE"):
+        if state not in ("UNKNOWN", "IDLE"):
             raise line.error(
                 f"State={state}: states change at run time",
                 f'scontrol update NodeName={name} State={state} Reason="…"',
@@ -342,10 +344,12 @@ def _with_devices(draft: _Draft, node: Node) -> Node:
     """The node's resources with numbers, and with the files that gres.conf's lines give them."""
     gres: list[Gres] = []
     next_index: dict[str, int] = {}
+    used: set[str] = set()
     for each in node.gres:
         first = next_index.get(each.name, 0)
         next_index[each.name] = first + each.count
-        files = _files(draft, node.name, each)
+        files = _files(draft, node.name, each, used)
+        used.update(files)
         if each.indexes and not files:
             gres.append(each)  # found on the machine, with files
             continue
@@ -354,22 +358,29 @@ def _with_devices(draft: _Draft, node: Node) -> Node:
     return replace(node, gres=tuple(gres))
 
 
-def _files(draft: _Draft, node: str, gres: Gres) -> tuple[str, ...]:
+def _files(draft: _Draft, node: str, gres: Gres, used: set[str]) -> tuple[str, ...]:
+    """The files of all lines about such devices, less those that others of the node have."""
+    files: list[str] = []
+    last: _Line | None = None
     for line in draft.devices:
         pairs = line.pairs
         there = pairs.get("nodename")
-        if pairs.get("name") != gres.name or pairs.get("type", "") not in ("", gres.type):
+        if pairs["name"] != gres.name or pairs.get("type", "") not in ("", gres.type):
             continue
         if there is not None and node not in _expand(line, there):
             continue
-        files = _expand(line, pairs["file"]) if "file" in pairs else []
-        if files and len(files) < gres.count:
-            raise line.error(
-                f"{len(files)} files for the {gres.count} {gres.name} of node {node}",
-                "give as many files as Gres= counts",
-            )
-        return tuple(files[: gres.count])
-    return ()
+        own = _expand(line, pairs["file"]) if "file" in pairs else []
+        number = _count(line, pairs, "count", len(own), 1)
+        if own and number != len(own):
+            raise line.error(f"Count={number}: there are {len(own)} files", "leave Count out")
+        files += [name for name in own if name not in used]
+        last = line if own else last
+    if last is not None and len(files) < gres.count:
+        raise last.error(
+            f"{len(files)} files for the {gres.count} {gres.name} of node {node}",
+            "give as many files as Gres= counts",
+        )
+    return tuple(files[: gres.count])
 
 
 # -- partitions ------------------------------------------------------------------------------------
@@ -395,10 +406,11 @@ def _partition(
     name: str, line: _Line, pairs: Mapping[str, str], names: tuple[str, ...]
 ) -> Partition:
     listed = pairs.get("nodes", "ALL")
-    own = names if listed.upper() == "ALL" else tuple(dict.fromkeys(_expand(line, listed)))
-    for each in own:
+    wanted = names if listed.upper() == "ALL" else tuple(_expand(line, listed))
+    for each in wanted:
         if each not in names:
             raise line.error(f"partition {name}: there is no node {each}")
+    own = tuple(each for each in names if each in wanted)  # by their weight, as all are
     state = pairs.get("state", "UP").upper()
     if state not in ("UP", "DOWN", "DRAIN", "INACTIVE"):
         raise line.error(f"State={state}: a partition is UP, DOWN, DRAIN or INACTIVE")
@@ -492,7 +504,7 @@ def _depth(draft: _Draft) -> int:
         if name == "default_queue_depth" and equals:
             depth = _count(line, {name: value}, name, _DEPTH, 1)
         else:
-            draft.warnings.append(f"{line.path}:{line.number}: {name} means nothing here")
+            _warn(draft, line, name, "means nothing here")
     return depth
 
 
