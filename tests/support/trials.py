@@ -31,6 +31,12 @@ from tests.support.product import locate
 
 AT_A_TIME = 12
 VICTIMS = ("client", "controller", "spawner", "spare", "supervisor", "runtime", "task")
+# What is done with scontrol meanwhile, where there are several nodes.
+ACTIONS = ("hold", "suspend", "requeue", "down", "reconfigure")
+_SITE = """\
+NodeName=n[1-3] CPUs=2 RealMemory=400
+PartitionName=debug Nodes=ALL Default=YES
+"""
 _ENGINES = {
     "roadstead-ctl": "controller",
     "roadstead-spawn": "spawner",
@@ -81,6 +87,8 @@ class Trial:
     victim: str
     begin: float  # both in seconds after the beginning of the dozen
     kill: float
+    action: str = ""
+    act: float = 0.0
     process: Any = None
     killed: bool = False  # its own client was
     job: int = 0
@@ -105,6 +113,8 @@ def plan(seed: int, number: int, forms: list[str]) -> Trial:
         victim=chance.choice(VICTIMS),
         begin=begin,
         kill=begin + chance.uniform(0, 0.4),
+        action=chance.choice((*ACTIONS, "")),
+        act=begin + chance.uniform(0, 0.4),
     )
 
 
@@ -117,14 +127,19 @@ class Dozen:
 
 
 class Field:
-    """The engine in which trials take place."""
+    """The engine in which trials take place, with a site of three nodes or without."""
 
-    def __init__(self, account: Account, shims: Path) -> None:
+    def __init__(self, account: Account, shims: Path, *, site: bool) -> None:
         self.engine = Engine(account, shims, make_base(account))
         self.engine.variables["ROADSTEAD_KILL_WAIT"] = "1"
         self.log = self.engine.base / "ran"
         self.log.touch()
         self.forms = ["srun", "srun", "sbatch", "sbatch steps", "salloc"]
+        self.site = site
+        if site:
+            folder = account.mkdir(self.engine.base / "config" / "roadstead", 0o700)
+            account.write(folder / "roadstead.conf", _SITE)
+            self.forms += ["srun nodes", "sbatch", "sbatch steps"]
         self.bundle: Path | None = None
         if program("busybox") and program("runc"):
             self.bundle = self._make_bundle(account)
@@ -167,20 +182,23 @@ class Field:
         log = str(self.log)
         inner = f"srun -O -n{trial.tasks} sh -c '{self._body(trial, 's', log)}'"
         name, _, mode = trial.form.partition(" ")
+        batch = ["sbatch", f"-Jtrial{trial.number}", "-o/dev/null"]
         env = {"ROADSTEAD_RUNTIME": name} if mode == "run" else {}
         if mode == "create":
             env = {"ROADSTEAD_OCI_CONF": str(self.engine.base / f"{name}.conf")}
         match trial.form:
             case "srun":
                 return ["srun", *many, "sh", "-c", body], env
+            case "srun nodes":
+                return ["srun", "-N2", "-O", f"-n{trial.tasks + 1}", "sh", "-c", body], env
             case "sbatch":
-                return ["sbatch", "-o/dev/null", "--wrap", f"trial=0\n{body}"], env
+                return [*batch, "--wrap", f"trial=0\n{body}"], env
             case "sbatch steps":
                 script = f"echo {trial.number}.b.0 >> {log}\n{inner}\nexit $?"
-                return ["sbatch", "-o/dev/null", "--wrap", script], env
+                return [*batch, "--wrap", script], env
             case "sbatch contained":
                 wrapped = contained.replace("$SLURM_PROCID", "0")
-                return ["sbatch", "-o/dev/null", *in_bundle, "--wrap", wrapped], env
+                return [*batch, *in_bundle, "--wrap", wrapped], env
             case "salloc":
                 return ["salloc", "sh", "-c", f"{inner}; exit $?"], env
             case "private":
@@ -203,7 +221,8 @@ class Field:
             trial.process.kill()
             dozen.kills["client"] += 1
             return True
-        found = [pid for pid, kind in self.cast() if kind == trial.victim]
+        wanted = (trial.victim, *(("child",) if trial.victim in ("task", "runtime") else ()))
+        found = [pid for pid, kind in self.cast() if kind in wanted]
         if not found:
             return False
         pid = random.Random(trial.number).choice(found)
@@ -223,8 +242,37 @@ class Field:
                 name = Path(f"/proc/{each.pid}/comm").read_text().strip()
                 # RunTimeCreate and its like are given to a shell.
                 shell = name == "sh" and _CALL.search(each.command)
-                if kind := "runtime" if shell else _ENGINES.get(name):
+                kind = "runtime" if shell else _ENGINES.get(name)
+                if kind == "supervisor" and _parent_name(each.pid) == "roadstead-step":
+                    kind = "child"
+                if kind:
                     yield each.pid, kind
+
+    # -- scontrol ---------------------------------------------------------------------------------
+
+    def act(self, dozen: Dozen, trial: Trial) -> None:
+        """Do what the trial says to one of the jobs that are there, or to a node."""
+        chance = random.Random(-trial.number)
+        if trial.action in ("down", "reconfigure"):
+            dozen.kills[trial.action] += 1
+            fields = {"nodes": f"n{chance.randint(1, 3)}", "state": "DOWN", "reason": "a trial"}
+            node = {"op": "update_node", **fields}
+            self.ask(**(node if trial.action == "down" else {"op": "reconfigure"}))
+            return
+        jobs = self.ask(op="query", what="jobs", job_id=None, all=False).get("jobs", ())
+        some = [job["job_id"] for job in jobs if chance.random() < 0.4]
+        self.ask(op="control", action=trial.action, jobs=some)
+
+    def undo(self) -> None:
+        """Nothing is held, stopped or down any more."""
+        for _ in range(5):  # the controller may be on its way out
+            done = self.ask(op="update_node", nodes="ALL", state="RESUME")
+            jobs = self.ask(op="query", what="jobs", job_id=None, all=False).get("jobs", ())
+            every = [job["job_id"] for job in jobs]
+            done |= self.ask(op="control", action="release", jobs=every)
+            done |= self.ask(op="control", action="resume", jobs=every)
+            if "error" not in done:
+                return
 
     # -- a dozen ----------------------------------------------------------------------------------
 
@@ -243,12 +291,17 @@ class Field:
 
         for trial in trials:
             agenda.append((trial.begin, trial.number, partial(self.start, trial), trial))
+            if self.site and trial.action:
+                act = partial(self.act, dozen, trial)
+                agenda.append((trial.act, trial.number + AT_A_TIME * 10**6, act, trial))
             agenda.append((trial.kill, trial.number, partial(attempt, trial), trial))
         heapq.heapify(agenda)
         while agenda:
             at, _, act, _ = heapq.heappop(agenda)
             time.sleep(max(0.0, zero + at - time.monotonic()))  # the moment is what is tried
             act()
+        if self.site:
+            self.undo()
         for trial in trials:
             done = self.engine.finish(trial.process, timeout=_PATIENCE)
             trial.output = done.stdout + done.stderr
@@ -273,6 +326,8 @@ class Field:
         """Wait until no job is left."""
         tries = 3  # the controller may be on its way out, or be starting again
         while (answer := self.ask(op="query", what="jobs", job_id=None, all=False)) and tries:
+            if self.site and answer.get("jobs"):
+                self.undo()  # what was stopped when it was requeued is held
             for job in answer.get("jobs", ()):
                 self.ask(op="wait", job_id=job["job_id"])
             if answer.get("jobs") == []:
@@ -285,8 +340,12 @@ class Field:
     def faults(self, dozen: Dozen) -> Iterator[str]:
         """What does not hold, a sentence each."""
         ran = Counter(self.log.read_text().split())
+        jobs = self.ask(op="query", what="jobs", job_id=None, all=True).get("jobs", ())
+        restarts = {job["name"]: job["restarts"] for job in jobs}
+        mine = {str(trial.number) for trial in dozen.trials}
         for line, times in ran.items():
-            if times > 1:
+            number = line.partition(".")[0]
+            if number in mine and times > 1 + restarts.get(f"trial{number}", 0):
                 yield f"{line} ran {times} times"
         kills = dozen.kills.copy()
         for trial in dozen.trials:
@@ -302,7 +361,7 @@ class Field:
                 elif code != trial.code:
                     if not _explained(trial, code, kills):
                         yield f"{trial.label}: ended with {code}, not {trial.code}: {trial.output}"
-                elif not _missing(trial, ran) or kills["controller"] or kills["spawner"]:
+                elif not _missing(trial, ran) or _struck(kills):
                     continue
                 else:
                     yield f"{trial.label}: ended as it should, and has not run: {trial.output}"
@@ -324,7 +383,7 @@ class Field:
         (job,) = answer["jobs"]
         code = job["exit_code"] or (128 + job["exit_signal"] if job["exit_signal"] else 0)
         if code == trial.code:
-            if _missing(trial, ran) and not kills["controller"] and not kills["spawner"]:
+            if _missing(trial, ran) and not _struck(kills):
                 yield f"{trial.label}: job {trial.job} {job['state']}, and has not run"
         elif not _explained(trial, code, kills):
             said = f"{job['state']} {job['reason']} {code}, not {trial.code}"
@@ -346,6 +405,13 @@ class Field:
             yield f"left: {leak.kind} {leak.what} {leak.detail}"
 
 
+def _parent_name(pid: int) -> str:
+    """What the parent is called.  A child of a supervisor that has not become its task or runtime
+    yet still has the supervisor's name, and ends as they do."""
+    parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    return Path(f"/proc/{parent}/comm").read_text().strip()
+
+
 def _missing(trial: Trial, ran: Counter[str]) -> bool:
     """Whether a task that must have run, as it was not killed, did not."""
     label = "s" if trial.form in ("sbatch steps", "salloc") else "t"
@@ -358,7 +424,7 @@ def _refused(trial: Trial, kills: Counter[str]) -> bool:
 
 
 def _struck(kills: Counter[str]) -> bool:
-    return bool(kills["controller"] or kills["spawner"])
+    return bool(kills["controller"] or kills["spawner"] or kills["reconfigure"])
 
 
 def _explained(trial: Trial, code: int, kills: Counter[str]) -> bool:
@@ -367,12 +433,14 @@ def _explained(trial: Trial, code: int, kills: Counter[str]) -> bool:
     if code == 1 and _struck(kills):
         # srun's own word, or in a script, where we do not see what it said.
         return by_srun or any(words in trial.output for words in _NOT_BEGUN)
+    if kills["down"] and not trial.form.startswith("sbatch") and code in (1, 137, 143):
+        return True  # all that ran on the node; a batch job runs again
     causes: tuple[str, ...] = ()
     if code == 125:
         # A spare that has just been sent its step, and has not read it, takes it with it.
-        causes = ("supervisor", "runtime", "spare")
+        causes = ("supervisor", "runtime", "spare", "child")
     elif code in (137, -9):
-        causes = ("task", "runtime", *(("client",) if by_srun else ()))
+        causes = ("task", "runtime", "child", *(("client",) if by_srun else ()))
     elif code in (143, 1) and by_srun:  # salloc's job ends with its client, a script's srun too
         causes = ("supervisor", "client")
     for cause in causes:
@@ -389,14 +457,16 @@ def run(seed: int, numbers: range, keep: bool) -> None:
     account = Account.current()
     product = locate(account)
     shims = make_shims(product, account)
-    field = Field(account, shims)
+    # One dozen in the machine as it is, one in a site of several nodes.
+    fields = [Field(account, shims, site=site) for site in (False, True)]
     try:
         for first in range(numbers.start, numbers.stop, AT_A_TIME):
             last = min(first + AT_A_TIME, numbers.stop)
-            _dozen(field, seed, range(first, last), keep)
+            _dozen(fields[first // AT_A_TIME % 2], seed, range(first, last), keep)
     finally:
-        if not (keep and field.engine.leaks_are_expected):
-            field.engine.close()
+        for field in fields:
+            if not (keep and field.engine.leaks_are_expected):
+                field.engine.close()
         leaks.remove(shims)
         product.remove()
 

@@ -94,11 +94,22 @@ def _is_null(fd: int) -> bool:
     return os.fstat(fd).st_rdev == os.stat(os.devnull).st_rdev
 
 
+def _latest(runtime: str, job: int, step: int) -> str:
+    """The name of the step's directory; a requeued job's batch step has one for each run."""
+    name = f"{job}.{step}"
+    runs = [0]
+    for each in os.listdir(f"{runtime}/steps"):
+        again = each[len(name) + 1 :]
+        if each.startswith(f"{name}.") and again.isdecimal():
+            runs.append(int(again))
+    return f"{name}.{max(runs)}" if max(runs) else name
+
+
 def _connect(job: int, step: int) -> wire.Connection:
     """A connection to the step's supervisor.  Raises RoadsteadError where there is none."""
     runtime = paths.runtime_directory(os.environ)
     try:
-        return wire.connect(f"{runtime}/steps/{job}.{step}/ctl.sock")
+        return wire.connect(f"{runtime}/steps/{_latest(runtime, job, step)}/ctl.sock")
     except FileNotFoundError:
         pass  # no such step, or none yet
     except ConnectionRefusedError:

@@ -73,8 +73,8 @@ def look(state: str, runtime: str, environ: dict[str, str]) -> Seen:
     things |= _marked(steps)
     things |= _idle(f"{state}/controller.lock")
     things |= {Thing("mount", point, _step_of(point, steps)) for point in mounts.below(runtime)}
-    things |= _containers(steps, runtime, environ)
-    things |= _groups(steps)
+    things |= _containers(steps, runtime, environ, entries)
+    things |= _groups(steps, entries)
     return Seen(frozenset(things), frozenset(supervised), frozenset(directories))
 
 
@@ -168,6 +168,17 @@ def _step_of(path: str, steps: str) -> str:
     return f"{steps}/{path[len(steps) + 1 :].partition('/')[0]}"
 
 
+def _run_of(key: str, steps: str, entries: list[str]) -> str:
+    """The directory of the step JOB.STEP, by which its containers and groups are named; of a
+    requeued job's batch step, that of its latest run that is there (course.directory_of)."""
+    runs = [name for name in entries if name == key or _is_again(name, key)]
+    return f"{steps}/{max(runs, key=lambda name: (len(name), name), default=key)}"
+
+
+def _is_again(name: str, key: str) -> bool:
+    return name.startswith(f"{key}.") and name[len(key) + 1 :].isdecimal()
+
+
 def _temporaries(*places: str) -> set[Thing]:
     """Files that were to replace others when their writer was killed (files.write_atomically)."""
     found = set()
@@ -212,12 +223,18 @@ def _idle(lock: str) -> set[Thing]:
     return found
 
 
-def _containers(steps: str, runtime: str, environ: dict[str, str]) -> set[Thing]:
+def _containers(
+    steps: str, runtime: str, environ: dict[str, str], entries: list[str]
+) -> set[Thing]:
     """State that a runtime keeps of our containers: in our directory, or, as an oci.conf after
     Slurm's samples has it, in the runtime's own (crun(1), runc(8): --root)."""
     own = f"{runtime}/containers"
     found = {
-        Thing("container", f"{own}/{name}", f"{steps}/{'.'.join(name.rsplit('.', 3)[1:3])}")
+        Thing(
+            "container",
+            f"{own}/{name}",
+            _run_of(".".join(name.rsplit(".", 3)[1:3]), steps, entries),
+        )
         for name in _names(own)
     }
     user = environ.get("XDG_RUNTIME_DIR", "") or f"/run/user/{os.getuid()}"
@@ -241,7 +258,7 @@ def _bundle_of(directory: str, steps: str) -> str:
     return ""
 
 
-def _groups(steps: str) -> set[Thing]:
+def _groups(steps: str, entries: list[str]) -> set[Thing]:
     """Empty control groups with our names, which only root's runtimes make (taskdir.py)."""
     if os.getuid() != 0:
         return set()
@@ -251,5 +268,5 @@ def _groups(steps: str) -> set[Thing]:
         name = os.path.basename(group).removeprefix("roadstead-")
         job, step, task = ("", "", "", *name.split("."))[-3:]
         if job.isdecimal() and step.isdecimal() and task.isdecimal():
-            found.add(Thing("control group", group, f"{steps}/{job}.{step}"))
+            found.add(Thing("control group", group, _run_of(f"{job}.{step}", steps, entries)))
     return found
