@@ -143,3 +143,14 @@ def test_what_came_after_the_start_is_not_judged(places: tuple[str, str]) -> Non
 def test_what_cannot_be_removed_is_said(places: tuple[str, str]) -> None:
     left = Thing("exit record", f"{places[1]}/no/such.exit")
     assert audit.remove([left]) == [(left, "No such file or directory")]
+
+
+def test_a_container_belongs_to_the_run_of_its_step_that_is_there(tmp_path: Path) -> None:
+    """A requeued job's batch step has the same number, and another directory."""
+    runtime = tmp_path / "run"
+    for name in ("steps/7.4294967291.2", "steps/7.4294967291.10", "containers/n.u.7.4294967291.0"):
+        (runtime / name).mkdir(parents=True)
+    seen = audit.look(str(tmp_path), str(runtime), {"XDG_RUNTIME_DIR": str(tmp_path)})
+    steps = {thing.step for thing in seen.things if thing.kind == "container"}
+    assert f"{runtime}/steps/7.4294967291.10" in steps
+    assert f"{runtime}/steps/7.4294967291" not in steps
