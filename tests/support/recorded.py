@@ -256,6 +256,8 @@ PARTITION = {
     "oversubscribe": "NO",
     "min_nodes": 0,
     "max_nodes": None,
+    "memory_per_node": 0,
+    "memory_per_cpu": 0,
     "tier": 1,
     "job_factor": 1,
 }

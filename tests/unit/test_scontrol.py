@@ -116,6 +116,41 @@ def test_cpus_are_ranges(capsys: Any) -> None:
     assert "\n     Nodes=n1 CPU_IDs=0-3,8 Mem=100 GRES=\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"memory_per_node": 5}, "DefMemPerNode=5 MaxMemPerNode=UNLIMITED"),
+        ({"memory_per_cpu": 6}, "DefMemPerCPU=6 MaxMemPerNode=UNLIMITED"),
+        ({"max_nodes": 3, "min_nodes": 2}, "MaxNodes=3 MaxTime=UNLIMITED MinNodes=2"),
+        ({"tier": 4, "job_factor": 5}, "PriorityJobFactor=5 PriorityTier=4"),
+        ({"oversubscribe": "EXCLUSIVE"}, "OverSubscribe=EXCLUSIVE"),
+        ({"state": "DRAIN"}, "State=DRAIN "),
+    ],
+    ids=str,
+)
+def test_a_partition_with_limits(changes: dict[str, Any], words: str, capsys: Any) -> None:
+    view = recorded.PARTITION | changes
+    assert run("show", "partition", ask=lambda _: {"partitions": [view]}) == 0
+    assert words in capsys.readouterr().out
+
+
+def test_several_nodes_and_why_they_are_drained(capsys: Any) -> None:
+    why = {"reason": "a fan", "reason_user": "root", "reason_time": recorded.NOW}
+    nodes = [
+        recorded.NODE | {"name": "n1"},
+        recorded.NODE | {"name": "n2", "state": "IDLE+DRAIN", **why},
+    ]
+    partitions = [recorded.PARTITION | {"nodes": "n[1-2]"}]
+    answer = {"nodes": nodes, "partitions": partitions}
+    assert run("show", "node", ask=lambda _: answer) == 0
+    first, second = capsys.readouterr().out.strip().split("\n\n")
+    assert "Reason=" not in first
+    assert "State=IDLE+DRAIN " in second
+    assert "   Reason=a fan [root@2026-11-23T19:11:19]" in second
+    assert run("show", "node", "n2", ask=lambda _: answer) == 0
+    assert capsys.readouterr().out.strip() == second
+
+
 def test_configuration(capsys: Any) -> None:
     settings = {"MinJobAge": "300 sec", "PropagateResourceLimitsExcept": "(null)"}
     run("show", "config", ask=lambda _: {"config": settings})

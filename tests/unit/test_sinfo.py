@@ -121,6 +121,48 @@ def test_the_format_variable_is_for_the_plain_listing(capsys: Any) -> None:
     assert shown(capsys, "-s", SINFO_FORMAT="%P %D").startswith("PARTITION AVAIL")
 
 
+def broken(request: dict[str, Any]) -> dict[str, Any]:
+    """Of four nodes one is drained, one is draining, one is down."""
+
+    def node(number: int, state: str, **changes: Any) -> dict[str, Any]:
+        return recorded.NODE | {"name": f"n{number}", "state": state, "cpus_alloc": 0, **changes}
+
+    why = {"reason": "a fan", "reason_user": "root", "reason_time": recorded.NOW}
+    return {
+        "nodes": [
+            node(1, "IDLE", weight=2),
+            node(2, "IDLE+DRAIN", **why),
+            node(3, "MIXED+DRAIN", **why | {"cpus_alloc": 1}),
+            node(4, "DOWN", **why),
+        ],
+        "partitions": [
+            recorded.PARTITION
+            | {"nodes": "n[1-4]", "min_nodes": 2, "max_nodes": 3, "tier": 4, "job_factor": 5}
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("argv", "out"),
+    [
+        (["-o", "%t %N"], "idle n1\ndrain n2\ndrng n3\ndown n4\n"),
+        (["-o", "%T %D"], "idle 1\ndrained 1\ndraining 1\ndown 1\n"),
+        (["-o", "%F"], "0/1/3/4\n"),
+        (["-o", "%E|%N"], "a fan|n[2-4]\nnone|n1\n"),
+        (["-o", "%u %H %N"], "root 2026-11-23T19:11:19 n[2-4]\nUnknown Unknown n1\n"),
+        (["-o", "%N %w"], "n[1-4] 1+\n"),
+        (["-o", "%s %p %I"], "2-3 4 5\n"),
+        (["-t", "drain", "-o", "%N"], "n[2-3]\n"),
+        (["-t", "down", "-o", "%N"], "n4\n"),
+        (["-N", "-t", "drained", "-o", "%N %t"], "n2 drain\n"),
+    ],
+    ids=str,
+)
+def test_drained_nodes(argv: list[str], out: str, capsys: Any) -> None:
+    assert run("-h", *argv, ask=broken) == 0
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(out.splitlines())
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [

@@ -127,3 +127,17 @@ VERBS: dict[str, Verb] = {
     "update": _update,
     "reconfigure": _reconfigure,
 }
+
+# How much of a keyword has to be there; of the others, all (Slurm: scontrol.c, _process_command).
+_LEAST: Final = {
+    "reconfigure": 3, "release": 3, "requeue": 3, "requeuehold": 8, "resume": 3, "suspend": 2,
+    "update": 1,
+}  # fmt: skip
+
+
+def named(word: str) -> str:
+    """The keyword that a word in lower case stands for, cut short or not; "" for none of these."""
+    if word in VERBS:
+        return word
+    fitting = (name for name, least in _LEAST.items() if len(word) >= least)
+    return next((name for name in fitting if name.startswith(word)), "")

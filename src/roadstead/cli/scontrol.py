@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-from roadstead.cli import options, report, show, words
+from roadstead.cli import control, options, report, show, words
 from roadstead.cli.control import VERBS
 from roadstead.cli.words import Clock
 from roadstead.core import hostlist
@@ -109,8 +109,9 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | Non
     if word in ("version", "help"):
         report.informational(COMMAND, {word: "1"})
         return 0
-    if word in VERBS:
-        return VERBS[word](session.ask, word, rest)
+    verb = control.named(word)
+    if verb:
+        return VERBS[verb](session.ask, verb, rest)
     if word in _LATER:
         raise RequestError(f"{word}: not supported yet by the local engine", hint=_known())
     raise UsageError(f"invalid keyword: {operands[0]}", hint=_known())

@@ -222,9 +222,15 @@ def partition(view: View, clock: Clock) -> list[str]:
         "OverTimeLimit=NONE PreemptMode=OFF",
         f"State={view['state']} TotalCPUs={cpus} TotalNodes={nodes} SelectTypeParameters=NONE",
         "JobDefaults=(null)",
-        "DefMemPerNode=UNLIMITED MaxMemPerNode=UNLIMITED",
+        f"{_default_memory(view)} MaxMemPerNode=UNLIMITED",
         f"TRES=cpu={cpus},mem={memory},node={nodes},billing={cpus}",
     ]
+
+
+def _default_memory(view: View) -> str:
+    if view["memory_per_cpu"]:
+        return f"DefMemPerCPU={view['memory_per_cpu']}"
+    return f"DefMemPerNode={view['memory_per_node'] or 'UNLIMITED'}"
 
 
 def license(view: View) -> list[str]:

@@ -101,7 +101,7 @@ def _short_state(row: Row, clock: Clock) -> str:
 
 
 def _names(row: Row, clock: Clock) -> str:
-    return hostlist.fold([node["name"] for node in row["nodes"]])
+    return hostlist.fold(sorted([node["name"] for node in row["nodes"]], key=words.natural))
 
 
 def _common(name: str) -> Value:
@@ -117,12 +117,18 @@ def _reason(row: Row, clock: Clock) -> str:
     return (row["nodes"][0]["reason"] if row["nodes"] else "") or "none"
 
 
-def _reason_user(row: Row, clock: Clock) -> str:
+def _who(row: Row, clock: Clock) -> str:
+    """Who drained the nodes or took them down."""
     return (row["nodes"][0]["reason_user"] if row["nodes"] else "") or "Unknown"
 
 
-def _reason_time(row: Row, clock: Clock) -> str:
+def _when(row: Row, clock: Clock) -> str:
     return clock.moment(row["nodes"][0]["reason_time"] if row["nodes"] else None, "Unknown")
+
+
+def _job_size(row: Row, clock: Clock) -> str:
+    least, most = max(1, row["partition"]["min_nodes"]), row["partition"]["max_nodes"]
+    return str(least) if least == most else f"{least}-{'infinite' if most is None else most}"
 
 
 def _size(name: str) -> Value:
@@ -175,7 +181,11 @@ def _topology(row: Row, clock: Clock) -> str:
 
 # Columns that tell nodes apart, and those that do with --exact.
 _APART: Final = frozenset(
-    ("statecompact", "statelong", "statecomplete", "nodehost", "nodeaddr", "cpusload", "freemem")
+    (
+        *("statecompact", "statelong", "statecomplete", "nodehost", "nodeaddr", "cpusload"),
+        *("freemem", "features", "features_act", "gres", "gresused", "reason", "user"),
+        *("userlong", "timestamp"),
+    )
 )
 _APART_EXACT: Final = _APART.union(
     ("cpus", "memory", "sockets", "cores", "threads", "socketcorethread")
@@ -209,24 +219,24 @@ COLUMNS: tuple[Column, ...] = (
     Column("z", "socketcorethread", "S:C:T", _topology),
     Column("v", "version", "VERSION", _common("version")),
     Column("d", "disk", "TMP_DISK", fixed("0")),
-    Column("w", "weight", "WEIGHT", _common("weight")),
+    Column("w", "weight", "WEIGHT", _size("weight")),
     Column("f", "features", "AVAIL_FEATURES", _common_or_null("features")),
     Column("b", "features_act", "ACTIVE_FEATURES", _common_or_null("features")),
     Column("G", "gres", "GRES", _common_or_null("gres")),
     Column("", "gresused", "GRES_USED", _common_or_null("gres_used")),
     Column("g", "groups", "GROUPS", fixed("all")),
     Column("h", "oversubscribe share", "OVERSUBSCRIBE", _partition("oversubscribe")),
-    Column("s", "size", "JOB_SIZE", fixed("1-infinite")),
+    Column("s", "size", "JOB_SIZE", _job_size),
     Column("r", "root", "ROOT", fixed("no")),
     Column("S", "allocnodes", "ALLOCNODES", fixed("all")),
     Column("B", "maxcpuspernode", "MAX_CPUS_PER_NODE", fixed("UNLIMITED")),
-    Column("I", "priorityjobfactor", "PRIO_JOB_FACTOR", fixed("1")),
-    Column("p", "prioritytier", "PRIO_TIER", fixed("1")),
+    Column("I", "priorityjobfactor", "PRIO_JOB_FACTOR", _partition("job_factor")),
+    Column("p", "prioritytier", "PRIO_TIER", _partition("tier")),
     Column("M", "preemptmode", "PREEMPT_MODE", fixed("OFF")),
     Column("E", "reason", "REASON", _reason),
-    Column("u", "user", "USER", _reason_user),
-    Column("U", "userlong", "USER", _reason_user),
-    Column("H", "timestamp", "TIMESTAMP", _reason_time),
+    Column("u", "user", "USER", _who),
+    Column("U", "userlong", "USER", _who),
+    Column("H", "timestamp", "TIMESTAMP", _when),
     Column("V", "cluster", "CLUSTER", fixed("N/A")),
 )
 # fmt: on

@@ -282,6 +282,8 @@ def partition(state: State, partition: Partition) -> View:
         "default_time": partition.default_time,
         "min_nodes": partition.min_nodes,
         "max_nodes": partition.max_nodes,
+        "memory_per_node": partition.default_memory_per_node,
+        "memory_per_cpu": partition.default_memory_per_cpu,
         "tier": partition.tier,
         "job_factor": partition.job_factor,
         "oversubscribe": "EXCLUSIVE" if partition.exclusive else "NO",
