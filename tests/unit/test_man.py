@@ -12,6 +12,8 @@ import pytest
 from roadstead.cli import man
 from roadstead.cli.options import COMMANDS, variables
 from roadstead.cli.umbrella import SUBCOMMANDS
+from roadstead.core import siteconf
+from roadstead.core.site import Node
 from roadstead.oci.conf import KEYS
 from roadstead.oci.patterns import LETTERS
 from tests.support.components import ROOT
@@ -50,7 +52,7 @@ def test_a_committed_page_is_the_one_that_would_be_made(template: Path) -> None:
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
 def test_a_page_has_its_sections(template: Path) -> None:
     found = re.findall(r"^\.SH (.*)$", template.read_text(), re.MULTILINE)
-    wanted = [name for name in SECTIONS if not template.stem.endswith(".conf.5") or name in found]
+    wanted = [name for name in SECTIONS if template.stem[-2:] != ".5" or name in found]
     assert [name for name in found if name in SECTIONS] == wanted
 
 
@@ -93,6 +95,22 @@ def test_the_configuration_page_has_every_key_and_pattern() -> None:
     template = (PAGES / "oci.conf.5.in").read_text()
     assert sorted(re.findall(r"^@KEY (\w+) ", template, re.MULTILINE)) == sorted(KEYS)
     assert set(re.findall(r"^@PATTERN (.)@$", template, re.MULTILINE)) == set(LETTERS)
+
+
+def test_the_page_of_the_site_has_every_key() -> None:
+    template = (PAGES / "roadstead.conf.5.in").read_text()
+    told = re.findall(r"^\.TP\n\\fB(\w+)\\fR=", template, re.MULTILINE)
+    known = siteconf.NODE_KEYS | siteconf.DEVICE_KEYS | siteconf.PARTITION_KEYS
+    assert {key.lower() for key in told} == known | siteconf.PLAIN_KEYS
+
+
+def test_the_example_of_the_site_is_one() -> None:
+    text = named((PAGES / "roadstead.conf.5.in").read_text())
+    machine = Node(name="m", cpus=(0,), memory=1)
+    for example in re.findall(r"\.EX\n(NodeName.*?)\.EE", text, re.DOTALL):
+        found = siteconf.parse(example, "x", str, machine=machine, uid=1, login={})
+        assert found.site.nodes[-1].gres
+        assert found.warnings == ()
 
 
 def test_man_has_nothing_to_warn_of() -> None:

@@ -180,7 +180,7 @@ def _pairs(text: str, path: str, number: int) -> dict[str, str]:
 def _take(draft: _Draft, line: _Line) -> None:
     first = next(iter(line.pairs))
     if "name" in line.pairs:  # gres.conf's lines may begin with NodeName
-        _check_keys(draft, line, _DEVICE_KEYS)
+        _check_keys(draft, line, DEVICE_KEYS)
         draft.devices.append(line)
     elif first == "nodename":
         _take_nodes(draft, line)
@@ -190,35 +190,35 @@ def _take(draft: _Draft, line: _Line) -> None:
         for key, value in line.pairs.items():
             if key in MEANINGLESS:
                 _warn(draft, line, key)
-            elif key not in _PLAIN:
+            elif key not in PLAIN_KEYS:
                 raise line.error(
-                    f"unknown key: {key}", f"known are {', '.join(sorted(_PLAIN))}, NodeName, …"
+                    f"unknown key: {key}", f"known are {', '.join(sorted(PLAIN_KEYS))}, NodeName, …"
                 )
             draft.plain[key] = (line, value)
 
 
-_PLAIN: Final = frozenset(
+PLAIN_KEYS: Final = frozenset(
     _words("""
         killwait overtimelimit minjobage jobrequeue schedulertype schedulerparameters licenses
         prioritymaxage priorityfavorsmall priorityweightage priorityweightjobsize
         priorityweightpartition
     """)
 )
-_NODE_KEYS: Final = frozenset(
+NODE_KEYS: Final = frozenset(
     _words("""
         nodename cpus procs realmemory gres feature features weight sockets corespersocket
         threadspercore state
     """)
 )
-_DEVICE_KEYS: Final = frozenset(_words("name type file count nodename"))
-_PARTITION_KEYS: Final = frozenset(
+DEVICE_KEYS: Final = frozenset(_words("name type file count nodename"))
+PARTITION_KEYS: Final = frozenset(
     _words("""
         partitionname nodes default state maxtime defaulttime maxnodes minnodes prioritytier
         priorityjobfactor oversubscribe defmempernode defmempercpu
     """)
 )
 # Keys of nodes, partitions and devices that change nothing here.
-_MEANINGLESS_HERE: Final = frozenset(
+MEANINGLESS_IN_LINES: Final = frozenset(
     _words("""
         boards socketsperboard nodeaddr nodehostname port tmpdisk hidden rootonly allowgroups
         allowaccounts allowqos disablerootjobs autodetect cores flags links
@@ -228,7 +228,7 @@ _MEANINGLESS_HERE: Final = frozenset(
 
 def _check_keys(draft: _Draft, line: _Line, known: frozenset[str]) -> None:
     for key in line.pairs:
-        if key in _MEANINGLESS_HERE:
+        if key in MEANINGLESS_IN_LINES:
             _warn(draft, line, key)
         elif key not in known:
             raise line.error(f"unknown key: {key}", f"known here are {', '.join(sorted(known))}")
@@ -239,7 +239,7 @@ def _warn(draft: _Draft, line: _Line, key: str, why: str = "means nothing on one
 
 
 def _take_nodes(draft: _Draft, line: _Line) -> None:
-    _check_keys(draft, line, _NODE_KEYS)
+    _check_keys(draft, line, NODE_KEYS)
     names = line.pairs["nodename"]
     if names.upper() == "DEFAULT":
         draft.node_default |= {k: v for k, v in line.pairs.items() if k != "nodename"}
@@ -255,7 +255,7 @@ def _take_nodes(draft: _Draft, line: _Line) -> None:
 
 
 def _take_partition(draft: _Draft, line: _Line) -> None:
-    _check_keys(draft, line, _PARTITION_KEYS)
+    _check_keys(draft, line, PARTITION_KEYS)
     name = line.pairs["partitionname"]
     if name.upper() == "DEFAULT":
         draft.partition_default |= {k: v for k, v in line.pairs.items() if k != "partitionname"}
