@@ -39,7 +39,10 @@ def _jobs(keyword: str, operands: list[str]) -> list[int | str]:
             found.append(name)
             continue
         listed = name if equals and tag.lower() in ("job", "jobid") else operand
-        for word in hostlist.split(listed):
+        words = hostlist.split(listed)
+        if not words or listed.endswith(","):
+            words.append("")
+        for word in words:
             number, underscore, index = word.partition("_")
             parts = [
                 number,
