@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,3 +187,92 @@ def test_no_runtime(engine: Engine, make_bundle: Callable[..., Path]) -> None:
     done = engine.run(["srun", "--container", str(make_bundle()), "hostname"], env=env).check(125)
     assert done.stdout == ""
     assert "no-such-runtime" in done.stderr
+
+
+# -- what scontrol does to a job that runs ---------------------------------------------------------
+
+
+def state_of(engine: Engine, job: str) -> str:
+    shown = engine.run(["scontrol", "-o", "show", "job", job]).check().stdout
+    found = re.search(r"JobState=(\S+) .* ExitCode=(\S+) ", shown)
+    assert found, shown
+    return " ".join(found.groups())
+
+
+def steps_running(engine: Engine) -> str:
+    return engine.run(["squeue", "-h", "-t", "R", "-o", "%i"]).check().stdout.strip()
+
+
+@pytest.mark.parametrize("contained", [False, True], ids=["plain", "container"])
+def test_suspended_and_resumed(
+    engine: Engine, contained: bool, make_bundle: Callable[..., Path]
+) -> None:
+    """A pause is none of the program's: its code is its own, and its time limit stands still."""
+    container = ["--container", str(make_bundle())] if contained else []
+    script = "echo up; read line; exit 7"
+    argv = ["srun", "-t", "0:02", *container, "sh", "-c", script]
+    process = engine.popen(argv, stdin=subprocess.PIPE)
+    assert process.stdout.readline() == "up\n"
+    engine.run(["scontrol", "suspend", "1"]).check()
+    time.sleep(2.2)
+    assert process.poll() is None
+    engine.run(["scontrol", "resume", "1"]).check()
+    done = engine.finish(process, typed="typed\n")
+    assert done.returncode == 7, str(done)
+    assert state_of(engine, "1") == "FAILED 7:0"
+
+
+def test_cancelled_while_it_was_suspended(engine: Engine) -> None:
+    process = engine.popen(["srun", "sh", "-c", "echo up; exec sleep 60"])
+    assert process.stdout.readline() == "up\n"
+    engine.run(["scontrol", "suspend", "1"]).check()
+    engine.run(["scancel", "1"]).check()
+    assert engine.finish(process, timeout=20).returncode == 143
+    assert state_of(engine, "1") == "CANCELLED 0:15"
+
+
+def test_requeued(engine: Engine) -> None:
+    """The last run's code counts; whatever is not a batch job goes on."""
+    script = '[ "$SLURM_RESTART_COUNT" = 1 ] && exit 5; sleep 60'
+    process = engine.popen(["sbatch", "--wait", "--wrap", script])
+    eventually(lambda: steps_running(engine) == "1", timeout=20)
+    engine.run(["scontrol", "requeue", "1"]).check()
+    assert engine.finish(process, timeout=20).returncode == 5
+    assert state_of(engine, "1") == "FAILED 5:0"
+    argv = ["srun", "sh", "-c", "echo up; read line; exit 3"]
+    srun = engine.popen(argv, stdin=subprocess.PIPE)
+    assert srun.stdout.readline() == "up\n"
+    refused = engine.run(["scontrol", "requeue", "2"]).check(1)
+    assert refused.stderr == "Only batch jobs are accepted or processed for job 2\n"
+    assert engine.finish(srun, typed="\n").returncode == 3
+
+
+def test_the_node_goes_down(engine: Engine) -> None:
+    """SIGKILL, at once; and no outcome of the program's."""
+    batch = engine.popen(["sbatch", "--wait", "--no-requeue", "--wrap", "sleep 60"])
+    srun = engine.popen(["srun", "-O", "sh", "-c", "trap '' TERM; echo up; sleep 60; exit 0"])
+    assert srun.stdout.readline() == "up\n"
+    eventually(lambda: len(steps_running(engine).split()) == 2, timeout=20)
+    engine.run(["scontrol", "update", "NodeName=ALL", "State=DOWN", "Reason=test"]).check()
+    assert engine.finish(srun, timeout=20).returncode == 137
+    assert engine.finish(batch, timeout=20).returncode == 1
+    for job in ("1", "2"):
+        assert state_of(engine, job).startswith("NODE_FAIL ")
+    waiting = engine.popen(["srun", "sh", "-c", "exit 4"])
+    eventually(lambda: "ReqNodeNotAvail" in engine.run(["squeue", "-h", "-o", "%r"]).stdout)
+    engine.run(["scontrol", "update", "NodeName=ALL", "State=RESUME"]).check()
+    assert engine.finish(waiting, timeout=20).returncode == 4, "who waited is none the worse"
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "code"),
+    [
+        ("true", "COMPLETED 0:0", 0),
+        ("exit 9", "FAILED 9:0", 9),
+        ("kill -9 $$", "FAILED 0:9", 1),
+        ("scancel $SLURM_JOB_ID; sleep 60", "CANCELLED 0:15", 1),
+    ],
+)
+def test_sbatch_that_waits(engine: Engine, script: str, state: str, code: int) -> None:
+    done = engine.run(["sbatch", "--wait", "--wrap", script], timeout=30)
+    assert (state_of(engine, "1"), done.returncode) == (state, code)
