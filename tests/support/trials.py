@@ -292,8 +292,8 @@ class Field:
         for trial in trials:
             agenda.append((trial.begin, trial.number, partial(self.start, trial), trial))
             if self.site and trial.action:
-                act = partial(self.act, dozen, trial)
-                agenda.append((trial.act, trial.number + AT_A_TIME * 10**6, act, trial))
+                number = trial.number + AT_A_TIME * 10**6
+                agenda.append((trial.act, number, partial(self.act, dozen, trial), trial))
             agenda.append((trial.kill, trial.number, partial(attempt, trial), trial))
         heapq.heapify(agenda)
         while agenda:
