@@ -34,7 +34,7 @@ from roadstead.step import limits, taskdir
 
 Supervise = Callable[[StepSpec, wire.Connection, list[int], Callable[[], None]], None]
 
-_QUIET_SECONDS: Final = 0.012  # between launches: then the next one can be rehearsed
+_QUIET_SECONDS: Final = 0.012  # between two launches: then there is time for a rehearsal
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class Spawner:
         self._children: dict[int, process.Child] = {}
         self._spare: wire.Connection | None = None
         self._launched_at = 0.0
+        self._pause = 1.0  # between the last two launches
 
     def run(self) -> None:
         """Fork supervisors until the controller is gone."""
@@ -87,7 +88,8 @@ class Spawner:
             fds.close()
 
     def _launch(self, message: dict[str, object], fds: wire.FdSet) -> None:
-        self._launched_at = time.monotonic()
+        now = time.monotonic()
+        self._pause, self._launched_at = now - self._launched_at, now
         if self._spare is None:
             self._spare = self._fork_spare(rehearse=False)
         spare, self._spare = self._spare, None
@@ -114,10 +116,9 @@ class Spawner:
     def _prepare(self) -> None:
         """Have the next supervisor ready.  If it cannot be forked now, the next launch tries."""
         if self._spare is None:
-            # While launch follows launch, the next step is waiting for this fork already.
-            quiet = time.monotonic() - self._launched_at > _QUIET_SECONDS
             try:
-                self._spare = self._fork_spare(rehearse=quiet)
+                # While launch follows launch, the next step is waiting for this fork already.
+                self._spare = self._fork_spare(rehearse=self._pause > _QUIET_SECONDS)
             except OSError as error:
                 log.warning("fork failed error=%r", error.strerror)
 
