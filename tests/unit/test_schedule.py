@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from roadstead.core import queue, schedule
@@ -224,6 +224,10 @@ def world_of(workload: Workload) -> Simulation:
 
 
 @given(WORKLOADS)
+@example(
+    [(1, 0, 1, 0, 1, 1.0)] * 3
+    + [(1, 0, 1, 0, 1, 0.5), (1, 0, 1, 0, 1, 1.0), (2, 0, 1, 1, 1, 1.0), (1, 0, 1, 2, 1, 1.0)]
+)  # an end less than a second away
 @settings(max_examples=150, deadline=None)
 def test_nobody_starves_and_nobody_is_later_than_reserved(workload: Workload) -> None:
     world = world_of(workload)

@@ -129,8 +129,11 @@ class Outlook:
 
     def _add(self, holding: Holding) -> None:
         end = holding.allocation.ends_at
-        at = self.now + _HORIZON if end is None else max(end, self.now + _MOMENT)
-        self._releases.append((at, holding))
+        if end is None:
+            end = self.now + _HORIZON
+        elif end <= self.now:
+            end = self.now + _MOMENT
+        self._releases.append((end, holding))
 
     def start(self, job_id: int, spec: JobSpec, slots: Sequence[Slot]) -> tuple[Share, ...]:
         """Take what the job needs now."""
