@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from roadstead.core import request
-from roadstead.core.model import ContainerRequest, JobKind, JobSpec, Stdio, StepRequest
+from roadstead.core.model import ContainerRequest, Gres, JobKind, JobSpec, Stdio, StepRequest
 from roadstead.core.request import Extra
 from roadstead.core.site import Node, Site
 from roadstead.errors import RoadsteadError
@@ -199,6 +199,25 @@ def test_a_step_says_how_many_nodes_and_has_a_task_on_each() -> None:
     assert (step(nodes="2").nodes, step(nodes="2").ntasks) == (2, 2)
     body = message(options={"jobid": "7", "ntasks-per-node": "2"})
     assert request.step(body, SITE, Extra(), 3).ntasks == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "gres"),
+    [
+        ({}, None),
+        ({"gres": "none"}, ()),
+        ({"gres": "gpu:a:2"}, (Gres(name="gpu", type="a", count=2),)),
+        ({"gpus": "2"}, (Gres(name="gpu", count=2),)),
+        ({"gpus_per_node": "3"}, (Gres(name="gpu", count=3),)),
+        ({"gpus_per_task": "1", "ntasks": "4"}, (Gres(name="gpu", count=4),)),
+        ({"gpus": "4", "nodes": "2"}, (Gres(name="gpu", count=2),)),
+    ],
+    ids=str,
+)
+def test_what_a_step_has_of_its_jobs_devices(
+    options: dict[str, str], gres: tuple[Gres, ...] | None
+) -> None:
+    assert step(**options).gres == gres
 
 
 @pytest.mark.parametrize(

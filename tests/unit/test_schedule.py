@@ -178,6 +178,21 @@ def test_a_higher_tier_goes_first_and_partitions_do_not_block_each_other() -> No
     assert [granted.partition for granted in world.running.values()] == ["small", "all"]
 
 
+def test_a_job_starts_in_a_partition_that_gives_so_many_nodes() -> None:
+    partitions = (
+        Partition(name="few", nodes=("n1", "n2"), max_nodes=1, default=True),
+        Partition(name="many", nodes=("n1", "n2"), min_nodes=2),
+    )
+    world = Simulation(replace(SITE, partitions=partitions))
+    one = world.submit(spec(1, partition="many,few"))
+    two = world.submit(spec(3, nodes=2, partition="few,many"))
+    world.submit(spec(6, partition="few"))
+    assert world.turn() == [one, two], "the third would need more nodes than it gets"
+    assert world.running[one].partition == "few"
+    assert world.running[two].partition == "many"
+    assert len(world.running[two].shares) == 2
+
+
 def test_nice_priority_and_age() -> None:
     site = SITE
     hour = 3600.0

@@ -17,6 +17,7 @@ from roadstead.core import arrays, environment, needs, values
 from roadstead.core.model import (
     ContainerRequest,
     EnvPolicy,
+    Gres,
     HookPolicy,
     JobKind,
     JobSpec,
@@ -139,7 +140,7 @@ def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> Step
         ntasks_per_node=_per_node(options),
         nodes=nodes,
         memory=_step_memory(options),
-        gres=needs.gres(options["gres"], "--gres") if "gres" in options else None,
+        gres=_step_gres(options, nodes or allocated),
         # 22.05: --cpus-per-task implies --exact (srun(1)).
         exact=bool({"exact", "exclusive", "cpus-per-task"} & options.keys()),
         overlap="overlap" in options,
@@ -205,6 +206,14 @@ def _script(message: Message) -> str:
 def _per_node(options: Mapping[str, str]) -> int:
     value = options.get("ntasks-per-node")
     return 0 if value is None else values.count(value, "--ntasks-per-node")
+
+
+def _step_gres(options: Mapping[str, str], nodes: int) -> tuple[Gres, ...] | None:
+    """What the step has of its job's devices on each node; None for all of them, shared."""
+    if not {"gres", "gpus", "gpus-per-node", "gpus-per-task"} & options.keys():
+        return None
+    ntasks = needs.tasks(options, nodes)
+    return needs.job_gres(options, ntasks, min(nodes, ntasks))
 
 
 def _step_memory(options: Mapping[str, str]) -> int:
