@@ -820,3 +820,9 @@ def test_an_array_is_cancelled_as_one(world: World) -> None:
     assert [number for number, _ in of_array(world)] == [0, 2]
     world.cancel(str(first))
     assert of_array(world) == []
+
+
+def test_a_filter_cancels_each_element_once(world: World) -> None:
+    world.submit(array="0-3", hold="1")
+    answer = world.cancel(state="PD")
+    assert (answer["cancelled"], answer["errors"]) == (["1", "2", "3", "4"], [])

@@ -39,12 +39,10 @@ def _extra(body: Mapping[str, Any], pid: int) -> Extra:
     if isinstance(options, dict) and options.get("container") and _is_environment(env):
         oci_conf = search.find(env) or ""
     group = machine.group_name(body.get("gid"))
-    return Extra(
-        group=group,
-        oci_conf=oci_conf,
-        client_pid=pid,
-        client_start=record.start_time(pid),
-    )
+    if body.get("op") == "submit":  # a batch job does not end with its sbatch
+        return Extra(group=group, oci_conf=oci_conf)
+    start = record.start_time(pid)
+    return Extra(group=group, oci_conf=oci_conf, client_pid=pid, client_start=start)
 
 
 def _known(state: State, journal: Journal, body: Mapping[str, Any]) -> Job | None:

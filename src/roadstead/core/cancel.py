@@ -8,7 +8,7 @@ mentions it with -v, so such an entry is ``quiet``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from roadstead.core import arrays, course, needs, values
@@ -37,8 +37,7 @@ def cancel(
     done: list[str] = []
     failures: list[Failure] = []
     # All are read before any is cancelled: a slip of the pen cancels nothing.
-    meant = [(name, one) for name in _named(state, body) for one in _parse(name, state)]
-    for name, (job_id, step_id) in meant:
+    for name, job_id, step_id in list(_meant(state, body)):
         job = state.jobs.get(job_id)
         if job is not None and not _matches(job, body):
             continue
@@ -56,16 +55,19 @@ def cancel(
     return done, failures
 
 
-def _named(state: State, body: Mapping[str, Any]) -> Iterable[str]:
-    """What the request names; with filters alone, every job."""
+def _meant(state: State, body: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None]]:
+    """What the request names: jobs, steps, elements of arrays; with filters alone, every job."""
     names = body.get("jobs") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise EngineError("malformed request: jobs")
+    for name in names:
+        for job_id, step_id in _parse(name, state):
+            yield name, job_id, step_id
     if names:
-        return names
+        return
     if not any(body.get(word) for word in ("user", "name", "state", "partition")):
         raise RequestError("No job identification provided")
-    return [str(job_id) for job_id in state.jobs]
+    yield from ((str(job_id), job_id, None) for job_id in state.jobs)
 
 
 def _parse(name: str, state: State) -> list[tuple[int, int | None]]:

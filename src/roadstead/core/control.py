@@ -298,7 +298,7 @@ def on_update_node(state: State, effects: Effects, event: on.Message) -> None:
 
 def _fail_jobs(state: State, effects: Effects, node: str, at: float) -> None:
     """End what runs on a node that is down; a batch job that may goes back to the queue."""
-    for job_id in list(state.holding):
+    for job_id in list(state.seats):
         job = state.jobs[job_id]
         granted = allocation_of(job)
         if granted is None or node not in granted.nodes:

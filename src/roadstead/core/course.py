@@ -68,13 +68,11 @@ def consider(state: State, effects: Effects, job: Job, at: float) -> None:
 
 
 def _holdings(state: State) -> list[schedule.Holding]:
-    found = []
-    for job_id in state.holding:
-        job = state.jobs[job_id]
-        granted = allocation_of(job)
-        if granted is not None:
-            found.append(schedule.Holding(job.spec, granted))
-    return found
+    return [
+        schedule.Holding(job.spec, granted)
+        for job in map(state.jobs.__getitem__, state.seats)
+        if (granted := allocation_of(job)) is not None
+    ]
 
 
 def _start(state: State, effects: Effects, job: Job, start: schedule.Start, at: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from roadstead.core.model import Allocation, Gres, JobSpec, Share
 from roadstead.core.placement import Free, Slot, memory_of
@@ -25,6 +25,7 @@ class NodePool:
             self._units.setdefault(key, set()).update(indexes)
             files = self._files.setdefault(key, {})
             files.update(zip(indexes, each.files, strict=False))
+        self._all = {key: frozenset(indexes) for key, indexes in self._units.items()}
 
     @property
     def cpu_count(self) -> int:
@@ -86,15 +87,9 @@ class NodePool:
         self._cpus.update(set(share.cpus) & set(self.node.cpus))
         self.memory += share.memory
         for each in share.gres:
-            there = self._files.get((each.name, each.type))
-            if there is not None:
-                known = {
-                    index
-                    for own in self.node.gres
-                    if (own.name, own.type) == (each.name, each.type)
-                    for index in own.indexes or range(own.count)
-                }
-                self._units[each.name, each.type].update(set(each.indexes) & known)
+            key = (each.name, each.type)
+            if key in self._all:
+                self._units[key].update(self._all[key].intersection(each.indexes))
 
 
 class Pool:
@@ -107,10 +102,6 @@ class Pool:
     @property
     def has_cpu(self) -> bool:
         return any(pool.cpu_count for pool in self.nodes.values())
-
-    def frees(self, names: Iterable[str]) -> list[Free]:
-        """The numbers of these nodes; copies."""
-        return [self.nodes[name].free() for name in names if name in self.nodes]
 
     def has_licenses(self, spec: JobSpec) -> bool:
         return all(self.licenses.get(each.name, 0) >= each.count for each in spec.licenses)

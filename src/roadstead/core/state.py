@@ -17,7 +17,6 @@ from roadstead.core.lifecycle import (
     FINAL,
     Job,
     JobCompleting,
-    JobPending,
     JobRunning,
     JobSuspended,
     Step,
@@ -63,11 +62,10 @@ class State:
         self.settings = settings
         self.jobs: dict[int, Job] = {}
         self.steps: dict[StepKey, Step] = {}
-        self.seats: dict[int, Seats] = {}
+        self.seats: dict[int, Seats] = {}  # of the jobs that have an allocation
         self.queue = Queue()
         self.pool = Pool(site.nodes, site.licenses)
         self.conditions: dict[str, NodeCondition] = {}
-        self.holding: dict[int, None] = {}  # jobs with an allocation
         self.arrays: dict[int, Array] = {}
         self.roles: dict[Client, Role] = {}
         self.owners: dict[StepKey, Client] = {}  # of a step; of an allocation under (job, -1)
@@ -89,17 +87,12 @@ class State:
             self.next_step_ids.pop(job.id, None)
             self.environments.pop(job.id, None)
             self.keys.pop(job.spec.key, None)
-            self.holding.pop(job.id, None)
             self._leave_array(job)
             return job
         self.jobs[job.id] = job
         if job.spec.array is not None:
             array = self.arrays.setdefault(job.spec.array.job_id, Array(job.spec.array.throttle))
             array.live[job.spec.array.task_id] = job.id
-        if isinstance(job.state, JobPending):
-            self.holding.pop(job.id, None)
-        else:
-            self.holding[job.id] = None
         if job.spec.key:
             self.keys[job.spec.key] = job.id
         return job
