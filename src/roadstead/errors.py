@@ -6,6 +6,7 @@
     ├─ ConfigError            a configuration file is wrong; names file and line        exit 1
     ├─ EngineError            the engine cannot be reached, or is not ours              exit 1
     ├─ BundleError            the container bundle is unusable                          exit 1
+    ├─ ImageError             the image cannot be found, read, trusted or stored        exit 1
     └─ LaunchError            a task could not be started
        ├─ CommandNotFound     not there, on the host or in the container                exit 127
        ├─ CommandNotRunnable  there, and not executable                                 exit 126
@@ -69,6 +70,12 @@ class BundleError(RoadsteadError):
     kind = "bundle"
 
 
+class ImageError(RoadsteadError):
+    """The image cannot be found, read, trusted or stored."""
+
+    kind = "image"
+
+
 class LaunchError(RoadsteadError):
     """A task of the step could not be started."""
 
@@ -105,6 +112,7 @@ _KINDS: dict[str, type[RoadsteadError]] = {
         ConfigError,
         EngineError,
         BundleError,
+        ImageError,
         LaunchError,
         CommandNotFound,
         CommandNotRunnable,

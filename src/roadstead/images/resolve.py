@@ -1,0 +1,118 @@
+"""From what a user wrote to an image in the store: one entry for everyone.
+
+    resolve(text, store=…)  →  Image
+
+A reference that is pinned is only looked up.  Else its source imports it, once, however many
+processes ask: the others wait for the first.  Sources are modules with one function,
+
+    import_(reference, store, context) -> Record
+
+named in one table, so that only the one that is needed is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform as machine
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from roadstead.errors import ImageError
+from roadstead.images import pins
+from roadstead.images.model import Image, Record
+from roadstead.images.reference import Reference, parse
+from roadstead.images.store import Store
+
+# transport, or what recognise.py says of a path → the module of roadstead.images that reads it.
+SOURCES: Final[dict[str, str]] = {
+    "docker": "registry",
+    "docker-daemon": "daemon",
+    "containers-storage": "registry",
+    "oci": "layout",
+    "oci-archive": "layout",
+    "docker-archive": "dockerarchive",
+    "dir": "dirlayout",
+}
+
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm/v7"}
+
+
+class Progress(Protocol):
+    """Who shows how far an import is; ``total`` is 0 where it is not known."""
+
+    def __call__(self, what: str, done: int, total: int) -> None: ...
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a source is told beside the reference: the platform (os/architecture[/variant]) that is
+    wanted, and whom to tell of progress."""
+
+    platform: str
+    progress: Progress = silent
+
+
+def own_platform() -> str:
+    """This machine's, in the words of images."""
+    kind = machine.machine()
+    return f"linux/{_MACHINES.get(kind, kind)}"
+
+
+def resolve(
+    text: str | Reference,
+    *,
+    store: Store,
+    cwd: str = "",
+    platform: str = "",
+    progress: Progress = silent,
+    refresh: bool = False,
+) -> Image:
+    """The image that ``text`` names, imported if it is not in the store.
+
+    With ``refresh`` what is pinned is looked up anew.  Raises ImageError, UsageError.
+    """
+    reference = parse(text, cwd or os.getcwd()) if isinstance(text, str) else text
+    if not refresh:
+        for place in (store.path, *store.others):
+            digest = pins.pinned(place, reference, platform)
+            if digest:
+                return store.load(digest)
+    store.prepare()
+    with store.lock(f"pin-{_lock_name(reference, platform)}"):
+        # Whoever held it before us has imported the very same.
+        digest = "" if refresh else pins.pinned(store.path, reference, platform)
+        if digest:
+            return store.load(digest)
+        before = pins.mark(reference)
+        record = _import(reference, store, Context(platform or own_platform(), progress))
+        image = store.add(record)
+        pins.pin(store.path, reference, platform, image.digest, before)
+        return image
+
+
+def _import(reference: Reference, store: Store, context: Context) -> Record:
+    kind = reference.transport or _recognised(reference)
+    if kind not in SOURCES:
+        raise ImageError(f"{reference.text}: {kind} images cannot be read yet")
+    source = importlib.import_module(f"roadstead.images.{SOURCES[kind]}")
+    record: Record = source.import_(reference, store, context)
+    return record
+
+
+def _recognised(reference: Reference) -> str:
+    """The kind of image that a path leads to.  Raises ImageError."""
+    raise ImageError(
+        f"{reference.text}: neither a bundle nor a reference with a transport",
+        hint="docker://NAME, oci:DIR, docker-archive:FILE …",
+    )
+
+
+def _lock_name(reference: Reference, platform: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(os.fsencode(f"{reference} {platform}")).hexdigest()

@@ -1,0 +1,243 @@
+"""The store: images and their unpacked layers, found by what they contain.
+
+    STORE/images/HEX.json      a Record: what an image is; its modification time is its last use
+    STORE/layers/HEX/          a layer: root/ is its directory, layer.json what is known of it
+    STORE/pins/…               which image a reference meant when it was last looked up (pins.py)
+    STORE/locks/HEX            held (flock) by whoever imports this layer or image
+    STORE/work/…               what is being made; held (flock) by its maker
+
+A layer appears by one rename(2), when it is complete; an image when all its layers have.  So
+whatever is in images/ and layers/ can be believed, and whatever is in work/ and not held was left
+by a process that was killed.  Locks are flock(2)'s: they go with their holder, and hold across the
+nodes of a shared file system.
+
+Files belong to the user, whoever owns them in the image: the process of a container is the user
+too, under whatever id (oci/idmap.py).  Root's store keeps owners.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from roadstead.core.model import from_json, to_json
+from roadstead.errors import ImageError
+from roadstead.host import files, paths
+from roadstead.images import pins
+from roadstead.images.model import Image, Layer, Record
+
+Fill = Callable[[str], Layer]
+
+
+def key(digest: str) -> str:
+    """The name of a file for a digest: its hexadecimal digits.  Raises ImageError."""
+    kind, _, digits = digest.partition(":")
+    if kind != "sha256" or len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+        raise ImageError(f"{digest}: not a digest", hint="sha256: and 64 hexadecimal digits")
+    return digits
+
+
+class Store:
+    """A store at a path.  Nothing is made before something is added."""
+
+    def __init__(self, path: str, *, others: tuple[str, ...] = ()) -> None:
+        self.path = path
+        self.others = others
+
+    @classmethod
+    def default(cls, environ: Mapping[str, str]) -> Store:
+        """The user's own, and those of others that ``ROADSTEAD_IMAGE_STORES`` names."""
+        return cls(pins.store_path(environ), others=pins.other_stores(environ))
+
+    # -- looking up -------------------------------------------------------------------------------
+
+    def load(self, digest: str) -> Image:
+        """The image, ready to run; its last use is now.  Raises ImageError where it is not here."""
+        record = self.record(digest)
+        with contextlib.suppress(OSError):  # another's store is not ours to write to
+            os.utime(self._image_file(self.path, digest))
+        lowers = tuple(self.layer(name) for name in record.layers)
+        if record.directory:
+            if not os.path.isdir(record.directory):
+                raise ImageError(f"{record.directory}: the image's directory is not there any more")
+            lowers = (record.directory,)
+        return Image(digest=digest, reference=record.reference, config=record.config, lowers=lowers)
+
+    def record(self, digest: str) -> Record:
+        """What is kept of an image.  Raises ImageError where it is not here."""
+        for place in (self.path, *self.others):
+            found = _read(self._image_file(place, digest))
+            if found is not None:
+                try:
+                    return from_json(Record, found)
+                except TypeError as error:
+                    raise ImageError(
+                        f"{self._image_file(place, digest)}: {error}", hint="roadstead image verify"
+                    ) from None
+        raise ImageError(
+            f"image {digest} is not in the store {self.path}", hint="roadstead image ls"
+        )
+
+    def has(self, digest: str) -> bool:
+        return any(
+            os.path.exists(self._image_file(place, digest)) for place in (self.path, *self.others)
+        )
+
+    def layer(self, name: str) -> str:
+        """The directory of a layer.  Raises ImageError where it is not here."""
+        for place in (self.path, *self.others):
+            directory = f"{place}/layers/{key(name)}/root"
+            if os.path.isdir(directory):
+                return directory
+        raise ImageError(
+            f"layer {name} is not in the store {self.path}", hint="roadstead image verify"
+        )
+
+    def has_layer(self, name: str) -> bool:
+        return any(
+            os.path.isdir(f"{place}/layers/{key(name)}") for place in (self.path, *self.others)
+        )
+
+    # -- adding -----------------------------------------------------------------------------------
+
+    def add(self, record: Record) -> Image:
+        """Believe in an image from now on: its layers are all here.  Raises ImageError."""
+        self.prepare()
+        for name in record.layers:
+            self.layer(name)
+        path = self._image_file(self.path, record.digest)
+        files.write_atomically(path, json.dumps(to_json(record)), sync=True)
+        return self.load(record.digest)
+
+    def ensure_layer(self, name: str, fill: Fill) -> None:
+        """Have the layer ``name``: if it is not here, ``fill`` an empty directory with it.
+
+        Of many processes that want the same layer one fills, and the others wait for it.  ``fill``
+        gets the directory's path and says what it put there; if it raises, nothing is left.
+        """
+        if self.has_layer(name):
+            return
+        self.prepare()
+        with self.lock(key(name)):
+            if self.has_layer(name):
+                return
+            with self.work() as directory:
+                os.mkdir(f"{directory}/root", 0o755)
+                layer = fill(f"{directory}/root")
+                text = json.dumps(to_json(layer))
+                files.write_atomically(f"{directory}/layer.json", text)
+                os.rename(directory, f"{self.path}/layers/{key(name)}")
+
+    def prepare(self) -> None:
+        """Make the store's directories, 0700 for the user alone.  Raises ImageError."""
+        try:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
+            for room in ("images", "layers", "locks", "pins", "work"):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(f"{self.path}/{room}", 0o755)
+        except OSError as error:
+            raise ImageError(
+                f"cannot make the image store {self.path}: {error.strerror}",
+                hint=f"set {pins.STORE_VARIABLE} to a directory that you can write to",
+            ) from None
+        if os.stat(self.path).st_uid != os.geteuid():
+            raise ImageError(
+                f"the image store {self.path} is another user's",
+                hint=f"set {pins.STORE_VARIABLE}, and {pins.OTHERS_VARIABLE} to read that one",
+            )
+        paths.check_above(self.path)
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the lock ``name``, waiting for whoever has it; it goes with this process."""
+        path = f"{self.path}/locks/{name}"
+        fd = _locked(path)
+        try:
+            yield
+        finally:
+            os.unlink(path)
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def work(self) -> Iterator[str]:
+        """A directory of our own to make something in; it is removed at the end, if it is still
+        there, and by the next import if we are killed."""
+        self.sweep()
+        name = f"{self.path}/work/{os.getpid()}.{time.time_ns():x}"
+        fd = os.open(f"{name}.held", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            os.mkdir(name, 0o700)
+            yield name
+        finally:
+            files.remove_tree(name)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{name}.held")
+            os.close(fd)
+
+    def sweep(self) -> int:
+        """Remove what killed imports have left; how many there were."""
+        swept = 0
+        try:
+            entries = os.listdir(f"{self.path}/work")
+        except FileNotFoundError:
+            return 0
+        for entry in entries:
+            name = f"{self.path}/work/{entry.removesuffix('.held')}"
+            if not entry.endswith(".held"):
+                # Its claim is made before it and removed after it.
+                if not os.path.exists(f"{name}.held"):
+                    files.remove_tree(name)
+                continue
+            try:
+                fd = os.open(f"{name}.held", os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                files.remove_tree(name)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{name}.held")
+                swept += 1
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise
+            finally:
+                os.close(fd)
+        return swept
+
+    @staticmethod
+    def _image_file(place: str, digest: str) -> str:
+        return f"{place}/images/{key(digest)}.json"
+
+
+def _locked(path: str) -> int:
+    """The descriptor of a lock file that we hold, and that is still the one of this name: whoever
+    held it before us has removed it."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.stat(path), os.fstat(fd)):
+                return fd
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+
+
+def _read(path: str) -> object | None:
+    """The JSON in a file; None where there is no file.  Raises ImageError for a damaged one."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: {error}", hint="roadstead image verify") from None
