@@ -58,7 +58,7 @@ class Record:
 
     ``layers`` are names of layers of the store (a diff_id, ``sha256:…``), the lowest first.  Or
     ``directory`` is an absolute path that is used where it is, as the only lower directory.
-    ``platform`` is os/architecture[/variant]; ``manifest`` and ``configuration`` are the source's
+    ``manifest`` and ``configuration`` are the source's
     own documents, byte for byte ("" where it has none).  Times are seconds since the epoch, sizes
     bytes as unpacked.
     """
@@ -79,7 +79,8 @@ class Layer:
     """What the store keeps of a layer beside its directory.
 
     ``entries`` counts files of all kinds, ``size`` their bytes.  ``seconds`` is what it took;
-    ``altered`` says what of the layer could not be kept (owners, devices, set-id bits), in words.
+    ``altered`` says what of the layer could not be kept (devices, set-id bits), in words.  An
+    ``opaque`` layer hides all that is below it.
     """
 
     name: str
@@ -88,3 +89,4 @@ class Layer:
     compressed: int = 0
     seconds: float = 0.0
     altered: tuple[str, ...] = ()
+    opaque: bool = False

@@ -18,6 +18,7 @@ too, under whatever id (oci/idmap.py).  Root's store keeps owners.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import json
@@ -53,6 +54,11 @@ class Store:
     def default(cls, environ: Mapping[str, str]) -> Store:
         """The user's own, and those of others that ``ROADSTEAD_IMAGE_STORES`` names."""
         return cls(pins.store_path(environ), others=pins.other_stores(environ))
+
+    @property
+    def shared(self) -> bool:
+        """Whether others may read it: its directory says so (``chmod 755``)."""
+        return bool(os.stat(self.path).st_mode & 0o005)
 
     # -- looking up -------------------------------------------------------------------------------
 
@@ -98,6 +104,14 @@ class Store:
             f"layer {name} is not in the store {self.path}", hint="roadstead image verify"
         )
 
+    def described(self, name: str) -> Layer:
+        """What is known of a layer.  Raises ImageError where it is not here."""
+        path = os.path.dirname(self.layer(name)) + "/layer.json"
+        try:
+            return from_json(Layer, _read(path))
+        except TypeError as error:
+            raise ImageError(f"{path}: {error}", hint="roadstead image verify") from None
+
     def has_layer(self, name: str) -> bool:
         return any(
             os.path.isdir(f"{place}/layers/{key(name)}") for place in (self.path, *self.others)
@@ -108,8 +122,11 @@ class Store:
     def add(self, record: Record) -> Image:
         """Believe in an image from now on: its layers are all here.  Raises ImageError."""
         self.prepare()
-        for name in record.layers:
+        for number, name in reversed(list(enumerate(record.layers))):
             self.layer(name)
+            if number and self.described(name).opaque:
+                record = dataclasses.replace(record, layers=record.layers[number:])
+                break
         path = self._image_file(self.path, record.digest)
         files.write_atomically(path, json.dumps(to_json(record)), sync=True)
         return self.load(record.digest)
