@@ -33,6 +33,12 @@ SOURCES: Final[dict[str, str]] = {
     "oci-archive": "layout",
     "docker-archive": "dockerarchive",
     "dir": "dirlayout",
+    "sif": "diskimage",
+    "sqsh": "diskimage",
+    "squashfs": "diskimage",
+    "ext": "diskimage",
+    "rootfs": "directory",
+    "udocker": "directory",
 }
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm/v7"}
@@ -106,10 +112,9 @@ def _import(reference: Reference, store: Store, context: Context) -> Record:
 
 def _recognised(reference: Reference) -> str:
     """The kind of image that a path leads to.  Raises ImageError."""
-    raise ImageError(
-        f"{reference.text}: neither a bundle nor a reference with a transport",
-        hint="docker://NAME, oci:DIR, docker-archive:FILE …",
-    )
+    from roadstead.images.recognise import recognise
+
+    return recognise(reference.path)
 
 
 def _lock_name(reference: Reference, platform: str) -> str:
