@@ -59,7 +59,7 @@ def _import(fd: int, kind: str, reference: Reference, store: Store, context: Con
     except Corrupt as error:
         raise ImageError(f"{what} is broken: {error}", hint=AGAIN) from None
     _check_platform(what, architecture, context.platform)
-    digest = _digest(fd, what, context)
+    digest = digest_of(fd, what, context)
     layer = f"sha256:{digest}"
     store.ensure_layer(layer, partial(_fill, image, layer, what, context))
     description = described.describe(store.layer(layer))
@@ -104,7 +104,7 @@ def _check_platform(what: str, architecture: str, wanted: str) -> None:
         )
 
 
-def _digest(fd: int, what: str, context: Context) -> str:
+def digest_of(fd: int, what: str, context: Context) -> str:
     """The file's SHA-256.  Raises ImageError for one that changes meanwhile."""
     before = os.fstat(fd)
     found = hashlib.sha256()

@@ -37,6 +37,7 @@ SOURCES: Final[dict[str, str]] = {
     "sqsh": "diskimage",
     "squashfs": "diskimage",
     "ext": "diskimage",
+    "tarball": "tarball",
     "rootfs": "directory",
     "udocker": "directory",
 }
