@@ -62,5 +62,11 @@ def sattach() -> int:
     return command()
 
 
+def sacct() -> int:
+    from roadstead.cli.sacct import main as command
+
+    return command()
+
+
 if __name__ == "__main__":
     sys.exit(main())

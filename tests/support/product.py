@@ -24,6 +24,7 @@ from tests.support.components import ROOT
 
 COMMANDS = (
     "roadstead",
+    "sacct",
     "salloc",
     "sattach",
     "sbatch",

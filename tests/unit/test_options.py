@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from roadstead.cli import options
+from roadstead.cli import options, options_accounting
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED, Grammar
 from roadstead.cli.options import (
     COMMANDS,
@@ -59,6 +59,12 @@ SLURM_22_05 = {
         sibling uid: usage verbose version""",
     "sattach": """error-filter: help input-filter: label layout output-filter: pty quiet usage
         verbose version""",
+    "sacct": """account: accounts: allclusters allocations allusers associations: batch-script brief
+        cluster: clusters: completion constraints: delimiter: duplicates endtime: env-vars
+        federation file: flags: format: gid: group: help helpformat jobs: json local long name:
+        ncpus: nnodes: noconvert nodelist: noheader parsable parsable2 partition: qos: starttime:
+        state: timelimit-max: timelimit-min: truncate uid: units: usage user: verbose version
+        wckeys: whole-hetjob: yaml""",
 }
 SLURM_LETTERS = {
     "srun": "b:c:d:e:hi:klm:n:o:p:q:r:st:uvw:x:A:B:C:D:EF:G:HIJ:KL:M:N:OQS:T:VW:XZ",
@@ -69,16 +75,18 @@ SLURM_LETTERS = {
     "sinfo": "adehi:ln:o:p:rst:vM:NO:RS:TV",
     "scontrol": "adhou:vFM:QV",
     "sattach": "hluvQV",
+    # Slurm's own has a "t" as well, which does nothing but end it.
+    "sacct": "aA:bBcC:DeE:f:F:g:hi:I:j:k:K:lLM:nN:o:pPq:r:s:S:Tu:UvVW:x:X",
 }
 OUR_OWN = {
     "container-env-policy", "container-hooks", "container-id", "container-readonly",
-    "container-writable", "partition", "users",
+    "container-writable", "partition", "states", "users",
 }  # fmt: skip
 KINDS = {"": NO_ARG, ":": REQUIRED, "::": OPTIONAL}
 
 
 def rows(command: str) -> list[Option]:
-    return [row for row in OPTIONS if row.commands & COMMANDS[command]]
+    return options.rows(command)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -107,7 +115,7 @@ def test_no_two_rows_share_a_spelling(command: str) -> None:
 
 
 def test_a_row_is_complete() -> None:
-    for row in OPTIONS:
+    for row in (*OPTIONS, *options_accounting.ROWS):
         named = f"--{row.name} of {row.commands:#x}"
         treatment, colon, reason = row.treatment.partition(":")
         assert treatment in ("honoured", "no-op", "refused"), named

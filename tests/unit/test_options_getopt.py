@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from roadstead.cli import options
 from roadstead.cli.getopt_long import NO_ARG
-from roadstead.cli.options import COMMANDS, LAUNCH, OPTIONS, Option, parse
+from roadstead.cli.options import COMMANDS, LAUNCH, Option, parse
 from roadstead.errors import UsageError
 
 GETOPT = shutil.which("getopt") or ""
@@ -24,7 +25,7 @@ COLONS = ("", ":", "::")
 
 @functools.cache
 def rows(command: str) -> list[Option]:
-    return [row for row in OPTIONS if row.commands & COMMANDS[command]]
+    return options.rows(command)
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from roadstead import SLURM_VERSION, __version__
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL
-from roadstead.cli.options import COMMANDS, OPTIONS, Option
+from roadstead.cli.options import COMMANDS, Option, rows
 
 _WIDTH = 80
 _COLUMN = 32
@@ -21,6 +21,7 @@ _OPERANDS = {
     "sinfo": "",
     "scontrol": "[keyword [argument...]]",
     "sattach": "job.step",
+    "sacct": "",
 }
 _PURPOSES = {
     "srun": "Run a job step, in a new allocation unless there is one, and exit as it does.",
@@ -31,6 +32,7 @@ _PURPOSES = {
     "sinfo": "Show partitions and nodes.",
     "scontrol": "Show jobs, steps, nodes and partitions in full, and change them.",
     "sattach": "Show what the tasks of a running step write, and send them input.",
+    "sacct": "Show jobs and steps, also those that have ended, and what they used.",
 }
 
 
@@ -67,7 +69,7 @@ def version_text(command: str) -> str:
 
 
 def _rows(command: str) -> list[Option]:
-    return [row for row in OPTIONS if row.commands & COMMANDS[command]]
+    return rows(command)
 
 
 def _synopsis(command: str) -> str:

@@ -7,6 +7,7 @@ A template is man(7) source.  A line that is one of these words between two @ is
     VARIABLES srun      the environment variables that stand for them
     SETS srun           the names of the variables that its tasks, script or command find
     COLUMNS jobs        the columns of squeue's jobs, squeue's steps or sinfo's nodes
+    FIELDS sacct        the fields of an accounting command
     SUBCOMMANDS         what the umbrella command knows
     KEY Name value      a key of oci.conf, its default and its age; its meaning follows in prose
     PATTERN b           a %-pattern of oci.conf, likewise
@@ -24,9 +25,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from roadstead import __version__
-from roadstead.cli import sinfo, squeue, umbrella
+from roadstead.cli import options, sacct_fields, sinfo, squeue, umbrella
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL
-from roadstead.cli.options import COMMANDS, HONOURED, OPTIONS, Option, variables
+from roadstead.cli.options import HONOURED, Option, variables
 from roadstead.cli.table import Column
 from roadstead.core import environment
 from roadstead.core.lifecycle import Job, JobRunning
@@ -56,7 +57,7 @@ def page(template: str) -> str:
 
 def rows(command: str) -> list[Option]:
     """The options that a command's page names: all but the hidden ones, by name."""
-    own = [row for row in OPTIONS if row.commands & COMMANDS[command]]
+    own = options.rows(command)
     shown = [row for row in own if row.help or row.treatment != HONOURED]
     return sorted(shown, key=lambda row: row.name.lower())
 
@@ -170,6 +171,13 @@ def _columns(table: str) -> Iterator[str]:
     yield ".EE"
 
 
+_FIELDS: Final = {"sacct": sacct_fields.FIELDS}
+
+
+def _fields(table: str) -> Iterator[str]:
+    yield literal(", ".join(field.name for field in _FIELDS[table]) + ".")
+
+
 # -- the umbrella, and oci.conf --------------------------------------------------------------------
 
 
@@ -198,6 +206,7 @@ _DIRECTIVES: Final[dict[str, Callable[[str], Iterable[str]]]] = {
     "VARIABLES": _variables,
     "SETS": _sets,
     "COLUMNS": _columns,
+    "FIELDS": _fields,
     "SUBCOMMANDS": _subcommands,
     "KEY": _key,
     "PATTERN": _pattern,

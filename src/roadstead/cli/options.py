@@ -31,6 +31,15 @@ SCANCEL: Final = 16
 SINFO: Final = 32
 SCONTROL: Final = 64
 SATTACH: Final = 1024
+# Those whose rows are in options_accounting.py.
+SACCT: Final = 1 << 16
+SSTAT: Final = 1 << 17
+SPRIO: Final = 1 << 18
+SSHARE: Final = 1 << 19
+SREPORT: Final = 1 << 20
+SACCTMGR: Final = 1 << 21
+SDIAG: Final = 1 << 22
+STRIGGER: Final = 1 << 23
 LAUNCH: Final = SRUN | SBATCH | SALLOC
 LISTS: Final = SQUEUE | SINFO
 EVERY: Final = LAUNCH | LISTS | SCANCEL | SCONTROL
@@ -44,6 +53,7 @@ COMMANDS: Final[dict[str, int]] = {
     "sinfo": SINFO,
     "scontrol": SCONTROL,
     "sattach": SATTACH,
+    "sacct": SACCT,
 }
 
 COUNT: Final = "count"  # each use adds one: -vv is "2"
@@ -451,10 +461,17 @@ def variables(command: str, option: Option) -> list[str]:
     return found
 
 
+def rows(command: str) -> list[Option]:
+    """The options of a command."""
+    bit, table = COMMANDS[command], OPTIONS
+    if bit >= SACCT:
+        from roadstead.cli.options_accounting import ROWS as table
+    return [option for option in table if option.commands & bit]
+
+
 def _grammar(command: str) -> Grammar:
     bit = COMMANDS[command]
-    rows = [option for option in OPTIONS if option.commands & bit]
-    return Grammar(command, rows, in_order=bool(bit & LAUNCH))
+    return Grammar(command, rows(command), in_order=bool(bit & LAUNCH))
 
 
 def _level(grammar: Grammar, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -20,6 +20,7 @@ COMMANDS = (
     "sinfo",
     "scontrol",
     "sattach",
+    "sacct",
     "roadstead",
 )
 

@@ -62,27 +62,6 @@ def _task_id(view: View) -> str:
     return str(view.get("array_tasks", view["array_task_id"]))
 
 
-def _together(jobs: list[View]) -> list[View]:
-    """The elements of an array that wait for the same reason as one, as Slurm lists them."""
-    shown: list[View] = []
-    groups: dict[tuple[int, str], list[int]] = {}
-    for view in jobs:
-        if view["array_job_id"] is None or view["state"] != "PENDING":
-            shown.append(view)
-            continue
-        held = view["reason"] if view["reason"].startswith("JobHeld") else ""
-        tasks = groups.setdefault((view["array_job_id"], held), [])
-        if not tasks:
-            shown.append(view | {"tasks": tasks})
-        tasks.append(view["array_task_id"])
-    for view in shown:
-        if tasks := view.pop("tasks", None):
-            text = hostlist.fold([str(number) for number in sorted(tasks)]).strip("[]")
-            throttle = f"%{view['array_throttle']}" if view["array_throttle"] else ""
-            view["array_tasks"] = text + throttle
-    return shown
-
-
 def _per_node(view: View) -> str:
     return f"gres:{view['gres']}" if view["gres"] else "N/A"
 
@@ -238,7 +217,7 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | Non
         return 1
     chosen = [view for view in views if all(test(view) for test in tests)]
     if "array" not in asked and "steps" not in asked:
-        chosen = _together(chosen)
+        chosen = words.together(chosen)
     _sort(chosen, asked, clock)
     headings = "noheader" not in asked
     date = f"{clock.date()}\n" if headings and "long" in asked else ""

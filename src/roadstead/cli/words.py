@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from roadstead.core import values
+from roadstead.core import hostlist, values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -189,17 +189,38 @@ def tres(view: View, clock: Clock) -> str:
     """What a job has or asks for, as trackable resources."""
     amount = view["memory"] * view["nodes"] or view["memory_per_cpu"] * view["cpus"]
     memory = f",mem={clock.memory(amount)}" if amount else ""
-    gres = "".join(f",gres/{each}" for each in _counted(view["gres"], view["nodes"]))
+    gres = "".join(f",gres/{each}" for each in counted(view["gres"], view["nodes"]))
     return f"cpu={view['cpus']}{memory},node={view['nodes']},billing={view['cpus']}{gres}"
 
 
-def _counted(gres: str, nodes: int) -> list[str]:
+def counted(gres: str, nodes: int) -> list[str]:
     """``gpu:a100:2`` of each node as ``gpu:a100=4`` of two."""
     found = []
     for each in gres.split(",") if gres else ():
         name, _, count = each.rpartition(":")
         found.append(f"{name}={int(count) * nodes}")
     return found
+
+
+def together(jobs: list[View]) -> list[View]:
+    """The elements of an array that wait for the same reason as one, as Slurm lists them."""
+    shown: list[View] = []
+    groups: dict[tuple[int, str], list[int]] = {}
+    for view in jobs:
+        if view["array_job_id"] is None or view["state"] != "PENDING":
+            shown.append(view)
+            continue
+        held = view["reason"] if view["reason"].startswith("JobHeld") else ""
+        tasks = groups.setdefault((view["array_job_id"], held), [])
+        if not tasks:
+            shown.append(view | {"tasks": tasks})
+        tasks.append(view["array_task_id"])
+    for view in shown:
+        if tasks := view.pop("tasks", None):
+            text = hostlist.fold([str(number) for number in sorted(tasks)]).strip("[]")
+            throttle = f"%{view['array_throttle']}" if view["array_throttle"] else ""
+            view["array_tasks"] = text + throttle
+    return shown
 
 
 def natural(name: str) -> tuple[str, int]:

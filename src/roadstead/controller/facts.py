@@ -10,6 +10,7 @@ from typing import Any, Final, TypeGuard
 
 from roadstead.controller import machine
 from roadstead.controller.journal import Journal
+from roadstead.core import history
 from roadstead.core.events import Facts
 from roadstead.core.lifecycle import Job
 from roadstead.core.request import Extra
@@ -66,6 +67,8 @@ def _for_query(state: State, journal: Journal, body: Mapping[str, Any], now: flo
     what, job_id = body.get("what"), _row_number(body.get("job_id"))
     if what == "nodes":
         return Facts(load=machine.load(), memory_free=machine.memory_free())
+    if what == "history":
+        return Facts(records=journal.records(history.wanted(body), history.PAGE))
     if what != "jobs":
         return Facts()
     if job_id is not None:

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from roadstead.core import lifecycle as life
 from roadstead.core.effects import Effect, Save, SaveNode, SavePayload, SaveStep
+from roadstead.core.history import Record, Wanted
 from roadstead.core.lifecycle import Job, Step
 from roadstead.core.model import JobSpec, StepRequest, compact_json, from_json
 from roadstead.core.site import NodeCondition
@@ -187,6 +188,21 @@ class Journal:
 
     def step(self, job_id: int, step_id: int) -> Step | None:
         return next((_step(row) for row in self._rows("step", job_id, step_id)), None)
+
+    def records(self, wanted: Wanted, most: int) -> tuple[Record, ...]:
+        """A page of the history: at most so many jobs, by number, each with its steps."""
+        bounds = (wanted.after, wanted.since, wanted.until)
+        if wanted.jobs is not None:
+            rows = self._rows("history of jobs", dumps(list(wanted.jobs)), *bounds, most)
+        elif wanted.since is None:
+            rows = self._rows("all history", wanted.after, wanted.until, most)
+        else:
+            rows = self._rows("history", *bounds, most)
+        jobs = [_job(row) for row in rows]
+        steps: dict[int, list[Step]] = {job.id: [] for job in jobs}
+        for row in self._rows("steps of jobs", dumps(list(steps))):
+            steps[row[0]].append(_step(row))
+        return tuple((job, tuple(steps[job.id])) for job in jobs)
 
     def _rows(self, name: str, *values: object) -> list[Any]:
         try:

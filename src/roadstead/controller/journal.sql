@@ -129,3 +129,28 @@ SELECT id, submitted_at, spec, state, restarts FROM job WHERE ended_at >= ? ORDE
 
 -- step --
 SELECT job_id, id, submitted_at, request, state FROM step WHERE job_id = ? AND id = ?;
+
+-- history of jobs --
+SELECT id, submitted_at, spec, state, restarts FROM job WHERE id IN (
+    SELECT value FROM json_each(?1)
+    UNION SELECT id FROM job WHERE array_id IN (SELECT value FROM json_each(?1))
+)
+AND id > ?2 AND (?3 IS NULL OR ended_at IS NULL OR ended_at >= ?3)
+AND (?4 IS NULL OR submitted_at <= ?4)
+ORDER BY id LIMIT ?5;
+
+-- all history --
+SELECT id, submitted_at, spec, state, restarts FROM job
+WHERE id > ?1 AND (?2 IS NULL OR submitted_at <= ?2) ORDER BY id LIMIT ?3;
+
+-- history --
+SELECT id, submitted_at, spec, state, restarts FROM job WHERE id IN (
+    SELECT id FROM job WHERE ended_at IS NULL AND id > ?1
+    UNION ALL SELECT id FROM job WHERE ended_at >= ?2 AND id > ?1
+)
+AND (?3 IS NULL OR submitted_at <= ?3)
+ORDER BY id LIMIT ?4;
+
+-- steps of jobs --
+SELECT job_id, id, submitted_at, request, state FROM step
+WHERE job_id IN (SELECT value FROM json_each(?));

@@ -27,6 +27,7 @@ class Facts:
     known: Job | None = None  # the job of the message's key
     ended_jobs: tuple[Job, ...] = ()
     ended_step: Step | None = None
+    records: tuple[tuple[Job, tuple[Step, ...]], ...] = ()  # for sacct
     script: str | None = None
     load: float = 0.0
     memory_free: int = 0

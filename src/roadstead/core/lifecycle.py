@@ -166,11 +166,12 @@ class StepCompleting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEnded:
-    """Over.  ``record`` is None for a step that never ran."""
+    """Over.  ``record`` and ``place``, where it was, are None for a step that never ran."""
 
     word: Word
     ended_at: float
     record: ExitRecord | None
+    place: Place | None = None
 
 
 StepState = StepPending | StepRunning | StepCompleting | StepEnded
@@ -417,7 +418,9 @@ def _step_after(state: StepState, event: StepEvent) -> StepState | None:
         case ((StepRunning() | StepCompleting()), StepExited()):
             record = event.record
             outcome = outcome_of(record, stopped=isinstance(state, StepCompleting))
-            return StepEnded(word=outcome.word, ended_at=record.ended_at, record=record)
+            return StepEnded(
+                word=outcome.word, ended_at=record.ended_at, record=record, place=state.place
+            )
         case _:
             return None
 

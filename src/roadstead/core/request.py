@@ -162,7 +162,7 @@ def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> Step
 def main_step(spec: JobSpec, env: dict[str, str]) -> StepRequest:
     """The step that a job starts with: its command, or its batch script (which shares its CPUs)."""
     return StepRequest(
-        name="batch" if spec.kind == "batch" else _base_name(spec.argv[0]),
+        name="batch" if spec.kind == "batch" else spec.name,
         argv=spec.argv,
         cwd=spec.cwd,
         env=env,
