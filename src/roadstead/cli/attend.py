@@ -175,7 +175,9 @@ class Attendance:
         return None
 
     def _on_notice(self, sentence: str) -> None:
-        if sentence.startswith(_SLURMSTEPD):
+        if sentence.startswith("cpu-bind="):
+            self._write_raw(sentence)
+        elif sentence.startswith(_SLURMSTEPD):
             self._write(sentence, "slurmstepd")
             self._said.add(sentence.removeprefix("error: "))
         elif self.verbose or sentence.startswith(("error:", "warning:")):
@@ -206,8 +208,10 @@ class Attendance:
             self._write(sentence)
 
     def _write(self, sentence: str, who: str = "") -> None:
-        end = "\r\n" if self._old_mode is not None else "\n"
-        report.write_line(f"{who or self.command}: {sentence}", end)
+        self._write_raw(f"{who or self.command}: {sentence}")
+
+    def _write_raw(self, line: str) -> None:
+        report.write_line(line, "\r\n" if self._old_mode is not None else "\n")
 
     # -- signals ----------------------------------------------------------------------------------
 

@@ -8,6 +8,10 @@ import sys
 from roadstead.cli import attend, options, report
 from roadstead.errors import RoadsteadError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 COMMAND = "srun"
 
 
@@ -29,12 +33,20 @@ def main(argv: list[str] | None = None) -> int:
 def _run(asked: dict[str, str], operands: list[str]) -> int:
     if asked.get("mpi") == "list":
         report.write_line("MPI plugin types are...")
-        report.write_line("\tnone")
+        for name in ("none", "pmi2"):
+            report.write_line(f"\t{name}")
         return 0
+    if asked.get("cpu-bind", "").lower() == "help":
+        from roadstead.core import binding
+
+        report.write_out(f"{binding.HELP}\n")
+        return 1
     if not operands:
         raise RoadsteadError("No command given to execute", hint="srun [options] command …")
     report.explain(COMMAND, asked)
     message = attend.base_message("run", asked, operands)
+    if "multi-prog" in asked or "distribution" in asked:
+        _add_files(message, asked, operands)
     if asked.pop("pty", None) is not None:
         message["terminal"] = attend.terminal_size()
     message["interactive"] = "interactive" in asked
@@ -47,3 +59,24 @@ def _run(asked: dict[str, str], operands: list[str]) -> int:
     attendance.pass_on_interrupt = "disable-status" in asked
     attendance.quit_on_interrupt = "quit-on-interrupt" in asked
     return attendance.run()
+
+
+def _add_files(message: dict[str, Any], asked: dict[str, str], operands: list[str]) -> None:
+    """Files that srun reads and the controller understands: of --multi-prog, and of the hosts."""
+    if "multi-prog" in asked:
+        try:
+            with open(operands[0], encoding="utf-8", errors="surrogateescape") as file:
+                message["programs"] = file.read()
+        except OSError as error:
+            raise RoadsteadError(
+                f"Could not open multi_prog config file {operands[0]}: {error.strerror}"
+            ) from None
+    path = os.environ.get("SLURM_HOSTFILE", "")
+    if path and asked.get("distribution", "").lower().startswith("arbitrary"):
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                message["hosts"] = file.read()
+        except OSError as error:
+            raise RoadsteadError(
+                f"Failure getting NodeNames from hostfile: {path}: {error.strerror}"
+            ) from None

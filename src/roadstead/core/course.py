@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from roadstead.core import distribution, environment, hostlist, request, schedule
 from roadstead.core import effects as do
-from roadstead.core import environment, hostlist, request, schedule
 from roadstead.core import lifecycle as life
 from roadstead.core.effects import Effects
 from roadstead.core.lifecycle import Job, Outcome, Place, Step, StepKey
@@ -164,13 +164,14 @@ def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> St
     """All that the supervisor needs to know, save what a batch job keeps in the journal."""
     wanted, spec, granted = step.request, job.spec, allocation_of(job)
     assert granted is not None
+    placed = distribution.arranged(place.shares, wanted.launch)
     if step.id == BATCH_STEP:
         ours = environment.batch(job, granted)
     elif step.id == INTERACTIVE_STEP:
         ours = environment.node(job, granted)
     else:
-        ours = environment.step(job, step.id, granted, wanted, place.shares)
-    shares = tuple([_of_machine(state, share) for share in place.shares])
+        ours = environment.step(job, step.id, granted, wanted, placed)
+    shares = tuple([_of_machine(state, share) for share in placed])
     over = state.settings.over_time
     ends_at = None if granted.ends_at is None else granted.ends_at + over
     limits = [ends_at, None if wanted.time_limit is None else at + wanted.time_limit]
@@ -200,6 +201,7 @@ def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> St
         terminal=wanted.terminal,
         kill_on_bad_exit=wanted.kill_on_bad_exit,
         wait=wanted.wait,
+        launch=wanted.launch,
         directory=step_directory(state, step.key),
     )
 

@@ -35,6 +35,8 @@ _OF_JOBS = (
     "SLURM_SRUN_COMM_PORT", "SLURM_STEPID", "SLURM_STEP_ID", "SLURM_STEP_LAUNCHER_PORT",
     "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS",
     "SLURM_STEP_TASKS_PER_NODE", "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST", "SLURM_TASKS_PER_NODE",
+    "SLURM_CPU_BIND", "SLURM_CPU_BIND_LIST", "SLURM_CPU_BIND_TYPE", "SLURM_CPU_BIND_VERBOSE",
+    "SLURM_DIST_PLANESIZE", "SLURM_MPI_TYPE", "PMI_FD", "PMI_JOBID", "PMI_RANK", "PMI_SIZE",
     "SLURM_TASK_PID", "SLURM_TOPOLOGY_ADDR", "SLURM_TOPOLOGY_ADDR_PATTERN", "SLURM_UMASK",
     "SRUN_DEBUG", "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_RESTART_COUNT", "SLURM_STEP_GPUS",
     "ROADSTEAD_STEP", "ROADSTEAD_STEP_DIR",
@@ -124,6 +126,10 @@ def allocation(job: Job, granted: Allocation) -> dict[str, str]:
         env["SLURM_MEM_PER_NODE"] = str(spec.memory)
     if "mem-per-cpu" in spec.asked:
         env["SLURM_MEM_PER_CPU"] = str(spec.memory_per_cpu)
+    if spec.launch.distribution:
+        env["SLURM_DISTRIBUTION"] = spec.launch.distribution
+        if spec.launch.plane:
+            env["SLURM_DISTRIBUTION"] = f"plane={spec.launch.plane}"
     if spec.overcommit:
         env["SLURM_OVERCOMMIT"] = "1"
     env |= arrays.environment(spec.array)
@@ -193,8 +199,11 @@ def step(
         "SLURM_UMASK": f"{request.umask:04o}",
         "SRUN_DEBUG": str(_DEFAULT_DEBUG),
     }
+    if request.launch.distribution or spec.kind != "run":
+        env["SLURM_DISTRIBUTION"] = request.launch.distribution or "block"
+    if request.launch.plane:
+        env["SLURM_DIST_PLANESIZE"] = str(request.launch.plane)
     if spec.kind != "run":
-        env["SLURM_DISTRIBUTION"] = "block"
         env["SLURM_JOB_CPUS_PER_NODE_PACK_GROUP_0"] = env["SLURM_JOB_CPUS_PER_NODE"]
     if "cpus-per-task" in request.asked:
         env["SLURM_CPUS_PER_TASK"] = str(request.cpus_per_task)
@@ -207,7 +216,9 @@ def step(
     return env
 
 
-def task(procid: int, localid: int, nodeid: int, share: Share, gtids: range) -> dict[str, str]:
+def task(
+    procid: int, localid: int, nodeid: int, share: Share, gtids: Sequence[int]
+) -> dict[str, str]:
     """The variables that tell the tasks of a step apart; ``gtids`` are those of its node.
 
     SLURM_TASK_PID is not among them: only who starts the task knows it.

@@ -27,6 +27,8 @@ JobKind = Literal["run", "batch", "alloc"]
 EnvPolicy = Literal["merge", "clean", "image", "host"]
 Writable = Literal["bundle", "direct", "private"]
 HookPolicy = Literal["drop", "run", "refuse"]
+Mpi = Literal["none", "pmi2", "pmix"]
+BindKind = Literal["", "none", "rank", "map_cpu", "mask_cpu", "auto"]
 Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "launch", "memory"]
 
 
@@ -70,6 +72,48 @@ class Terminal:
 
     rows: int
     columns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """``--cpu-bind``: which of its node's CPUs each task may use.
+
+    ``kind`` "" and "none": all of them; "rank": the one of its place on the node; "map_cpu" and
+    "mask_cpu": what ``values`` say, task after task; "auto": a part of its own, as for cores,
+    threads and sockets.  ``verbose`` reports it.
+    """
+
+    kind: BindKind = ""
+    values: tuple[str, ...] = ()
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A line of a ``--multi-prog`` file: these tasks execute ``argv``, in which %t is the task's
+    number and %o its place among them."""
+
+    tasks: tuple[int, ...]
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How the tasks of a step are made of its command.
+
+    ``mpi`` is the interface that MPI libraries find; ``distribution`` is what --distribution was
+    given, ``plane`` its size and ``hosts`` the node of each task where that is arbitrary.
+    ``prolog`` and ``epilog`` are --task-prolog and --task-epilog.
+    """
+
+    mpi: Mpi = "none"
+    binding: Binding = Binding()
+    distribution: str = ""
+    plane: int = 0
+    hosts: tuple[str, ...] = ()
+    programs: tuple[Program, ...] = ()
+    prolog: str = ""
+    epilog: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +222,7 @@ class JobSpec:
     immediate: float | None = None
     kill_on_bad_exit: bool = False
     wait: float | None = None
+    launch: Launch = Launch()
     comment: str = ""
     asked: tuple[str, ...] = ()
     oci_conf: str = ""
@@ -193,6 +238,7 @@ class StepRequest:
 
     ``nodes`` 0 is all of the job's; ``gres`` None is likewise all that the job has there.
     ``exact`` takes only the CPUs that its tasks need, otherwise a step has all of the job's;
+    ``relative`` is the number of the first of the job's nodes that it may have;
     ``overlap`` shares them with other steps; ``parent_step`` is the step that srun was typed in.
     """
 
@@ -205,6 +251,9 @@ class StepRequest:
     cpus_per_task: int = 1
     ntasks_per_node: int = 0
     nodes: int = 0
+    nodelist: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    relative: int = 0
     memory: int = 0
     gres: tuple[Gres, ...] | None = None
     exact: bool = False
@@ -219,6 +268,7 @@ class StepRequest:
     interactive: bool = False
     kill_on_bad_exit: bool = False
     wait: float | None = None
+    launch: Launch = Launch()
     asked: tuple[str, ...] = ()
     oci_conf: str = ""
 
@@ -287,6 +337,7 @@ class StepSpec:
     terminal: Terminal | None = None
     kill_on_bad_exit: bool = False
     wait: float | None = None
+    launch: Launch = Launch()
     directory: str = ""
 
 

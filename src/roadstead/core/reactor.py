@@ -209,6 +209,12 @@ def _job_for_step(state: State, job_id: int, wanted: StepRequest) -> Job:
     shares = state.seats[job_id].shares
     if wanted.nodes > len(shares):
         raise RequestError(f"Only allocated {len(shares)} nodes asked for {wanted.nodes}")
+    names = [share.node for share in shares]
+    for name in (*wanted.nodelist, *wanted.exclude, *wanted.launch.hosts):
+        if name not in names:
+            raise course.step_error(job_id, f"Requested node {name} is not in this allocation")
+    if wanted.relative >= len(shares):
+        raise course.step_error(job_id, f"--relative={wanted.relative}: it has {len(shares)} nodes")
     for each in wanted.gres or ():
         if not any(own.name == each.name for share in shares for own in share.gres):
             raise course.step_error(job_id, "Invalid generic resource (gres) specification")

@@ -13,14 +13,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast, get_args
 
-from roadstead.core import arrays, environment, needs, values
+from roadstead.core import (
+    arrays,
+    binding,
+    distribution,
+    environment,
+    hostlist,
+    multiprog,
+    needs,
+    values,
+)
 from roadstead.core.model import (
+    Binding,
     ContainerRequest,
     EnvPolicy,
     Gres,
     HookPolicy,
     JobKind,
     JobSpec,
+    Launch,
+    Mpi,
+    Program,
     Stdio,
     StepRequest,
     Terminal,
@@ -68,10 +81,11 @@ class Extra:
 def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
     """The job that a ``run``, ``submit`` or ``allocate`` message asks for."""
     options = _options(message)
+    if kind == "run":
+        options = distribution.resolve(message, options)
     cwd = _cwd(message)
     argv = _argv(message)
-    if kind == "run":
-        _mpi(options)
+    needed = needs.of_job(kind, options, site)
     spec = JobSpec(
         kind=kind,
         name=options.get("job-name") or _default_name(kind, argv),
@@ -98,7 +112,8 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         client_pid=0 if kind == "batch" else extra.client_pid,
         client_start="" if kind == "batch" else extra.client_start,
         key=_key(message),
-        **needs.of_job(kind, options, site),
+        launch=_launch(kind, message, options, argv, needed["ntasks"]),
+        **needed,
     )
     needs.check(kind, spec, site)
     return spec
@@ -122,12 +137,12 @@ def job_of_step(message: Message) -> int:
 
 def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> StepRequest:
     """The step that a ``run`` message inside an allocation of so many nodes asks for."""
-    options = _options(message)
+    options = distribution.resolve(message, _options(message))
     job_id = job_of_step(message)
     argv = _argv(message)
     cwd = _cwd(message)
     nodes = values.node_count(options["nodes"])[0] if "nodes" in options else 0
-    _mpi(options)
+    ntasks = needs.tasks(options, nodes or allocated)
     inside = message.get("in_job") == job_id
     return StepRequest(
         name=options.get("job-name") or _base_name(argv[0]),
@@ -135,10 +150,13 @@ def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> Step
         cwd=_directory(options, cwd),
         env=_environment("run", message, options, site),
         umask=_umask(message),
-        ntasks=needs.tasks(options, nodes or allocated),
+        ntasks=ntasks,
         cpus_per_task=needs.cpus_per_task(options),
         ntasks_per_node=_per_node(options),
         nodes=nodes,
+        nodelist=_hosts(options, "nodelist"),
+        exclude=_hosts(options, "exclude"),
+        relative=values.seconds(options["relative"], "--relative") if "relative" in options else 0,
         memory=_step_memory(options),
         gres=_step_gres(options, nodes or allocated),
         # 22.05: --cpus-per-task implies --exact (srun(1)).
@@ -154,6 +172,7 @@ def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> Step
         interactive=message.get("interactive") is True,
         kill_on_bad_exit=_kill_on_bad_exit("run", options),
         wait=_wait("run", options),
+        launch=_launch("run", message, options, argv, ntasks),
         asked=tuple(name for name in _ASKED if name in options),
         oci_conf=extra.oci_conf,
     )
@@ -178,6 +197,7 @@ def main_step(spec: JobSpec, env: dict[str, str]) -> StepRequest:
         terminal=spec.terminal,
         kill_on_bad_exit=spec.kill_on_bad_exit,
         wait=spec.wait,
+        launch=spec.launch,
         asked=spec.asked,
         oci_conf=spec.oci_conf,
     )
@@ -216,6 +236,11 @@ def _step_gres(options: Mapping[str, str], nodes: int) -> tuple[Gres, ...] | Non
     return needs.job_gres(options, ntasks, min(nodes, ntasks))
 
 
+def _hosts(options: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """A step's own --nodelist or --exclude."""
+    return tuple(dict.fromkeys(hostlist.expand(options.get(name, ""))))
+
+
 def _step_memory(options: Mapping[str, str]) -> int:
     return values.memory(options["mem"]) if "mem" in options else 0
 
@@ -245,12 +270,42 @@ def _wait(kind: JobKind, options: Mapping[str, str]) -> float | None:
     return float(values.seconds(options["wait"], "--wait")) or None
 
 
-def _mpi(options: Mapping[str, str]) -> None:
-    kind = options.get("mpi", "none")
-    if kind not in ("", "none"):
-        raise RequestError(
-            f"--mpi={kind}: the local engine has no {kind} server", hint="use --mpi=none"
-        )
+def _launch(
+    kind: JobKind, message: Message, options: Mapping[str, str], argv: tuple[str, ...], ntasks: int
+) -> Launch:
+    """How srun's tasks are made of its command; of an allocation, only what its steps inherit."""
+    words, plane = "", 0
+    hosts: tuple[str, ...] = ()
+    programs: tuple[Program, ...] = ()
+    if "distribution" in options:
+        words, plane = distribution.parse(options["distribution"])
+        if words.startswith("arbitrary"):
+            hosts = tuple(hostlist.expand(options["nodelist"])) if kind == "run" else ()
+    if kind != "run":
+        return Launch(distribution=words, plane=plane)
+    if "multi-prog" in options:
+        text = _text(message, "programs")
+        programs = multiprog.parse(text, argv[0], ntasks, argv[1:])
+    return Launch(
+        mpi=_mpi(options),
+        binding=binding.parse(options.get("cpu-bind", ""))
+        if options.get("cpu-bind")
+        else Binding(),
+        distribution=words,
+        plane=plane,
+        hosts=hosts,
+        programs=programs,
+    )
+
+
+def _mpi(options: Mapping[str, str]) -> Mpi:
+    kind = options.get("mpi") or "none"
+    if kind in ("none", "pmi2"):
+        return cast("Mpi", kind)
+    raise RequestError(
+        f"Invalid MPI type '{kind}', --mpi=list for acceptable types",
+        hint="MPICH, Intel MPI and MVAPICH2 speak pmi2",
+    )
 
 
 def _directory(options: Mapping[str, str], cwd: str) -> str:

@@ -110,7 +110,7 @@ class Seats:
         (None: whoever claims them), unless the step shares."""
         shared = request.overlap or request.interactive or ancestors is None
         parts: list[tuple[Share, tuple[int, ...], tuple[Gres, ...], int]] = []
-        for share in pool:
+        for share in self._candidates(request, pool):
             allowed = set() if ancestors is None else ancestors
             cpus = share.cpus
             if not shared:
@@ -123,14 +123,19 @@ class Seats:
                 tasks = _ANY_NUMBER
             if request.ntasks_per_node:
                 tasks = min(tasks, request.ntasks_per_node)
+            if request.launch.hosts:
+                listed = request.launch.hosts.count(share.node)
+                tasks = listed if listed <= tasks else 0
             if tasks and gres is not None:
                 parts.append((share, cpus, gres, tasks))
-        count = min(request.nodes or len(owned), request.ntasks, len(owned))
+        count = max(len(request.nodelist), min(request.nodes or len(owned), request.ntasks))
+        count = min(count, len(owned))
         if pool is not owned:
             count = min(count, len(pool))
         chosen = _choose(parts, count, request.ntasks)
-        if chosen is None:
+        if chosen is None or any(n not in [p[0].node for p in chosen] for n in request.nodelist):
             return None
+        chosen.sort(key=lambda part: pool.index(part[0]))
         numbers = deal(request.ntasks, [tasks for *_, tasks in chosen], evenly=request.overcommit)
         shares = []
         for (share, cpus, gres, _), ntasks in zip(chosen, numbers, strict=True):
@@ -139,6 +144,14 @@ class Seats:
             memory = request.memory or share.memory
             shares.append(replace(share, cpus=mine, memory=memory, gres=gres, ntasks=ntasks))
         return tuple(shares)
+
+    @staticmethod
+    def _candidates(request: StepRequest, pool: Sequence[Share]) -> list[Share]:
+        """The nodes that the step may have, those that it must have first."""
+        found = [share for share in pool if share.node not in request.exclude]
+        if request.relative:
+            found = found[request.relative :]
+        return sorted(found, key=lambda share: share.node not in request.nodelist)
 
     def _gres(
         self, request: StepRequest, share: Share, allowed: set[int] | None

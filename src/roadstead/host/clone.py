@@ -44,15 +44,15 @@ def supported() -> bool:
     return _supported[0]
 
 
-def start(group: int, body: Callable[[], object]) -> tuple[int, int]:
-    """Fork into the group whose directory is open as ``group``; the child calls ``body``, which
-    executes a program.  The child's pid and a pidfd.
+def start(group: int | None, body: Callable[[], object]) -> tuple[int, int]:
+    """Fork into the group whose directory is open as ``group``, None for ours; the child calls
+    ``body``, which executes a program.  The child's pid and a pidfd.
 
     Raises OSError, the kernel's for the fork and ``body``'s own in the child.
     """
     read, write = os.pipe2(os.O_CLOEXEC)
     pidfd = ctypes.c_int(-1)
-    pid = _clone(group, ctypes.addressof(pidfd))
+    pid = os.fork() if group is None else _clone(group, ctypes.addressof(pidfd))
     if pid == 0:
         number = errno.ENOEXEC
         try:
@@ -62,6 +62,8 @@ def start(group: int, body: Callable[[], object]) -> tuple[int, int]:
         finally:
             os.write(write, struct.pack("=i", number))
             os._exit(127)
+    if pid > 0 and group is None:
+        pidfd.value = os.pidfd_open(pid)
     os.close(write)
     with open(read, "rb") as pipe:  # at its end once the program is executed
         said = pipe.read() if pid > 0 else struct.pack("=i", -pid)

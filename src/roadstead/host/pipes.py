@@ -19,6 +19,16 @@ from typing import Final
 PIPE_BUF: Final = select.PIPE_BUF
 
 
+def socket_pair() -> tuple[int, int]:
+    """Two ends of a connection between ourselves and a child: ours, which never blocks, and its."""
+    from _socket import AF_UNIX, SOCK_STREAM, socketpair
+
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    first, second = ours.detach(), theirs.detach()
+    os.set_blocking(first, False)
+    return first, second
+
+
 def own_writer(fd: int) -> int | None:
     """A non-blocking descriptor for the pipe or terminal ``fd``, which stays as it is; or None."""
     mode = os.fstat(fd).st_mode

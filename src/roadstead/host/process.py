@@ -93,24 +93,29 @@ def spawn(
     argv: Argv,
     *,
     env: dict[str, str],
-    stdio: tuple[int, int, int] | None = None,
+    stdio: tuple[int, ...] | None = None,
     keep: tuple[int, ...] = (),
     terminal: str = "",
     session: bool = True,
     group: int | None = None,
+    pid_variable: str = "",
 ) -> Child:
     """Start ``argv``.
 
-    ``stdio`` are our descriptors for its 0, 1 and 2 (default: /dev/null, and ours for 1 and 2);
+    ``stdio`` are our descriptors for its 0, 1 and 2 (default: /dev/null, and ours for 1 and 2), and
+    for 3 and on if there are more;
     ``keep`` stay open under their own numbers.  With ``terminal``, the path of a pty, the child
     leads a session whose controlling terminal that is.  ``env`` is all of its environment.
     ``group`` is the open directory of a control group of version 2 to be born in (host.clone).
+    ``pid_variable`` names a variable that is to hold the child's pid; it costs a fork.
 
     Raises FileNotFoundError, PermissionError and the like for a program that cannot be executed.
     """
-    if group is not None:
+    if group is not None or pid_variable:
 
         def body() -> None:
+            if pid_variable:
+                env[pid_variable] = str(os.getpid())
             _execute(argv, env, stdio, keep, terminal, session)
 
         return Child(*clone.start(group, body))
@@ -119,6 +124,9 @@ def spawn(
         # A session leader without a terminal gets the one that it opens (tty_ioctl(4)).
         actions += [(os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
+        # The lowest free numbers are ours already: what comes after 2 is above them (spawn's
+        # callers open it after the pty).
+        actions += [(os.POSIX_SPAWN_DUP2, fd, 3 + n) for n, fd in enumerate((stdio or ())[3:])]
     elif stdio is None:
         actions += [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     else:
@@ -136,25 +144,25 @@ def spawn(
     return Child(pid, os.pidfd_open(pid))
 
 
-def _place(stdio: tuple[int, int, int], *, above: int) -> list[tuple[int, ...]]:
+def _place(stdio: tuple[int, ...], *, above: int) -> list[tuple[int, ...]]:
     """dup2 actions that cannot overwrite a source before it is used.
 
     The sources are moved to ``above`` and on first, where none of them is.  glibc clears
     close-on-exec when source and target of a dup2 action are the same descriptor
     (posix_spawn_file_actions_adddup2(3)).
     """
-    if all(fd == target or fd > 2 for target, fd in enumerate(stdio)):
+    if all(fd == target or fd >= len(stdio) for target, fd in enumerate(stdio)):
         return [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio)]
     first = [(os.POSIX_SPAWN_DUP2, fd, above + target) for target, fd in enumerate(stdio)]
-    then = [(os.POSIX_SPAWN_DUP2, above + target, target) for target in range(3)]
-    last = [(os.POSIX_SPAWN_CLOSE, above + target) for target in range(3)]
+    then = [(os.POSIX_SPAWN_DUP2, above + target, target) for target in range(len(stdio))]
+    last = [(os.POSIX_SPAWN_CLOSE, above + target) for target in range(len(stdio))]
     return [*first, *then, *last]
 
 
 def _execute(
     argv: Argv,
     env: dict[str, str],
-    stdio: tuple[int, int, int] | None,
+    stdio: tuple[int, ...] | None,
     keep: tuple[int, ...],
     terminal: str,
     session: bool,
@@ -164,7 +172,8 @@ def _execute(
         os.setsid()
     if terminal:
         fd = os.open(terminal, os.O_RDWR)
-        placed = [fd, fd, fd]
+        more = (stdio or ())[3:]
+        placed = [fd, fd, fd, *(fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 8) for each in more)]
     elif stdio is None:
         placed = [os.open(os.devnull, os.O_RDONLY)]
     else:

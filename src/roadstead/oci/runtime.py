@@ -61,6 +61,7 @@ class BuiltIn:
     root: str
     log: str
     mode: Literal["run", "create"] = "run"
+    descriptors: int = 0  # beyond 2 that the container gets
 
     @property
     def program(self) -> str:
@@ -80,7 +81,8 @@ class BuiltIn:
         base = [self.path, f"--root={self.root}", f"--log={log}", "--log-format=json"]
         match operation:
             case "run" | "create":
-                return [*base, operation, f"--bundle={self.bundle}", self.container_id]
+                more = [f"--preserve-fds={self.descriptors}"] if self.descriptors else []
+                return [*base, operation, *more, f"--bundle={self.bundle}", self.container_id]
             case "start":
                 return [*base, "start", self.container_id]
             case "query":

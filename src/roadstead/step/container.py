@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from roadstead.core.model import TaskSpec
     from roadstead.step.plan import Plan
 
-Stdio = tuple[int, int, int]
+Stdio = tuple[int, ...]
 
 # No runtime needs a minute to answer; one that hangs must not hold the step for ever.
 _COMMAND_SECONDS: Final = 60.0
@@ -67,7 +67,14 @@ class Container:
         name = self.directory.container_id
         directory = self.directory.path
         log = f"{directory}/runtime.log"
-        return runtime.BuiltIn(plan.program, name, directory, plan.runtime_root, log)
+        return runtime.BuiltIn(
+            plan.program,
+            name,
+            directory,
+            plan.runtime_root,
+            log,
+            descriptors=int(plan.spec.launch.mpi == "pmi2"),
+        )
 
     # -- the life -----------------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RequestError, RoadsteadError
 from roadstead.host import linux, paths, process, removal, terminal, wire
 from roadstead.host.loop import Loop, Timer
+from roadstead.step import mpi, record
 from roadstead.step import plan as plans
-from roadstead.step import record
 from roadstead.step.attached import Reader, wish
 from roadstead.step.layout import task_specs
 from roadstead.step.life import Lives
@@ -68,6 +68,7 @@ class Supervisor:
         self.lives = Lives(self.loop)
         self.limits = Limits(spec, self.loop, self._notice, self._over_memory)
         self.streams = Streams(self.loop, spec, fds, lambda: self.signal(process.HUP))
+        self.mpi = mpi.Server(self.loop, spec, self._mpi_abort, self._notice)
         self.tasks: list[Task] = []
         self.exits: list[TaskExit] = []
         self.started_at = time.time()
@@ -175,9 +176,11 @@ class Supervisor:
             (task, self.streams.for_task(task.spec.procid, task.spec.node, task.spec.nodeid))
             for task in self.tasks
         ]
-        for task, stdio in connected:
-            task.start(stdio)
+        more = self.mpi.open([task.spec for task in self.tasks])
+        for (task, stdio), extra in zip(connected, more, strict=True):
+            task.start((*stdio, *extra))
         self.streams.started()
+        self.mpi.started()
         self.tell({"event": "started", "pid": os.getpid(), "at": self.started_at})
         self._arm_limit()
 
@@ -396,6 +399,13 @@ class Supervisor:
             self._notice_of_end("")
         self._kill()
 
+    def _mpi_abort(self, procid: int, code: int, words: str) -> None:
+        """A task has called MPI_Abort: the step ends, as in Slurm by SIGKILL."""
+        if self.ending is None:
+            said = f": {words.strip()}" if words.strip() else ""
+            self._notice(f"error: task {procid} called MPI_Abort({code}){said}")
+            self.terminate("cancelled", process.KILL)
+
     def suspend(self) -> None:
         """Stop every process of every task, and the clock of the time limit.
 
@@ -512,6 +522,7 @@ class Supervisor:
             self._output_was_lost(error)
         for task in self.tasks:
             task.close()
+        self.mpi.close()
         self.exits = self.limits.close(self.exits)
         if self._listener is not None:
             self.loop.unwatch(self._listener)

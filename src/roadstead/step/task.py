@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from roadstead.core import binding
 from roadstead.core.model import TaskExit, TaskSpec
 from roadstead.errors import CommandNotFound, CommandNotRunnable, RoadsteadError
 from roadstead.host import process
@@ -32,7 +33,7 @@ class Task:
             inside = supervisor.limits.inside(spec.procid)
             self._container = Container(plan, spec, supervisor._notice, inside)
 
-    def start(self, stdio: tuple[int, int, int]) -> None:
+    def start(self, stdio: tuple[int, ...]) -> None:
         """Start the task.  Its end, or its failure to start, is told to the supervisor."""
         self.running = True
         terminal = self._supervisor.streams.terminal if self.spec.procid == 0 else ""
@@ -47,8 +48,18 @@ class Task:
         self._supervisor.lives.start(life, self._ended, self._failed)
         if self.spec.cpus:
             os.sched_setaffinity(0, self._supervisor.spec.cpus)
+        self._report_binding()
 
-    def _life(self, stdio: tuple[int, int, int], terminal: str) -> Life[int]:
+    def _report_binding(self) -> None:
+        bound = self._supervisor.spec.launch.binding
+        child = self._container.child if self._container is not None else self._child
+        if bound.verbose and child is not None:
+            spec = self.spec
+            self._supervisor._notice(
+                binding.report(bound, spec.node, spec.procid, spec.localid, child.pid, spec.cpus)
+            )
+
+    def _life(self, stdio: tuple[int, ...], terminal: str) -> Life[int]:
         """A plain process: what a step without a container runs."""
         argv = list(self.spec.argv)
         if self._supervisor.spec.script:
@@ -62,6 +73,7 @@ class Task:
                     stdio=stdio,
                     terminal=terminal,
                     group=group,
+                    pid_variable="SLURM_TASK_PID",
                 )
         except FileNotFoundError:
             raise CommandNotFound(f"{argv[0]}: its interpreter does not exist") from None
