@@ -37,7 +37,7 @@ def test_without_mpi_each_task_is_alone(engine: Engine) -> None:
 
 
 def test_abort_ends_the_step(engine: Engine) -> None:
-    # MPICH unlinks its segment in /dev/shm when it ends by itself, and is killed here (as in Slurm).
+    # MPICH unlinks its segment in /dev/shm when it ends by itself; it is killed here, as in Slurm.
     engine.leaks_are_expected = True
     script = """
 from mpi4py import MPI
