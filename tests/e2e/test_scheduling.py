@@ -168,7 +168,8 @@ def test_hold_and_release(site: Engine) -> None:
     done = site.run(["scontrol", "hold", f"{job},999"])
     assert done.returncode == 1
     assert done.stderr == (
-        f"Invalid job id specified for job {job}\nInvalid job id specified for job 999\n"
+        f"Job/step already completing or completed for job {job}\n"
+        "Invalid job id specified for job 999\n"
     )
 
 

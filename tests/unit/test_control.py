@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from roadstead.core import control, siteconf
+from roadstead.core import control, siteconf, waiting
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
@@ -97,7 +97,9 @@ def test_a_job_that_is_not_there(world: TwoNodes, action: str) -> None:
     assert world.why(action, 99, changes={}) == NOBODY
     job_id = world.submit()
     world.end(job_id, 0)
-    assert world.why(action, job_id, changes={}) == NOBODY
+    again = action == "requeue"
+    assert world.why(action, job_id, changes={}) == ("" if again else OVER)
+    assert (job_id in world.state.jobs) == again
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def test_requeued_and_held(world: TwoNodes) -> None:
     for job_id in (one, other):
         world.end(job_id)
         job = world.state.jobs[job_id]
-        assert job.state == life.JobPending(held=True)
+        assert waiting.is_held(job)
         assert job_id not in world.state.queue
     pools = world.state.pool.nodes
     assert [pools[name].cpu_count for name in ("n1", "n2")] == [2, 2]

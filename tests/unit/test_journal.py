@@ -67,7 +67,7 @@ def reopened(path: str) -> Contents:
 
 def test_a_new_journal_is_empty(journal: Journal) -> None:
     assert journal.load() == Contents(
-        jobs=(), steps=(), next_job_id=1, next_step_ids={}, conditions={}
+        jobs=(), steps=(), next_job_id=1, next_step_ids={}, conditions={}, kept={}
     )
 
 
@@ -110,11 +110,14 @@ def test_ended_steps_keep_their_record(journal: Journal) -> None:
     assert journal.load().next_step_ids == {1: 4}
 
 
-def test_a_payload_goes_with_its_job(journal: Journal) -> None:
+def test_a_payload_stays_until_it_is_dropped(journal: Journal) -> None:
     payload = do.SavePayload(1, {"A": "\udce9"}, "#!/bin/sh\n")
     journal.commit([payload, do.Save(PENDING)])
     assert journal.payload(1) == ({"A": "\udce9"}, "#!/bin/sh\n")
+    assert journal.load().kept == {}
     journal.commit([do.Save(ENDED)])
+    assert list(journal.load().kept) == [1]
+    journal.commit([do.DropPayload(1)])
     assert journal.payload(1) == ({}, "")
 
 

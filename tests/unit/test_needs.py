@@ -106,6 +106,11 @@ TABLE: list[tuple[dict[str, str], dict[str, Any]]] = [
     ({"priority": "7"}, {"priority": 7.0}),
     ({"hold": "1"}, {"hold": True}),
     ({"requeue": "1"}, {"requeue": True}),
+    ({"priority": "0"}, {"hold": True, "priority": None}),
+    ({"priority": "TOP"}, {"priority": float(1 << 40)}),
+    ({"begin": "uts100", "deadline": "uts200"}, {"begin": 100.0, "deadline": 200.0}),
+    ({"time": "10", "time_min": "2"}, {"time_limit": 600, "least_time": 120}),
+    ({"mincpus": "2"}, {"least_cpus": 2}),
     ({"no_requeue": "1", "requeue": "1"}, {"requeue": False}),
 ]
 
@@ -199,7 +204,7 @@ def test_what_no_empty_site_could_run(options: dict[str, str], why: str, hint: s
         ({"signal": "USR1@x"}, 'Invalid numeric value "x" for --signal.', "request"),
         ({"nice": "x"}, "Invalid --nice specification", "usage"),
         ({"nice": "2147483646"}, "Invalid --nice specification", "usage"),
-        ({"priority": "0"}, 'Invalid numeric value "0" for --priority.', "request"),
+        ({"priority": "-1"}, 'Invalid numeric value "-1" for --priority.', "request"),
         ({"time": "x"}, "Invalid --time specification", "usage"),
     ],
     ids=str,

@@ -223,14 +223,14 @@ def test_a_stronger_level_takes_the_rivals_of_a_weaker_one_away() -> None:
 
 
 def test_what_is_refused_says_why_and_where_it_came_from() -> None:
-    reason = "not supported yet on the local engine"
+    reason = "the local engine has no burst buffers"
     with pytest.raises(RequestError, match=f"^--bb: {reason}$"):
         gather("srun", ["--bb=x"], {})
     where = r"^SLURM_BURST_BUFFER in the environment \(--bb\)"
     with pytest.raises(RequestError, match=f"{where}: {reason}"):
         gather("srun", [], {"SLURM_BURST_BUFFER": "x"})
-    with pytest.raises(RequestError, match=f"^--begin: {reason}: line 4 of the batch script$"):
-        gather("sbatch", [], {}, [Directive(4, ["-b", "now"])])
+    with pytest.raises(RequestError, match=f"^--bb: {reason}: line 4 of the batch script$"):
+        gather("sbatch", [], {}, [Directive(4, ["--bb", "x"])])
     assert gather("sbatch", [], {"SBATCH_REQUEUE": "0"})[0] == {}
 
 

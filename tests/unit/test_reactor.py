@@ -45,6 +45,15 @@ class JournalInMemory(Journal):
         pass
 
 
+def _by_name(ended: tuple[life.Job, ...]) -> dict[int, tuple[life.Job, ...]]:
+    found: dict[int, tuple[life.Job, ...]] = {}
+    for job in ended:
+        array = job.id if job.spec.array is None else job.spec.array.job_id
+        for name in {job.id, array}:
+            found[name] = (*found.get(name, ()), job)
+    return found
+
+
 class World:
     """A reactor with all that is around it: clients, supervisors, timers, a journal."""
 
@@ -98,6 +107,7 @@ class World:
             extra=Extra(client_pid=70 + client, client_start="s"),
             known=self.journal.job_of_key(fields.get("key") or "none"),
             ended_jobs=tuple(job for job in ended if wanted in (None, job.id)),
+            named=_by_name(ended),
         )
         self.react(on.Message(at=self.at, client=client, body=body, facts=facts))
         return client
@@ -145,6 +155,7 @@ class World:
                 next_job_id=found.next_job_id,
                 next_step_ids=found.next_step_ids,
                 conditions=found.conditions,
+                kept=found.kept,
             )
         )
 
@@ -222,7 +233,7 @@ def test_a_batch_job_ends_as_its_script_does(
 ) -> None:
     job_id = world.submit()
     effects = world.ended((job_id, BATCH_STEP), code)
-    assert kinds(effects) == ["SaveStep", "Forget", "Save", "Save"]
+    assert kinds(effects) == ["SaveStep", "Forget", "Save", "Save", "SetTimer"]
     signal = code - 128 if code > 128 else 0
     expected = life.Outcome(
         word=Word(word), code=0 if signal else code, signal=signal, reason=reason
@@ -791,6 +802,7 @@ def test_an_array_is_a_job_for_each_number_with_one_script(world: World) -> None
     assert world.journal.payload(first)[1] == "#!/bin/sh\n", "the others need it"
     world.ended((first + 1, BATCH_STEP))
     world.ended((first + 2, BATCH_STEP))
+    world.due(("payload", first, ALLOCATION))
     assert world.journal.payload(first) == ({}, "")
     assert world.state.arrays == {}
 

@@ -16,7 +16,7 @@ import time
 
 from roadstead.cli import report
 from roadstead.engines import local
-from roadstead.errors import EngineError, RoadsteadError
+from roadstead.errors import EngineError, RequestError, RoadsteadError
 from roadstead.host import signals
 
 TYPE_CHECKING = False
@@ -170,6 +170,9 @@ class Attendance:
                 self._on_notice(answer["sentence"])
             case "exit":
                 return self._on_exit(answer)
+            case "forecast":
+                report.say_forecast(self.command, answer)
+                return 0
             case _:
                 pass  # a newer controller may tell more than we understand
         return None
@@ -291,6 +294,12 @@ def base_message(op: str, options: dict[str, str], operands: list[str]) -> dict[
         raise RoadsteadError(
             "the current directory does not exist any more", hint="cd to one that does"
         ) from None
+    if options.keys() & {"begin", "deadline"}:
+        from roadstead.cli import moments
+
+        moments.convert(options, "begin", "deadline")
+    if "tmp" in options:
+        _check_disk(options["tmp"])
     # A reference (docker://…) is for an oci.conf with IgnoreFileConfigJson; all else is a path.
     if options.get("container") and "://" not in options["container"]:
         options["container"] = os.path.normpath(os.path.join(cwd, options["container"]))
@@ -318,6 +327,19 @@ def base_message(op: str, options: dict[str, str], operands: list[str]) -> dict[
         "in_job": int(job) if job.isdigit() else None,
         "in_step": int(step) if step.isdigit() else None,
     }
+
+
+def _check_disk(wanted: str) -> None:
+    """--tmp: MiB that the file system of temporary files is to have; every node is this machine."""
+    from roadstead.core import values
+
+    place = os.environ.get("TMPDIR") or "/tmp"
+    found = os.statvfs(place)
+    if values.memory(wanted, "--tmp") > found.f_blocks * found.f_frsize >> 20:
+        raise RequestError(
+            "Requested node configuration is not available",
+            hint=f"Temporary disk specification can not be satisfied: {place} is smaller",
+        )
 
 
 def open_standard_streams() -> None:

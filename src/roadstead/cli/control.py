@@ -31,6 +31,17 @@ def _to_jobs(action: str, **fields: Any) -> Verb:
     return verb
 
 
+def _requeue_hold(ask: Ask, keyword: str, operands: list[str]) -> int:
+    """``requeuehold [State=SpecialExit] JOB…``."""
+    tag, _, word = (operands or [""])[0].partition("=")
+    fields = {}
+    if tag.lower() == "state":
+        if word.lower() not in ("specialexit", "special_exit"):
+            raise UsageError(f"Invalid State specification: {word}", hint="State=SpecialExit")
+        fields = {"special": True}
+    return _to_jobs("requeue", hold=True, **fields)(ask, keyword, operands[bool(fields) :])
+
+
 def _jobs(keyword: str, operands: list[str]) -> list[int | str]:
     found: list[int | str] = []
     for operand in operands:
@@ -67,8 +78,14 @@ def _say(answer: dict[str, Any]) -> int:
 def _update(ask: Ask, keyword: str, operands: list[str]) -> int:
     """``update JobId=7 TimeLimit=10``, ``update NodeName=n1 State=DRAIN Reason="…"``."""
     pairs: dict[str, str] = {}
+    expected = ""
     for operand in operands:
         name, equals, value = operand.partition("=")
+        if name.lower() == "arraytaskthrottle" and not equals:  # two words are the same
+            expected = name
+            continue
+        if expected:
+            name, equals, value, expected = expected, "=", operand, ""
         if name[-1:] in ("+", "-") and equals:  # TimeLimit+=5
             name, value = name[:-1], name[-1] + value
         if not equals:
@@ -85,12 +102,16 @@ def _update(ask: Ask, keyword: str, operands: list[str]) -> int:
 
 
 # What Slurm calls the same thing by.
-_SAME: Final = {"jobname": "name", "timelimit": "timelimit", "partitionname": "partition"}
+_SAME: Final = {"jobname": "name", "partitionname": "partition", "eligibletime": "starttime"}
 
 
 def _update_job(ask: Ask, pairs: dict[str, str]) -> int:
     jobs = _jobs("update", [pairs.pop("jobid", "") or pairs.pop("job", "")])
     changes = {_SAME.get(name, name): value for name, value in pairs.items()}
+    if changes.keys() & {"starttime", "deadline"}:
+        from roadstead.cli import moments
+
+        moments.convert(changes, "starttime", "deadline")
     if not changes:
         raise UsageError("No changes specified", hint="scontrol update JobId=7 TimeLimit=10")
     return _say(ask({"op": "control", "action": "update", "jobs": jobs, "changes": changes}))
@@ -124,7 +145,7 @@ VERBS: dict[str, Verb] = {
     "holdu": _to_jobs("hold"),
     "release": _to_jobs("release"),
     "requeue": _to_jobs("requeue"),
-    "requeuehold": _to_jobs("requeue", hold=True),
+    "requeuehold": _requeue_hold,
     "suspend": _to_jobs("suspend"),
     "resume": _to_jobs("resume"),
     "update": _update,

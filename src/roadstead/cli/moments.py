@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import time
 
+from roadstead.cli import report
+from roadstead.errors import UsageError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
@@ -104,6 +107,8 @@ def _date(
             break
     else:
         head, rest = lower, ""
+    if "/" in head and "-" in head:  # 01/20/30-16:00
+        head, _, rest = head.partition("-")
     for separator in "-/.":
         if separator in head:
             parts = head.split(separator)
@@ -173,3 +178,19 @@ def _clock(text: str, rest: str) -> tuple[int, int, int]:
     if hour > 23 or minute > 59 or second > 59:
         raise NotAMoment(text, 0)
     return hour, minute, second
+
+
+def convert(asked: dict[str, str], *names: str) -> None:
+    """Make what was typed for these options ``utsSECONDS``, which the controller understands in any
+    time zone.  Raises UsageError, after Slurm's line on where the text went wrong."""
+    for name in names:
+        if not asked.get(name):
+            continue
+        try:
+            asked[name] = f"uts{int(parse(asked[name], time.time()))}"
+        except NotAMoment as wrong:
+            report.write_line(str(wrong))
+            raise UsageError(
+                f"Invalid --{name} specification",
+                hint="write now+1hour, 16:00, 2030-01-31 or 2030-01-31T16:00",
+            ) from None

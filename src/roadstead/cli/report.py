@@ -24,7 +24,7 @@ from roadstead.errors import RoadsteadError, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final
+    from typing import Any, Final
 
 INTERRUPTED: Final = 128 + 2
 PIPE_BROKEN: Final = 128 + 13
@@ -61,6 +61,28 @@ def _lines(command: str, error: RoadsteadError) -> list[str]:
         return [f"{command}: error: {error}", error.hint]
     hint = f"; {error.hint}" if error.hint else ""
     return [f"{command}: error: {error}{hint}"]
+
+
+def say_forecast(command: str, answer: dict[str, Any]) -> None:
+    """--test-only: when and where a job would start."""
+    import time
+
+    from roadstead.core import hostlist
+
+    when = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(answer["start"]))
+    write_line(
+        f"{command}: Job {answer['job_id']} to start at {when} using {answer['cpus']} processors"
+        f" on nodes {hostlist.fold(answer['nodes'])} in partition {answer['partition']}"
+    )
+
+
+def test_failed(error: RoadsteadError) -> int:
+    """--test-only: the job would never start."""
+    what = str(error)
+    for refused in ("Batch job submission failed: ", "Unable to allocate resources: "):
+        what = what.removeprefix(refused)
+    write_line(f"allocation failure: {what}{f'; {error.hint}' if error.hint else ''}")
+    return 1
 
 
 def warn(command: str, sentence: str) -> None:

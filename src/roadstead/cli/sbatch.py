@@ -8,7 +8,7 @@ import sys
 from roadstead.cli import attend, options, report
 from roadstead.cli import script as scripts
 from roadstead.engines import local
-from roadstead.errors import EngineError, RoadsteadError, UsageError
+from roadstead.errors import EngineError, RequestError, RoadsteadError, UsageError
 
 COMMAND = "sbatch"
 _MAX_SCRIPT = 4 << 20  # slurm.conf(5), max_script_size
@@ -57,6 +57,12 @@ def _submit(asked: dict[str, str], text: str, operands: list[str]) -> int:
     report.explain(COMMAND, asked)
     message = attend.base_message("submit", asked, operands)
     message["script"] = text
+    if "test-only" in asked:
+        try:
+            report.say_forecast(COMMAND, local.ask(message))
+        except RequestError as error:
+            return report.test_failed(error)
+        return 0
     answer = local.ask(message)
     job_id = answer["job_id"]
     if "parsable" in asked:

@@ -35,7 +35,8 @@ def job(view: View, clock: Clock, host: str, *, details: bool) -> list[str]:
         f"UserId={view['user']}({view['uid']}) GroupId={view['group']}({view['gid']})"
         " MCS_label=N/A",
         f"Priority={view['priority']} Nice={view['nice']} Account=(null) QOS=(null)",
-        f"JobState={view['state']} Reason={words.reason(view)} Dependency=(null)",
+        f"JobState={view['state']} Reason={words.reason(view)}"
+        f" Dependency={words.or_null(view.get('dependency', ''))}",
         f"Requeue={int(view['requeue'])} Restarts={view['restarts']} BatchFlag={int(view['batch'])}"
         f" Reboot=0 ExitCode={words.exit_code(view)}",
     ]
@@ -63,17 +64,23 @@ def _element(view: View) -> str:
 
 def _job_times(view: View, clock: Clock) -> list[str]:
     submitted = clock.moment(view["submit_time"], "Unknown")
-    # A held job is not eligible before it is released.
-    eligible = "Unknown" if view["reason"].startswith("JobHeld") else submitted
+    # A held job is not eligible before it is released, nor one that waits for others.
+    held = view["reason"].startswith("JobHeld")
+    since = None if held else view.get("eligible_time", view["submit_time"])
+    eligible = clock.moment(since, "Unknown")
+    least = view.get("time_min")
+    deadline = clock.moment(view.get("deadline"), "N/A")
     started = words.start_time(view)
     start = clock.moment(started, "Unknown")
     considered = submitted if started is None else start
     return [
         f"RunTime={values.format_time(clock.elapsed(view))}"
-        f" TimeLimit={values.format_time(view['time_limit'])} TimeMin=N/A",
+        f" TimeLimit={values.format_time(view['time_limit'])}"
+        f" TimeMin={'N/A' if least is None else values.format_time(least)}",
         f"SubmitTime={submitted} EligibleTime={eligible}",
         f"AccrueTime={eligible}",
-        f"StartTime={start} EndTime={clock.moment(view['end_time'], 'Unknown')} Deadline=N/A",
+        f"StartTime={start} EndTime={clock.moment(view['end_time'], 'Unknown')}"
+        f" Deadline={deadline}",
         f"SuspendTime={clock.moment(view['suspend_time'], 'None')}"
         f" SecsPreSuspend={int(clock.elapsed(view)) if view['suspend_time'] else 0}"
         f" LastSchedEval={considered} Scheduler=Main",

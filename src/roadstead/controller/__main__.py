@@ -30,6 +30,9 @@ from roadstead.host import fork, linux, paths, process, wire
 
 _NAME: Final = "roadstead-ctl"
 _IDLE_SECONDS: Final = 600.0
+# Slurm waits until no node can hold a credential of the run before, two minutes; nothing here has
+# one, but a job that is requeued for its exit code must not spin.
+_REQUEUE_DELAY: Final = 2.0
 _LOG_SIZE: Final = 1 << 20
 _PATIENCE_MS: Final = (100, 400, 1500, 8000)  # with a controller that is about to end
 
@@ -128,6 +131,7 @@ def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise)
         kill_wait=_seconds(environ, "ROADSTEAD_KILL_WAIT", kill_wait),
         over_time=conf.over_time or usual.over_time,
         min_job_age=usual.min_job_age if conf.min_job_age is None else conf.min_job_age,
+        requeue_delay=_REQUEUE_DELAY if conf.requeue_delay is None else conf.requeue_delay,
     )
     controller = Controller(
         State(conf.site, settings),

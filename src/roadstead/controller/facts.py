@@ -10,11 +10,12 @@ from typing import Any, Final, TypeGuard
 
 from roadstead.controller import machine
 from roadstead.controller.journal import Journal
-from roadstead.core import history
+from roadstead.core import dependency, history, values
 from roadstead.core.events import Facts
-from roadstead.core.lifecycle import Job
+from roadstead.core.lifecycle import Job, JobEnded
 from roadstead.core.request import Extra
 from roadstead.core.state import State
+from roadstead.errors import RoadsteadError
 from roadstead.oci import search
 from roadstead.step import record
 
@@ -25,7 +26,13 @@ def gather(state: State, journal: Journal, body: Mapping[str, Any], pid: int, no
     """The facts for a message.  Raises RoadsteadError for an oci.conf that cannot be used."""
     match body.get("op"):
         case "run" | "submit" | "allocate":
-            return Facts(extra=_extra(body, pid), known=_known(state, journal, body))
+            return Facts(
+                extra=_extra(body, pid),
+                known=_known(state, journal, body),
+                named=_named(state, journal, _dependency(body.get("options")), 0.0),
+            )
+        case "control":
+            return _for_control(state, journal, body, now)
         case "wait":
             return _for_wait(state, journal, body)
         case "query":
@@ -51,6 +58,50 @@ def _known(state: State, journal: Journal, body: Mapping[str, Any]) -> Job | Non
     if not isinstance(key, str) or not key.isascii() or not key or key in state.keys:
         return None
     return journal.job_of_key(key)
+
+
+def _for_control(state: State, journal: Journal, body: Mapping[str, Any], now: float) -> Facts:
+    """Jobs that are over, but not for long, can be requeued; others can be waited for."""
+    names = body.get("jobs")
+    jobs = names if isinstance(names, list) else []
+    numbers = [number for name in jobs if (number := _job_number(name)) is not None]
+    named = _named(state, journal, numbers, now - state.settings.min_job_age)
+    return Facts(named={**_named(state, journal, _dependency(body.get("changes")), 0.0), **named})
+
+
+def _job_number(name: object) -> int | None:
+    if isinstance(name, str):
+        number = name.partition("_")[0]
+        return _row_number(int(number)) if values.is_number(number) else None
+    return _row_number(name)
+
+
+def _dependency(options: object) -> list[int]:
+    """The jobs that a dependency names."""
+    text = options.get("dependency") if isinstance(options, dict) else None
+    if not isinstance(text, str) or not text:
+        return []
+    try:
+        found = dependency.parse(text)
+    except RoadsteadError:
+        return []  # the reactor says so
+    return [] if found is None else [each.job_id for each in found.needs if each.job_id]
+
+
+def _named(
+    state: State, journal: Journal, numbers: list[int], since: float
+) -> dict[int, tuple[Job, ...]]:
+    """Jobs of these numbers, elements of arrays too, that have ended since then."""
+    found = {}
+    for number in dict.fromkeys(numbers):
+        jobs = [job for job in _ended(state, journal, number) if _ended_at(job) >= since]
+        if jobs:
+            found[number] = tuple(jobs)
+    return found
+
+
+def _ended_at(job: Job) -> float:
+    return job.state.ended_at if isinstance(job.state, JobEnded) else 0.0
 
 
 def _for_wait(state: State, journal: Journal, body: Mapping[str, Any]) -> Facts:

@@ -10,7 +10,8 @@ The controller is the journal's only user (its lock sees to that), so the databa
 exclusive mode: no shared memory is needed, which home directories on NFS may not offer.
 
 Environments and scripts of batch jobs are apart from the jobs, so that a hundred thousand waiting
-jobs are not a hundred thousand environments in memory; they go when the job has ended.
+jobs are not a hundred thousand environments in memory; they go a while after the job has ended
+(MinJobAge), as it may be requeued until then.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from roadstead.core import lifecycle as life
-from roadstead.core.effects import Effect, Save, SaveNode, SavePayload, SaveStep
+from roadstead.core.effects import DropPayload, Effect, Save, SaveNode, SavePayload, SaveStep
 from roadstead.core.history import Record, Wanted
 from roadstead.core.lifecycle import Job, Step
 from roadstead.core.model import JobSpec, StepRequest, compact_json, from_json
@@ -48,6 +49,7 @@ class Contents:
     next_job_id: int
     next_step_ids: dict[int, int]
     conditions: dict[str, NodeCondition]
+    kept: dict[int, float]  # payloads of jobs that have ended, and when that was
 
 
 class Journal:
@@ -81,6 +83,7 @@ class Journal:
         jobs: dict[int, Job] = {}
         steps: dict[tuple[int, int], Step] = {}
         payloads: list[SavePayload] = []
+        dropped: list[int] = []
         nodes: list[SaveNode] = []
         for effect in effects:
             if isinstance(effect, Save):
@@ -89,9 +92,11 @@ class Journal:
                 steps[effect.step.key] = effect.step
             elif isinstance(effect, SavePayload):
                 payloads.append(effect)
+            elif isinstance(effect, DropPayload):
+                dropped.append(effect.job_id)
             elif isinstance(effect, SaveNode):
                 nodes.append(effect)
-        if not jobs and not steps and not nodes:
+        if not jobs and not steps and not nodes and not dropped:
             return
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -105,19 +110,11 @@ class Journal:
             for node in nodes:
                 condition = dumps(compact_json(node.condition))
                 self._db.execute(self._sql["save node"], (node.node, condition))
-            for job in jobs.values():
-                if job.state.word in life.FINAL:
-                    self._drop_payload(job)
+            for job_id in dropped:
+                self._db.execute(self._sql["drop payload"], (job_id,))
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._failure(error) from None
-
-    def _drop_payload(self, job: Job) -> None:
-        """What nobody will start again; an array's is needed until its last element has ended."""
-        if job.spec.array is None:
-            self._db.execute(self._sql["drop payload"], (job.id,))
-        else:
-            self._db.execute(self._sql["drop payload of array"], (job.spec.array.job_id,))
 
     def _save_job(self, job: Job) -> None:
         word, ended_at = job.state.word.value, _ended_at(job.state)
@@ -164,6 +161,7 @@ class Journal:
             conditions={
                 name: from_json(NodeCondition, loads(text)) for name, text in self._rows("nodes")
             },
+            kept=dict(self._rows("kept payloads")),
         )
 
     def payload(self, job_id: int) -> tuple[dict[str, str], str]:

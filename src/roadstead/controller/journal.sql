@@ -91,11 +91,10 @@ INSERT OR REPLACE INTO payload (job_id, env, script) VALUES (?, ?, ?);
 -- drop payload --
 DELETE FROM payload WHERE job_id = ?;
 
--- drop payload of array --
-DELETE FROM payload WHERE job_id = ?1
-AND NOT EXISTS (
-    SELECT 1 FROM job WHERE array_id = ?1 AND array_id IS NOT NULL AND ended_at IS NULL
-);
+-- kept payloads --
+SELECT payload.job_id, max(job.ended_at) FROM payload
+JOIN job ON job.id = payload.job_id OR job.array_id = payload.job_id
+GROUP BY payload.job_id HAVING count(*) = count(job.ended_at);
 
 -- jobs of array --
 SELECT id, submitted_at, spec, state, restarts FROM job

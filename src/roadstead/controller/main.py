@@ -90,6 +90,7 @@ class Controller:
                 ),
                 next_step_ids=contents.next_step_ids,
                 conditions=contents.conditions,
+                kept=contents.kept,
             )
         )
         self._after_turn()
@@ -210,7 +211,7 @@ class Controller:
                 self._watch_owner(effect)
             case do.Quit():
                 self.quit()
-            case do.Save() | do.SaveStep() | do.SavePayload() | do.SaveNode():
+            case do.Save() | do.SaveStep() | do.SavePayload() | do.DropPayload() | do.SaveNode():
                 pass  # committed
 
     @staticmethod

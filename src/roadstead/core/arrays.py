@@ -88,13 +88,14 @@ def members(text: str, arrays: Mapping[int, Array]) -> list[int] | None:
     array = arrays.get(job_id)
     if not underscore:
         return [job_id] if array is None else list(array.live.values())
-    indexes = _indexes(index)
-    if indexes is None:
+    found = indexes(index)
+    if found is None:
         return None
-    return [] if array is None else [array.live[i] for i in indexes if i in array.live]
+    return [] if array is None else [array.live[i] for i in found if i in array.live]
 
 
-def _indexes(text: str) -> list[int] | None:
+def indexes(text: str) -> list[int] | None:
+    """The numbers of ``3`` or ``[1-3,5]``; None where it is neither."""
     try:
         words = hostlist.expand(f"x{text}")
     except RoadsteadError:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from roadstead.core import arrays, course, hostlist, needs, values
+from roadstead.core import arrays, course, dependency, hostlist, needs, values, waiting
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
@@ -27,7 +27,7 @@ _OVER: Final = "Job/step already completing or completed"
 _DISABLED: Final = "Requested operation is presently disabled"
 _BATCH_ONLY: Final = "Only batch jobs are accepted or processed"
 
-Action = Callable[[State, Effects, Job, Mapping[str, Any], float], str]
+Action = Callable[[State, Effects, Job, on.Message, float], str]
 
 
 def on_control(state: State, effects: Effects, event: on.Message) -> None:
@@ -43,7 +43,10 @@ def on_control(state: State, effects: Effects, event: on.Message) -> None:
     for job_id in _named(state, names):
         job = state.jobs.get(job_id)
         try:
-            why = _UNKNOWN if job is None else action(state, effects, job, event.body, event.at)
+            if job is not None:
+                why = action(state, effects, job, event, event.at)
+            else:
+                why = _revive(state, effects, job_id, event)
         except (RequestError, UsageError) as error:
             why = f"{error}; {error.hint}" if error.hint else f"{error}"
         if why:
@@ -76,7 +79,7 @@ def _named(state: State, names: list[object]) -> list[int]:
 # -- jobs ------------------------------------------------------------------------------------------
 
 
-def _hold(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+def _hold(state: State, effects: Effects, job: Job, event: on.Message, at: float) -> str:
     if not isinstance(job.state, life.JobPending):
         return _NOT_PENDING
     if not job.state.held:
@@ -85,18 +88,18 @@ def _hold(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at:
     return ""
 
 
-def _release(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
-    """It takes its place in the queue by when it was submitted."""
+def _release(state: State, effects: Effects, job: Job, event: on.Message, at: float) -> str:
+    """It takes its place by when it was submitted, in the queue or beside it."""
     if not isinstance(job.state, life.JobPending):
         return _NOT_PENDING
     if job.state.held:
         job = state.put_job(life.advance_job(job, life.JobReleased()))
         effects(do.Save(job))
-        state.enqueue(job)
+        waiting.admit(state, effects, job, at)
     return ""
 
 
-def _requeue(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+def _requeue(state: State, effects: Effects, job: Job, event: on.Message, at: float) -> str:
     if isinstance(job.state, life.JobPending):
         return _PENDING
     if not isinstance(job.state, (life.JobRunning, life.JobSuspended)):
@@ -105,14 +108,40 @@ def _requeue(state: State, effects: Effects, job: Job, body: Mapping[str, Any], 
         return _BATCH_ONLY
     if not job.spec.requeue:
         return _DISABLED
+    again = _again(event)
     # What was suspended is held: somebody did not want it to run (scontrol(1), requeue).
-    held = body.get("hold") is True or isinstance(job.state, life.JobSuspended)
-    outcome = Outcome(word=life.CANCELLED, signal=course.SIGTERM, again="hold" if held else "queue")
+    if again == "queue" and isinstance(job.state, life.JobSuspended):
+        again = "hold"
+    outcome = Outcome(word=life.CANCELLED, signal=course.SIGTERM, again=again)
     course.decide(state, effects, job, outcome, at)
     return ""
 
 
-def _suspend(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+def _again(event: on.Message) -> life.Again:
+    """How a requeued job waits: requeuehold, and requeuehold State=SpecialExit."""
+    special = event.body.get("special") is True
+    return "special" if special else "hold" if event.body.get("hold") is True else "queue"
+
+
+def _revive(state: State, effects: Effects, job_id: int, event: on.Message) -> str:
+    """Requeue a job that has ended, while it is remembered; nothing else can be done to one."""
+    found = [job for job in event.facts.named.get(job_id, ()) if job.id == job_id]
+    if not found:
+        return _UNKNOWN
+    job = found[0]
+    assert isinstance(job.state, life.JobEnded)
+    if event.body.get("action") != "requeue" or job.state.allocation is None:
+        return _OVER  # one that never started has left no script
+    if job.spec.kind != "batch":
+        return _BATCH_ONLY
+    if not job.spec.requeue:
+        return _DISABLED
+    revived = life.advance_job(job, life.JobRevived(again=_again(event)))
+    course.wait_again(state, effects, revived, event.at)
+    return ""
+
+
+def _suspend(state: State, effects: Effects, job: Job, event: on.Message, at: float) -> str:
     if isinstance(job.state, life.JobPending):
         return _PENDING
     if isinstance(job.state, life.JobSuspended):
@@ -127,7 +156,7 @@ def _suspend(state: State, effects: Effects, job: Job, body: Mapping[str, Any], 
     return ""
 
 
-def _resume(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+def _resume(state: State, effects: Effects, job: Job, event: on.Message, at: float) -> str:
     if isinstance(job.state, life.JobPending):
         return _PENDING
     if isinstance(job.state, life.JobRunning):
@@ -160,23 +189,47 @@ def _check_changes(body: Mapping[str, Any]) -> None:
             )
 
 
-def _update(state: State, effects: Effects, job: Job, body: Mapping[str, Any], at: float) -> str:
+def _update(state: State, effects: Effects, job: Job, event: on.Message, at: float) -> str:
     """All the changes, or none."""
     changed: dict[str, Any] = {}
-    for name, value in body["changes"].items():
+    changes = event.body["changes"]
+    for name, value in changes.items():
         if not isinstance(job.state, life.JobPending) and name in _WHILE_PENDING:
             return _NOT_PENDING
         changed |= CHANGES[name](state, job, value)
     if isinstance(job.state, (life.JobCompleting, life.JobEnded)):
         return _OVER
-    job = replace(job, spec=replace(job.spec, **changed))
+    if "dependency" in changed:
+        asked = replace(job.spec, dependency=changed["dependency"])
+        left = waiting.met(state, asked, job.id, event.facts.named, at, {})
+        changed["dependency"] = left
+    before, job = job, replace(job, spec=replace(job.spec, **changed))
     if "time_limit" in changed:
         job = _move_limit(state, effects, job)
     job = state.put_job(job)
     effects(do.Save(job))
-    if job.id in state.queue:
-        state.enqueue(job)
+    if "array" in changed:
+        array = state.arrays[changed["array"].job_id]
+        array.throttle = changed["array"].throttle
+        state.make_room(array)
+    if isinstance(job.state, life.JobPending):
+        _wait_anew(state, effects, before, job, at)
     return ""
+
+
+def _wait_anew(state: State, effects: Effects, before: Job, job: Job, at: float) -> None:
+    """A pending job that was changed may belong elsewhere."""
+    waiting.disarm(effects, before)
+    waiting.arm_deadline(effects, job)
+    name = job.spec.name
+    if dependency.is_single(job.spec.dependency) or before.spec.name != name:
+        for each in dict.fromkeys((name, before.spec.name)):
+            waiting.let_single(state, effects, each, at)
+    job = state.jobs[job.id]
+    if job.spec.kill_on_invalid_dep and dependency.is_never(job.spec.dependency):
+        course.tell_dependants(state, effects, course.cancel_invalid(state, effects, job, at), at)
+    elif not waiting.is_held(job):
+        waiting.admit(state, effects, job, at)
 
 
 def _move_limit(state: State, effects: Effects, job: Job) -> Job:
@@ -218,6 +271,36 @@ def _nice(state: State, job: Job, value: str) -> dict[str, Any]:
     return {"nice": needs.nice(value), "priority": None}
 
 
+def _dependency(state: State, job: Job, value: str) -> dict[str, Any]:
+    task = job.spec.array
+    return {"dependency": dependency.parse(value, None if task is None else task.task_id)}
+
+
+def _moment(name: str) -> Change:
+    """StartTime=, Deadline=: a time that scontrol has read already."""
+
+    def change(state: State, job: Job, value: str) -> dict[str, Any]:
+        return {name: needs.moment({name: value}, name)}
+
+    return change
+
+
+def _throttle(state: State, job: Job, value: str) -> dict[str, Any]:
+    """ArrayTaskThrottle=: how many elements may be out at a time; 0 is any number."""
+    if job.spec.array is None:
+        return {}  # Slurm says nothing either (seen: 22.05)
+    number = values.count(value, "ArrayTaskThrottle", least=0)
+    return {"array": replace(job.spec.array, throttle=number)}
+
+
+def _least_time(state: State, job: Job, value: str) -> dict[str, Any]:
+    least = values.time_limit(value, "TimeMin")
+    limit = job.spec.time_limit
+    if least is not None and limit is not None and least > limit:
+        raise RequestError("Invalid time-min specification (exceeds job's time or other limits)")
+    return {"least_time": least}
+
+
 def _priority(state: State, job: Job, value: str) -> dict[str, Any]:
     """The job's points, as they were at its submission; its age counts on top."""
     return {"priority": float(values.count(value, "Priority", least=1))}
@@ -245,8 +328,15 @@ CHANGES: Final[dict[str, Change]] = {
     "requeue": _requeue_flag,
     "name": lambda state, job, value: {"name": value},
     "comment": lambda state, job, value: {"comment": value},
+    "dependency": _dependency,
+    "starttime": _moment("begin"),
+    "deadline": _moment("deadline"),
+    "arraytaskthrottle": _throttle,
+    "timemin": _least_time,
 }
-_WHILE_PENDING: Final = ("nice", "priority", "partition")
+_WHILE_PENDING: Final = (
+    "nice", "priority", "partition", "dependency", "starttime", "deadline", "timemin",
+)  # fmt: skip
 
 ACTIONS: Final[dict[str, Action]] = {
     "hold": _hold,

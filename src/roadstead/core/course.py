@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from roadstead.core import distribution, environment, hostlist, request, schedule
+from roadstead.core import distribution, environment, hostlist, request, schedule, waiting
 from roadstead.core import effects as do
 from roadstead.core import lifecycle as life
 from roadstead.core.effects import Effects
@@ -20,6 +20,7 @@ from roadstead.core.model import (
     INTERACTIVE_STEP,
     Allocation,
     ExitRecord,
+    JobSpec,
     Share,
     StepSpec,
     to_json,
@@ -32,6 +33,7 @@ RUN_STEP: Final = 0  # srun's own step in the job that it made
 ALLOCATION: Final = -1  # the owner of an allocation is found under this step number
 SIGTERM: Final = 15
 SIGKILL: Final = 9
+CANCELLED: Final = Outcome(word=life.CANCELLED)
 
 
 def main_step_id(job: Job) -> int | None:
@@ -46,15 +48,14 @@ def run_queue(state: State, effects: Effects, at: float) -> None:
     """Start every job whose turn it is."""
     depth = state.site.depth
     while state.stopping is None and state.queue and state.pool.has_cpu:
-        looked_at = state.queue.first(depth)
-        waiting = [(job_id, state.jobs[job_id].spec) for job_id in looked_at]
-        made = schedule.plan(
-            waiting, _holdings(state), state.pool, state.site, state.conditions, at
-        )
+        looked_at, there = state.queue.first(depth), len(state.queue)
+        wanted = [(job_id, state.jobs[job_id].spec) for job_id in looked_at]
+        made = schedule.plan(wanted, _holdings(state), state.pool, state.site, state.conditions, at)
         for start in made.starts:
             state.queue.remove(start.job_id)
             _start(state, effects, state.jobs[start.job_id], start, at)
-        if not made.starts or len(looked_at) < depth:
+        came = len(state.queue) > there - len(made.starts)  # who waited for one of them to start
+        if not made.starts or (len(looked_at) < depth and not came):
             return  # else others have come into view
 
 
@@ -67,6 +68,15 @@ def consider(state: State, effects: Effects, job: Job, at: float) -> None:
         run_queue(state, effects, at)
 
 
+def forecast(state: State, spec: JobSpec, at: float) -> schedule.Forecast | None:
+    """When the job would start if it were submitted now."""
+    depth = state.site.depth
+    wanted = [(each, state.jobs[each].spec) for each in state.queue.first(depth)]
+    return schedule.forecast(
+        spec, wanted, _holdings(state), state.pool, state.site, state.conditions, at
+    )
+
+
 def _holdings(state: State) -> list[schedule.Holding]:
     return [
         schedule.Holding(job.spec, granted)
@@ -76,6 +86,8 @@ def _holdings(state: State) -> list[schedule.Holding]:
 
 
 def _start(state: State, effects: Effects, job: Job, start: schedule.Start, at: float) -> None:
+    if start.time_limit != job.spec.time_limit:
+        job = replace(job, spec=replace(job.spec, time_limit=start.time_limit))
     spec = job.spec
     granted = Allocation(
         job_id=job.id,
@@ -84,9 +96,11 @@ def _start(state: State, effects: Effects, job: Job, start: schedule.Start, at: 
         ends_at=None if spec.time_limit is None else at + spec.time_limit,
         partition=start.partition,
     )
+    waiting.disarm(effects, job)
     job = state.put_job(life.advance_job(job, life.JobAllocated(allocation=granted)))
     state.seats[job.id] = Seats(granted.shares)
     effects(do.Save(job))
+    waiting.started(state, effects, job, at)
     if spec.immediate is not None:
         effects(do.CancelTimer(("patience", job.id, ALLOCATION)))
     arm_limit(state, effects, job)
@@ -253,11 +267,22 @@ def finish_step(state: State, effects: Effects, step: Step, record: ExitRecord, 
         effects.reply(client, "exit", **answer)
     job = state.jobs[step.job_id]
     if step.id == main_step_id(job) and isinstance(job.state, (life.JobRunning, life.JobSuspended)):
-        decide(state, effects, job, life.outcome_of(record, stopped=stopped), at)
+        outcome = _or_again(state, job, life.outcome_of(record, stopped=stopped))
+        decide(state, effects, job, outcome, at)
     elif isinstance(job.state, life.JobCompleting):
         emptied_if_so(state, effects, job, at)
     else:
         seat_waiting(state, effects, job.id, at)
+
+
+def _or_again(state: State, job: Job, outcome: Outcome) -> Outcome:
+    """RequeueExit and RequeueExitHold: exit codes after which a batch job runs again."""
+    may = job.spec.kind == "batch" and job.spec.requeue and outcome.word == life.FAILED
+    if may and outcome.code in state.site.requeue_exit:
+        return replace(outcome, again="queue")
+    if may and outcome.code in state.site.requeue_exit_hold:
+        return replace(outcome, again="special")
+    return outcome
 
 
 def step_answer(state: State, step: Step, record: ExitRecord) -> dict[str, object]:
@@ -350,20 +375,56 @@ def _withdraw_step(state: State, effects: Effects, step: Step, signal: int, at: 
         effects.error(client, step_error(step.job_id, "Job/step already completing or completed"))
 
 
-def withdraw(state: State, effects: Effects, job: Job, error: RequestError, at: float) -> None:
+def withdraw(
+    state: State,
+    effects: Effects,
+    job: Job,
+    error: RequestError,
+    at: float,
+    outcome: Outcome = CANCELLED,
+) -> None:
     """A job that has not started never will; ``error`` is what its client hears."""
-    withdraw_quietly(state, effects, job, error, at)
+    withdraw_quietly(state, effects, job, error, at, outcome)
     run_queue(state, effects, at)
 
 
 def withdraw_quietly(
-    state: State, effects: Effects, job: Job, error: RequestError, at: float
+    state: State,
+    effects: Effects,
+    job: Job,
+    error: RequestError,
+    at: float,
+    outcome: Outcome = CANCELLED,
 ) -> None:
     """The same, without starting those behind it."""
-    outcome = Outcome(word=life.CANCELLED)
+    _withdraw_alone(state, effects, job, error, at, outcome)
+    tell_dependants(state, effects, job, at)
+
+
+def tell_dependants(state: State, effects: Effects, job: Job, at: float) -> None:
+    """Who waits for a job hears that it is over; --kill-on-invalid-dep may end them, and so on."""
+    over = [job]
+    while over:
+        doomed = waiting.ended(state, effects, over.pop(), at)
+        over += [cancel_invalid(state, effects, each, at) for each in doomed]
+
+
+def cancel_invalid(state: State, effects: Effects, job: Job, at: float) -> Job:
+    """End a job whose dependency can never be met."""
+    error = RequestError(f"Job allocation {job.id} has been revoked")
+    outcome = Outcome(word=life.CANCELLED, reason="DependencyNeverSatisfied")
+    return _withdraw_alone(state, effects, job, error, at, outcome)
+
+
+def _withdraw_alone(
+    state: State, effects: Effects, job: Job, error: RequestError, at: float, outcome: Outcome
+) -> Job:
     state.dequeue(job)
+    waiting.disarm(effects, job)
     job = state.put_job(life.advance_job(job, life.JobWithdrawn(outcome=outcome, at=at)))
     effects(do.Save(job))
+    if job.spec.kind == "batch" and payload_of(job) not in state.arrays:
+        effects(do.DropPayload(payload_of(job)))
     if job.spec.immediate is not None:
         effects(do.CancelTimer(("patience", job.id, ALLOCATION)))
     for key in ((job.id, ALLOCATION), (job.id, RUN_STEP)):
@@ -371,6 +432,18 @@ def withdraw_quietly(
         if client is not None:
             effects.error(client, error)
     _tell_watchers(state, effects, job)
+    return job
+
+
+def keep_payload(state: State, effects: Effects, job: Job, at: float) -> None:
+    """What a batch job was submitted with is kept a while after its end: it may be requeued."""
+    kept = payload_of(job)
+    if job.spec.kind != "batch" or kept in state.arrays:
+        return
+    if job.spec.requeue and state.settings.min_job_age:
+        effects(do.SetTimer(("payload", kept, ALLOCATION), at + state.settings.min_job_age))
+    else:
+        effects(do.DropPayload(kept))
 
 
 def emptied_if_so(state: State, effects: Effects, job: Job, at: float) -> None:
@@ -386,7 +459,9 @@ def emptied_if_so(state: State, effects: Effects, job: Job, at: float) -> None:
         return
     job = state.put_job(life.advance_job(job, life.JobEmptied(at=at)))
     effects(do.Save(job))
+    keep_payload(state, effects, job, at)
     _tell_watchers(state, effects, job)
+    tell_dependants(state, effects, job, at)
     owner = state.dismiss((job.id, ALLOCATION))
     if owner is not None:
         effects.reply(owner, "done", job_id=job.id)
@@ -396,15 +471,24 @@ def emptied_if_so(state: State, effects: Effects, job: Job, at: float) -> None:
 
 
 def _return(state: State, effects: Effects, job: Job, at: float) -> None:
-    """A requeued job waits again, as long as it has waited already: its priority stays."""
+    """A requeued job waits again, for a moment at least (slurm.conf(5): cred_expire)."""
     state.seats.pop(job.id, None)
-    job = replace(life.advance_job(job, life.JobReturned()), restarts=job.restarts + 1)
-    job = state.put_job(job)
-    effects(do.Save(job))
-    if isinstance(job.state, life.JobPending) and not job.state.held:
-        state.enqueue(job)
+    wait_again(state, effects, life.advance_job(job, life.JobReturned()), at)
     run_queue(state, effects, at)
     quit_if_idle(state, effects)
+
+
+def wait_again(state: State, effects: Effects, job: Job, at: float) -> Job:
+    """Put a job that has run where those wait that have not."""
+    delay = state.settings.requeue_delay
+    begin = at + delay if delay else job.spec.begin
+    spec = job.spec if begin == job.spec.begin else replace(job.spec, begin=begin)
+    job = state.put_job(replace(job, spec=spec, restarts=job.restarts + 1))
+    effects(do.Save(job))
+    waiting.arm_deadline(effects, job)
+    if not waiting.is_held(job):
+        waiting.admit(state, effects, job, at)
+    return job
 
 
 def _tell_watchers(state: State, effects: Effects, job: Job) -> None:

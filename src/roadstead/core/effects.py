@@ -36,6 +36,13 @@ class SavePayload:
 
 
 @dataclass(frozen=True, slots=True)
+class DropPayload:
+    """Nobody will start that job again."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class SaveNode:
     """Keep what was said of a node."""
 
@@ -153,8 +160,9 @@ class Quit:
 
 
 Effect = (
-    Save | SaveStep | SavePayload | SaveNode | Launch | Adopt | WatchOwner | Reply | Close | Signal
-    | Terminate | Suspend | Resume | Limit | Resize | Forget | SetTimer | CancelTimer | Quit
+    Save | SaveStep | SavePayload | DropPayload | SaveNode | Launch | Adopt | WatchOwner | Reply
+    | Close | Signal | Terminate | Suspend | Resume | Limit | Resize | Forget | SetTimer
+    | CancelTimer | Quit
 )  # fmt: skip
 
 

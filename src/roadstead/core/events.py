@@ -28,6 +28,7 @@ class Facts:
     ended_jobs: tuple[Job, ...] = ()
     ended_step: Step | None = None
     records: tuple[tuple[Job, tuple[Step, ...]], ...] = ()  # for sacct
+    named: Mapping[int, tuple[Job, ...]] = field(default_factory=dict)  # that are over, by number
     script: str | None = None
     load: float = 0.0
     memory_free: int = 0
@@ -114,6 +115,7 @@ class Restored:
     next_job_id: int
     next_step_ids: Mapping[int, int]
     conditions: Mapping[str, NodeCondition] = field(default_factory=dict)
+    kept: Mapping[int, float] = field(default_factory=dict)  # payloads of jobs that have ended
 
 
 Event = Message | ClientGone | OwnerGone | Started | Noticed | Exited | Vanished | Due | Restored

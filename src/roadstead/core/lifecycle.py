@@ -4,9 +4,10 @@ Theory of operation.  A job waits (PENDING), has an allocation (RUNNING), and lo
 moves: first it is decided how the job ends and its steps are told to (COMPLETING), then, when the
 last step has gone, the decision becomes the state.  CPUs are free again after the second move only,
 so no job starts on a CPU that a dying one still uses.  A decision can also be to wait once more: a
-requeued job is PENDING again after its last step.  A suspended job keeps what it has.  A step waits
-for CPUs of its job (PENDING), is with a supervisor (RUNNING), may have been told to end
-(COMPLETING), and ends as its exit record says.  The names are Slurm's.
+requeued job is PENDING again after its last step, and so is one that had ended and is asked to run
+again; one that is marked with that (SPECIAL_EXIT) waits until it is released.  A suspended job
+keeps what it has.  A step waits for CPUs of its job (PENDING), is with a supervisor (RUNNING), may
+have been told to end (COMPLETING), and ends as its exit record says.  The names are Slurm's.
 
 ``JOB`` and ``STEP`` are the whole truth: ``advance_job`` and ``advance_step`` refuse what is not in
 them, and ``diagram`` draws them.  A state carries its facts, so that a running job without an
@@ -42,42 +43,51 @@ class Word(StrEnum):
     TIMEOUT = "TIMEOUT"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     NODE_FAIL = "NODE_FAIL"
+    DEADLINE = "DEADLINE"
+    SPECIAL_EXIT = "SPECIAL_EXIT"
 
 
 (
     PENDING, RUNNING, SUSPENDED, COMPLETING, COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY,
-    NODE_FAIL,
+    NODE_FAIL, DEADLINE, SPECIAL_EXIT,
 ) = Word  # fmt: skip
 # squeue's compact forms.
 SHORT: Final = {
     PENDING: "PD", RUNNING: "R", COMPLETING: "CG", COMPLETED: "CD", FAILED: "F", CANCELLED: "CA",
     TIMEOUT: "TO", OUT_OF_MEMORY: "OOM", SUSPENDED: "S", NODE_FAIL: "NF",
+    DEADLINE: "DL", SPECIAL_EXIT: "SE",
 }  # fmt: skip
-FINAL: Final = frozenset({COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL})
+FINAL: Final = frozenset(
+    {COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, DEADLINE}
+)
 
 
 # -- states and their facts ------------------------------------------------------------------------
+
+
+Again = Literal["", "queue", "hold", "special"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a job ended or is ending.  ``reason`` is squeue's word: TimeLimit, NonZeroExitCode …
 
-    ``again``: it is to wait once more, in the queue or held beside it.
+    ``again``: it is to wait once more, in the queue or held beside it; "special" is held, too.
     """
 
     word: Word
     code: int = 0
     signal: int = 0
     reason: str = "None"
-    again: Literal["", "queue", "hold"] = ""
+    again: Again = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPending:
-    """Waiting, in the queue or (``held``) beside it."""
+    """Waiting, in the queue or (``held``) beside it; ``last``: how it ended the time before."""
 
     held: bool = False
+    last: Outcome | None = None
     word: Word = PENDING
 
 
@@ -250,7 +260,7 @@ class JobDecided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobWithdrawn:
-    """Cancelled before it started."""
+    """Cancelled before it started, or too late to start."""
 
     outcome: Outcome
     at: float
@@ -268,9 +278,16 @@ class JobReturned:
     """Its last step has gone, and it waits again."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRevived:
+    """It had ended, and is to wait again (scontrol requeue)."""
+
+    again: Again
+
+
 JobEvent = (
     JobAllocated | JobHeld | JobReleased | JobStopped | JobResumed | JobDecided | JobWithdrawn
-    | JobEmptied | JobReturned
+    | JobEmptied | JobReturned | JobRevived
 )  # fmt: skip
 
 
@@ -324,16 +341,21 @@ JOB: Final[Table] = {
         JobHeld: (PENDING,),
         JobReleased: (PENDING,),
         JobAllocated: (RUNNING,),
-        JobWithdrawn: (CANCELLED,),
+        JobWithdrawn: (CANCELLED, DEADLINE),
+    },
+    SPECIAL_EXIT: {
+        JobHeld: (SPECIAL_EXIT,),
+        JobReleased: (PENDING,),
+        JobWithdrawn: (CANCELLED, DEADLINE),
     },
     RUNNING: {JobStopped: (SUSPENDED,), JobDecided: (COMPLETING,)},
     SUSPENDED: {JobResumed: (RUNNING,), JobDecided: (COMPLETING,)},
     COMPLETING: {
         JobDecided: (COMPLETING,),
-        JobReturned: (PENDING,),
+        JobReturned: (PENDING, SPECIAL_EXIT),
         JobEmptied: _JOB_OUTCOMES,
     },
-    **{word: {} for word in _JOB_OUTCOMES},
+    **{word: {JobRevived: (PENDING, SPECIAL_EXIT)} for word in (*_JOB_OUTCOMES, DEADLINE)},
 }
 
 STEP: Final[Table] = {
@@ -373,9 +395,9 @@ def _job_after(state: JobState, event: JobEvent) -> JobState | None:
     """The facts of the next state; None where they cannot be had from this one."""
     match state, event:
         case JobPending(), JobHeld():
-            return JobPending(held=True)
+            return replace(state, held=True)
         case JobPending(), JobReleased():
-            return JobPending(held=False)
+            return replace(state, held=False, word=PENDING)
         case JobPending(), JobAllocated():
             return JobRunning(allocation=event.allocation)
         case JobRunning(), JobStopped():
@@ -387,7 +409,9 @@ def _job_after(state: JobState, event: JobEvent) -> JobState | None:
         case JobCompleting(), JobDecided() if state.outcome.again:
             return JobCompleting(allocation=state.allocation, outcome=event.outcome)
         case JobCompleting(), JobReturned() if state.outcome.again:
-            return JobPending(held=state.outcome.again == "hold")
+            return _again(state.outcome)
+        case JobEnded(), JobRevived() if event.again:
+            return _again(replace(state.outcome, again=event.again))
         case JobPending(), JobWithdrawn():
             return JobEnded(allocation=None, outcome=event.outcome, ended_at=event.at)
         case JobRunning(), JobDecided():
@@ -396,6 +420,12 @@ def _job_after(state: JobState, event: JobEvent) -> JobState | None:
             return JobEnded(allocation=state.allocation, outcome=state.outcome, ended_at=event.at)
         case _:
             return None
+
+
+def _again(outcome: Outcome) -> JobPending:
+    """What a job is that waits once more."""
+    word = SPECIAL_EXIT if outcome.again == "special" else PENDING
+    return JobPending(held=outcome.again != "queue", last=replace(outcome, again=""), word=word)
 
 
 def paused(state: JobSuspended, now: float) -> Allocation:
@@ -456,6 +486,7 @@ def job_state(data: dict[str, Any]) -> JobState:
     """The job state that ``to_json`` made ``data`` from."""
     kinds: dict[str, type[JobState]] = {
         PENDING: JobPending,
+        SPECIAL_EXIT: JobPending,
         RUNNING: JobRunning,
         SUSPENDED: JobSuspended,
         COMPLETING: JobCompleting,
@@ -480,6 +511,6 @@ def diagram(table: Table) -> str:
         for event, words in moves.items():
             name = event.__name__.removeprefix("Job").removeprefix("Step").lower()
             lines += [f"    {before} --> {after}: {name}" for after in words]
-        if not moves:
+        if before in FINAL:
             lines.append(f"    {before} --> [*]")
     return "\n".join(lines) + "\n"

@@ -171,6 +171,31 @@ class ArrayTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """One condition of ``--dependency``: what a job, an array or an element (``task_id``) is to do.
+
+    ``failed``: it can never be met.  ``spoiled``: an element of the array has not ended well.
+    ``until``: it is met then; ``minutes`` is what ``after:JOB+MINUTES`` waits from the start on.
+    """
+
+    kind: str
+    job_id: int = 0
+    task_id: int | None = None
+    minutes: int = 0
+    failed: bool = False
+    spoiled: bool = False
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """What a job still waits for: all of its needs, or with ``either`` any one of them."""
+
+    needs: tuple[Need, ...]
+    either: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """What was asked for, after validation and defaults.  Times are seconds, memory is MiB.
 
@@ -180,6 +205,10 @@ class JobSpec:
     between commas.  ``priority`` is the points of a job whose priority was set at its submission.
     ``asked`` names the options of which the job's environment tells only when they were given.
     ``client_pid`` is the command that the job ends with (0: the job outlives it).
+    ``dependency`` is what is left of it, and ``begin`` a time before which the job does not start;
+    with ``deadline`` it is removed when it could not end by then.  ``least_time`` is what its time
+    limit may be lowered to; ``least_cpus`` are those of each node.  ``kill_on_invalid_dep`` ends a
+    job whose dependency can never be met.
     """
 
     kind: JobKind
@@ -230,6 +259,12 @@ class JobSpec:
     client_start: str = ""
     key: str = ""
     array: ArrayTask | None = None
+    dependency: Dependency | None = None
+    kill_on_invalid_dep: bool = False
+    begin: float | None = None
+    deadline: float | None = None
+    least_time: int | None = None
+    least_cpus: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

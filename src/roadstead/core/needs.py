@@ -24,6 +24,9 @@ REFUSED: Final[dict[JobKind, str]] = {
     "alloc": "Job submit/allocate failed",
 }
 _MOST_TASKS: Final = 512  # slurm.conf(5), MaxTasksPerNode; without --overcommit CPUs are the limit
+_TOP: Final = float(1 << 40)
+_LAST_MOMENT: Final = 253402300799  # the year 9999: localtime(3) has no trouble
+_MOMENTS: Final = "write now+1hour, 16:00, 2030-01-31 or 2030-01-31T16:00"
 _NICE: Final = 100  # sbatch(1): --nice without a value
 _MOST_NICE: Final = 2147483645
 _SIGNAL_SECONDS: Final = 60  # sbatch(1): --signal without a time
@@ -59,15 +62,14 @@ def of_job(kind: JobKind, options: Options, site: Site) -> dict[str, Any]:
         "features": _features(options),
         "nodelist": nodelist,
         "exclude": _hosts(kind, options.get("exclude", ""), site),
-        "time_limit": _time(kind, options, partitions),
+        **_times(kind, options, partitions),
+        "least_cpus": values.count(options["mincpus"], "--mincpus") if "mincpus" in options else 0,
         "warning": _warning(options),
         "partition": ",".join(each.name for each in partitions),
         "nice": nice(options["nice"]) if "nice" in options else 0,
-        "priority": float(values.count(options["priority"], "--priority"))
-        if "priority" in options
-        else None,
+        "priority": priority(options.get("priority", "")),
         "requeue": _requeue(options, site),
-        "hold": "hold" in options,
+        "hold": "hold" in options or options.get("priority") == "0",
         "exclusive": "exclusive" in options,
         "overcommit": "overcommit" in options,
     }
@@ -132,7 +134,14 @@ def _never(kind: JobKind, spec: JobSpec, site: Site) -> RequestError:
             hint=f"Memory specification can not be satisfied: {roomy.name} has {roomy.memory} MiB",
         )
     relaxed = replace(
-        spec, memory=0, memory_per_cpu=0, gres=(), features=(), nodelist=(), exclude=()
+        spec,
+        memory=0,
+        memory_per_cpu=0,
+        gres=(),
+        features=(),
+        nodelist=(),
+        exclude=(),
+        least_cpus=0,
     )
     if not _fits(relaxed, partition, site):
         return RequestError(
@@ -145,6 +154,11 @@ def _never(kind: JobKind, spec: JobSpec, site: Site) -> RequestError:
         return RequestError(
             f"{refused}: {_AVAILABLE}",
             hint=f"Memory specification can not be satisfied: {roomy.name} has {roomy.memory} MiB",
+        )
+    if spec.least_cpus > len(widest.cpus):
+        return RequestError(
+            f"{refused}: {_AVAILABLE}",
+            hint=f"CPU count per node can not be satisfied: {widest.name} has {len(widest.cpus)}",
         )
     return RequestError(f"{refused}: {_AVAILABLE}", hint="scontrol show node tells what there is")
 
@@ -203,6 +217,13 @@ def _requeue(options: Options, site: Site) -> bool:
     return True if "requeue" in options else site.requeue
 
 
+def priority(text: str) -> float | None:
+    """--priority: the job's points; 0 holds it, TOP is before all others (sbatch(1))."""
+    if text in ("", "0"):
+        return None
+    return _TOP if text.upper() == "TOP" else float(values.count(text, "--priority"))
+
+
 def nice(text: str) -> int:
     """--nice: how many points less; a negative number is more."""
     if not text:
@@ -243,6 +264,32 @@ def _partitions(kind: JobKind, options: Options, site: Site) -> list[Partition]:
             )
         found.append(partition)
     return found
+
+
+def _times(kind: JobKind, options: Options, partitions: list[Partition]) -> dict[str, Any]:
+    """--time, --time-min, --begin and --deadline, which limit each other."""
+    limit = _time(kind, options, partitions)
+    begin, deadline = moment(options, "begin"), moment(options, "deadline")
+    least = values.time_limit(options["time-min"], "--time-min") if "time-min" in options else None
+    if least is not None and limit is not None and least > limit:
+        raise RequestError(
+            f"{REFUSED[kind]}: Invalid time-min specification (exceeds job's time or other limits)",
+            hint=f"--time is {values.format_time(limit)}",
+        )
+    if begin is not None and deadline is not None and begin >= deadline:
+        raise RequestError("Incompatible begin and deadline time specification")
+    return {"time_limit": limit, "least_time": least, "begin": begin, "deadline": deadline}
+
+
+def moment(options: Options, name: str) -> float | None:
+    """A time that a command has read already (cli/moments.py): ``uts`` and seconds."""
+    text = options.get(name, "")
+    digits = text.removeprefix("uts")
+    if not text or text in ("0", "now"):
+        return None
+    if not text.startswith("uts") or not values.is_number(digits):
+        raise UsageError(f"Invalid --{name} specification", hint=_MOMENTS)
+    return float(min(int(digits), _LAST_MOMENT))
 
 
 def _time(kind: JobKind, options: Options, partitions: list[Partition]) -> int | None:

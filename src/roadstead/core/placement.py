@@ -77,7 +77,7 @@ def capacity(spec: JobSpec, free: Free) -> int:
     node = free.node
     if node.name in spec.exclude or not set(spec.features) <= set(node.features):
         return 0
-    if spec.memory > free.memory or free.cpus < spec.cpus_per_task:
+    if spec.memory > free.memory or free.cpus < max(spec.cpus_per_task, spec.least_cpus):
         return 0
     if spec.exclusive and free.cpus < len(node.cpus):
         return 0
@@ -136,6 +136,7 @@ def _deal(spec: JobSpec, chosen: Room) -> list[Slot]:
     slots = []
     for (free, _), tasks in zip(chosen, numbers, strict=True):
         cpus = spec.cpus_per_task * (1 if spec.overcommit else max(1, tasks))
+        cpus = max(cpus, spec.least_cpus)
         slots.append(Slot(free.node, tasks, len(free.node.cpus) if spec.exclusive else cpus))
     return slots
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import heapq
 from collections.abc import Mapping, Sequence
 
@@ -26,6 +27,13 @@ class NodePool:
             files = self._files.setdefault(key, {})
             files.update(zip(indexes, each.files, strict=False))
         self._all = {key: frozenset(indexes) for key, indexes in self._units.items()}
+
+    def copy(self) -> NodePool:
+        """One to try things with."""
+        found = copy.copy(self)
+        found._cpus = set(self._cpus)
+        found._units = {key: set(indexes) for key, indexes in self._units.items()}
+        return found
 
     @property
     def cpu_count(self) -> int:
@@ -98,6 +106,12 @@ class Pool:
     def __init__(self, nodes: Sequence[Node], licenses: Mapping[str, int]) -> None:
         self.nodes = {node.name: NodePool(node) for node in nodes}
         self.licenses = dict(licenses)
+
+    def copy(self) -> Pool:
+        """One to try things with."""
+        found = Pool((), self.licenses)
+        found.nodes = {name: pool.copy() for name, pool in self.nodes.items()}
+        return found
 
     @property
     def has_cpu(self) -> bool:

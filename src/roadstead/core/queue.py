@@ -22,7 +22,8 @@ _BASE: Final = 10000.0  # points that every job has, so that --nice can take som
 def standing(spec: JobSpec, submitted_at: float, site: Site) -> float:
     """A job's points less those of its age: what does not change."""
     weights = site.weights
-    grown = weights.age / weights.max_age * submitted_at
+    # Slurm, AccrueTime: a job does not age before its --begin.
+    grown = weights.age / weights.max_age * max(submitted_at, spec.begin or 0.0)
     if spec.priority is not None:
         return spec.priority - grown
     points = _BASE - spec.nice

@@ -15,16 +15,17 @@ from dataclasses import replace
 from typing import Any, Final
 
 from roadstead.core import (
-    arrays,
     cancel,
     control,
     course,
     history,
     hostlist,
     messages,
-    needs,
     request,
+    restart,
+    submission,
     views,
+    waiting,
 )
 from roadstead.core import effects as do
 from roadstead.core import events as on
@@ -36,17 +37,12 @@ from roadstead.core.model import (
     BATCH_STEP,
     INTERACTIVE_STEP,
     ExitRecord,
-    JobKind,
-    JobSpec,
     StepRequest,
     TaskExit,
 )
-from roadstead.core.seats import Seats
 from roadstead.core.state import Role, State, allocation_of
 from roadstead.errors import EngineError, RequestError, RoadsteadError
 
-BUSY: Final = "Requested nodes are busy"
-_AT_ONCE: Final = 1.0  # --immediate=1 and less: in this very turn (srun(1))
 _ROADSTEAD_FAILED: Final = 125
 _HIGHEST_SIGNAL: Final = 64
 _LARGEST_TERMINAL: Final = 0xFFFF  # tty_ioctl(4), struct winsize
@@ -72,7 +68,7 @@ def react(state: State, effects: Effects, event: on.Event) -> None:
         case on.Due():
             on_due(state, effects, event)
         case on.Restored():
-            on_restored(state, effects, event)
+            restart.on_restored(state, effects, event)
 
 
 # -- requests of clients ---------------------------------------------------------------------------
@@ -90,69 +86,22 @@ def on_message(state: State, effects: Effects, event: on.Message) -> None:
         effects.error(event.client, error)
 
 
-def on_submit(state: State, effects: Effects, event: on.Message) -> None:
-    """sbatch: the job is accepted once it is on disk, environment, script and all."""
-    known = _known(state, event)
-    if known is not None:
-        effects.reply(event.client, "submitted", job_id=known.id)
-        return
-    spec = _job_spec(state, "batch", event)
-    numbers = request.array(event.body)
-    bare = replace(spec, env={}, script="")
-    first = state.next_job_id
-    specs = [bare]
-    if numbers is not None:
-        elements = [replace(bare, array=task) for task in arrays.tasks(first, numbers)]
-        specs = [elements[0], *[replace(each, key="") for each in elements[1:]]]
-    effects(do.SavePayload(first, spec.env, spec.script))
-    for each in specs:
-        effects(do.Save(_new_job(state, each, event.at)))
-    last = {} if numbers is None else {"last": state.next_job_id - 1}
-    effects.reply(event.client, "submitted", job_id=first, **last)
-    course.consider(state, effects, state.jobs[first], event.at)
-
-
 def on_run(state: State, effects: Effects, event: on.Message) -> None:
     """srun: a step, in the allocation that it names or in a job of its own."""
-    known = _known(state, event)
+    known = submission.known(state, event)
     if known is not None:
         _attach(state, effects, known, RUN_STEP, event)
     elif request.is_for_step(event.body):
         _run_in_job(state, effects, event)
     else:
-        _new_job_with_client(state, effects, "run", RUN_STEP, event)
+        submission.with_client(state, effects, "run", RUN_STEP, event)
 
 
 def on_allocate(state: State, effects: Effects, event: on.Message) -> None:
     """salloc: an allocation that lasts as long as the connection."""
-    if _known(state, event) is not None:
+    if submission.known(state, event) is not None:
         raise RequestError("Job submit/allocate failed: this request was made before")
-    _new_job_with_client(state, effects, "alloc", None, event)
-
-
-def _new_job_with_client(
-    state: State, effects: Effects, kind: JobKind, step_id: int | None, event: on.Message
-) -> None:
-    spec = _job_spec(state, kind, event)
-    job = _new_job(state, replace(spec, env={}), event.at)
-    state.environments[job.id] = spec.env
-    role = Role("step" if kind == "run" else "allocation", job.id, step_id)
-    state.own(event.client, role)
-    effects(do.Save(job))
-    course.consider(state, effects, job, event.at)
-    if not isinstance(state.jobs[job.id].state, life.JobPending):
-        return
-    if spec.immediate is not None and spec.immediate <= _AT_ONCE:
-        course.withdraw(state, effects, job, _busy(job), event.at)
-        return
-    if spec.immediate is not None:
-        effects(do.SetTimer(("patience", job.id, ALLOCATION), event.at + spec.immediate))
-    if spec.hold:
-        effects.reply(
-            event.client, "notice", sentence="Job is in held state, pending scheduler release"
-        )
-    reason = views.reason(state, job)
-    effects.reply(event.client, "pending", job_id=job.id, reason=reason)
+    submission.with_client(state, effects, "alloc", None, event)
 
 
 def _run_in_job(state: State, effects: Effects, event: on.Message) -> None:
@@ -170,8 +119,8 @@ def _run_in_job(state: State, effects: Effects, event: on.Message) -> None:
     if not wanted.interactive or (job_id, INTERACTIVE_STEP) in state.steps:
         step_id = state.new_step_id(job_id)
     place = None if must_wait else seats.place(step_id, wanted)
-    if place is None and wanted.immediate is not None and wanted.immediate <= _AT_ONCE:
-        raise course.step_error(job_id, BUSY)
+    if place is None and wanted.immediate is not None and wanted.immediate <= submission.AT_ONCE:
+        raise course.step_error(job_id, submission.BUSY)
     step = Step(
         job_id=job_id,
         id=step_id,
@@ -188,7 +137,7 @@ def _run_in_job(state: State, effects: Effects, event: on.Message) -> None:
     effects(do.SaveStep(step))
     if wanted.immediate is not None:
         effects(do.SetTimer(("patience", job_id, step_id), event.at + wanted.immediate))
-    sentence = f"Job {job_id} step creation temporarily disabled, retrying ({BUSY})"
+    sentence = f"Job {job_id} step creation temporarily disabled, retrying ({submission.BUSY})"
     effects.reply(event.client, "notice", sentence=sentence)
 
 
@@ -314,7 +263,7 @@ def on_release(state: State, effects: Effects, event: on.Message) -> None:
         effects.reply(event.client, "done")
         effects(do.Close(event.client))
     elif isinstance(job.state, life.JobPending):
-        course.withdraw(state, effects, job, _revoked(job), event.at)
+        course.withdraw(state, effects, job, submission.revoked(job), event.at)
     elif isinstance(job.state, (life.JobRunning, life.JobSuspended)):
         code = event.body.get("code", 0)
         course.decide(state, effects, job, _released(code if type(code) is int else 0), event.at)
@@ -336,7 +285,7 @@ Handler = Callable[[State, Effects, on.Message], None]
 
 REQUESTS: Final[dict[str, Handler]] = {
     "run": on_run,
-    "submit": on_submit,
+    "submit": submission.on_submit,
     "allocate": on_allocate,
     "wait": on_wait,
     "query": on_query,
@@ -364,7 +313,7 @@ def on_client_gone(state: State, effects: Effects, event: on.ClientGone) -> None
     if step is not None:
         course.stop_step(state, effects, step, "cancelled", event.at)
     elif job is not None and isinstance(job.state, life.JobPending):
-        course.withdraw(state, effects, job, _revoked(job), event.at)
+        course.withdraw(state, effects, job, submission.revoked(job), event.at)
     elif job is not None and role.kind == "allocation":
         _end_allocation(state, effects, job, event.at)
 
@@ -465,22 +414,40 @@ def on_vanished(state: State, effects: Effects, event: on.Vanished) -> None:
 def on_due(state: State, effects: Effects, event: on.Due) -> None:
     """Time is up: a job's limit, or the patience of --immediate."""
     kind, job_id, step_id = event.timer
+    if kind == "payload":
+        if job_id not in state.jobs and job_id not in state.arrays:
+            effects(do.DropPayload(job_id))
+        return
     job = state.jobs.get(job_id)
     if job is None:
         return
-    if kind == "limit" and isinstance(job.state, life.JobRunning):
+    if kind in ("begin", "deadline"):
+        _time_to_start(state, effects, job, kind, event.at)
+    elif kind == "limit" and isinstance(job.state, life.JobRunning):
         signal = course.SIGTERM if job.spec.kind == "batch" else 0
         outcome = Outcome(word=life.TIMEOUT, signal=signal, reason="TimeLimit")
         course.decide(state, effects, job, outcome, event.at)
     elif kind == "warning" and isinstance(job.state, life.JobRunning):
         _warn(state, effects, job)
     elif kind == "patience" and isinstance(job.state, life.JobPending):
-        course.withdraw(state, effects, job, _busy(job), event.at)
+        course.withdraw(state, effects, job, submission.busy(job), event.at)
     elif kind == "patience":
         step = state.steps.get((job_id, step_id))
         if step is not None and isinstance(step.state, life.StepPending):
-            effects.error(state.dismiss(step.key), course.step_error(job_id, BUSY))
+            effects.error(state.dismiss(step.key), course.step_error(job_id, submission.BUSY))
             course.stop_step(state, effects, step, "cancelled", event.at)
+
+
+def _time_to_start(state: State, effects: Effects, job: Job, kind: str, at: float) -> None:
+    """A waiting job may begin now, or can no longer end in time."""
+    if not isinstance(job.state, life.JobPending):
+        return
+    if kind == "begin":
+        waiting.time_has_come(state, effects, job, at)
+        course.run_queue(state, effects, at)
+        return
+    outcome = Outcome(word=life.DEADLINE, code=1, reason="DeadLine")
+    course.withdraw(state, effects, job, submission.revoked(job), at, outcome)
 
 
 def _warn(state: State, effects: Effects, job: Job) -> None:
@@ -492,66 +459,7 @@ def _warn(state: State, effects: Effects, job: Job) -> None:
             effects(do.Signal(step.key, wanted.signal, wanted.batch))
 
 
-# -- restart ---------------------------------------------------------------------------------------
-
-
-def on_restored(state: State, effects: Effects, event: on.Restored) -> None:
-    """Take over from the controller before us.  Its clients are gone: what only waited with one
-    is withdrawn; what runs is looked for."""
-    state.next_job_id = event.next_job_id
-    state.next_step_ids = dict(event.next_step_ids)
-    state.conditions = dict(event.conditions)
-    for job in event.jobs:
-        _restore_job(state, effects, job, event.at)
-    for job in event.jobs:
-        if job.spec.array is not None and not isinstance(job.state, life.JobPending):
-            state.admits(job)  # it is out already
-    waiting = [job for job in event.jobs if _waits(state, job) and state.admits(job)]
-    state.queue.fill([state.place_of(job) for job in waiting])
-    for step in event.steps:
-        state.put_step(step)
-        if isinstance(step.state, (life.StepRunning, life.StepCompleting)):
-            state.seats[step.job_id].seat(step.id, step.request, step.state.place)
-            effects(do.Adopt(step.key))
-        else:
-            course.stop_step(state, effects, step, "cancelled", event.at)
-    for job in event.jobs:
-        if isinstance(job.state, life.JobCompleting):
-            course.emptied_if_so(state, effects, job, event.at)
-    course.run_queue(state, effects, event.at)
-
-
-def _restore_job(state: State, effects: Effects, job: Job, at: float) -> None:
-    state.put_job(job)
-    granted = allocation_of(job)
-    if granted is None:
-        if job.spec.kind != "batch":
-            course.withdraw_quietly(state, effects, job, _revoked(job), at)
-        return
-    state.seats[job.id] = Seats(granted.shares)
-    state.pool.take_again(job.spec, granted)
-    if isinstance(job.state, (life.JobRunning, life.JobSuspended)):
-        if isinstance(job.state, life.JobRunning):
-            course.arm_limit(state, effects, job)
-        if job.spec.client_pid:
-            effects(do.WatchOwner(job.id, job.spec.client_pid, job.spec.client_start))
-
-
-def _waits(state: State, job: Job) -> bool:
-    now = state.jobs.get(job.id)
-    return now is not None and isinstance(now.state, life.JobPending) and not now.state.held
-
-
 # -- small change ----------------------------------------------------------------------------------
-
-
-def _known(state: State, event: on.Message) -> Job | None:
-    """The job that this very request has made before: its client did not hear the answer."""
-    key = event.body.get("key")
-    if not key or not isinstance(key, str):
-        return None
-    job_id = state.keys.get(key)
-    return event.facts.known if job_id is None else state.jobs[job_id]
 
 
 def _attach(state: State, effects: Effects, job: Job, step_id: int, event: on.Message) -> None:
@@ -566,35 +474,9 @@ def _attach(state: State, effects: Effects, job: Job, step_id: int, event: on.Me
         _tell_started(state, effects, step)
 
 
-def _job_spec(state: State, kind: JobKind, event: on.Message) -> JobSpec:
-    if state.stopping is not None:
-        raise EngineError(
-            "the controller is stopping and takes no new jobs",
-            hint="wait until its jobs have ended, or: roadstead engine stop --now",
-        )
-    return request.job(kind, event.body, state.site, event.facts.extra)
-
-
-def _new_job(state: State, spec: JobSpec, at: float) -> Job:
-    pending = life.JobPending(held=spec.hold)
-    job = Job(id=state.new_job_id(), spec=spec, submitted_at=at, state=pending)
-    state.put_job(job)
-    if not spec.hold:
-        state.enqueue(job)
-    return job
-
-
 def _own_step(state: State, event: on.Message) -> Step | None:
     role = state.roles.get(event.client)
     return None if role is None or role.kind != "step" else state.steps.get(role.key)
-
-
-def _busy(job: Job) -> RequestError:
-    return RequestError(f"{needs.REFUSED[job.spec.kind]}: {BUSY}")
-
-
-def _revoked(job: Job) -> RequestError:
-    return RequestError(f"Job allocation {job.id} has been revoked")
 
 
 def _released(code: int) -> Outcome:

@@ -23,9 +23,11 @@ from roadstead.core import (
     needs,
     values,
 )
+from roadstead.core import dependency as dependencies
 from roadstead.core.model import (
     Binding,
     ContainerRequest,
+    Dependency,
     EnvPolicy,
     Gres,
     HookPolicy,
@@ -107,6 +109,8 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         kill_on_bad_exit=_kill_on_bad_exit(kind, options),
         wait=_wait(kind, options),
         comment=options.get("comment", ""),
+        dependency=dependency(message, kind),
+        kill_on_invalid_dep=_yes(options, "kill-on-invalid-dep"),
         asked=tuple(name for name in _ASKED if name in options),
         oci_conf=extra.oci_conf,
         client_pid=0 if kind == "batch" else extra.client_pid,
@@ -123,6 +127,26 @@ def array(message: Message) -> arrays.Numbers | None:
     """The job array that a ``submit`` message asks for."""
     text = _options(message).get("array")
     return None if text is None else arrays.parse(text)
+
+
+def dependency(message: Message, kind: JobKind, task_id: int | None = None) -> Dependency | None:
+    """What the job (or this element of the array) waits for."""
+    try:
+        return dependencies.parse(_options(message).get("dependency", ""), task_id)
+    except RequestError as error:
+        raise RequestError(f"{needs.REFUSED[kind]}: {error}", hint=error.hint) from None
+
+
+def _yes(options: Mapping[str, str], name: str) -> bool:
+    word = options.get(name, "no").lower()
+    if word not in ("yes", "no"):
+        raise UsageError(f"Invalid --{name} specification", hint="yes or no")
+    return word == "yes"
+
+
+def is_test(message: Message) -> bool:
+    """Whether only the time is asked for at which the job would start."""
+    return "test-only" in _options(message)
 
 
 def is_for_step(message: Message) -> bool:
@@ -412,8 +436,6 @@ def _malformed(name: str) -> EngineError:
 
 def _options(message: Message) -> dict[str, str]:
     options = message.get("options")
-    if isinstance(options, dict) and "test-only" in options:
-        raise RequestError("--test-only: not supported yet on the local engine")
     if not isinstance(options, dict) or not all(isinstance(v, str) for v in options.values()):
         raise _malformed("options")
     return options

@@ -10,6 +10,9 @@ Who has no time limit may run for ever.  What it uses is taken to be free again 
 and who wants to start without a limit is taken to stay longer than that: otherwise those without a
 limit could go on overtaking one that waits for all of a node.
 
+With --time-min a job's limit is lowered where it starts now for that, by as little as it takes: to
+the beginning of a reservation that is in its way.  A --deadline lowers it likewise.
+
 A turn costs what it looks at: nothing when no CPU is free, else the first ``depth`` of the queue.
 Plans are made anew each time; nothing of them is kept.
 """
@@ -17,7 +20,7 @@ Plans are made anew each time; nothing of them is kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from roadstead.core.model import Allocation, JobSpec, Share
@@ -34,9 +37,10 @@ _MOMENT: Final = 1.0  # who is past its time limit ends "soon"
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A job that starts now, with what has been taken for it."""
+    """A job that starts now, with what has been taken for it, and its time limit."""
 
     job_id: int
+    time_limit: int | None
     partition: str
     shares: tuple[Share, ...]
 
@@ -77,11 +81,22 @@ def plan(
     now: float,
 ) -> Plan:
     """The jobs that start now, out of ``waiting`` in its order; what they get leaves ``pool``."""
+    return _plan(waiting, Outlook(running, pool, now), site, conditions, through=False)
+
+
+def _plan(
+    waiting: Iterable[tuple[int, JobSpec]],
+    outlook: Outlook,
+    site: Site,
+    conditions: Mapping[str, NodeCondition],
+    *,
+    through: bool,
+) -> Plan:
+    """The plan; ``through``: with reservations even where nobody can start."""
     made = Plan()
-    outlook = Outlook(running, pool, now)
     hopeless: set[object] = set()
     for job_id, spec in waiting:
-        if not pool.has_cpu:
+        if not through and not outlook.pool.has_cpu:
             break
         shape = _shape(spec)
         if shape in hopeless:
@@ -99,6 +114,38 @@ def plan(
                 made.reservations.append(reserved)
                 outlook.reservations.append(reserved)
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """When and where a job would start, as far as time limits tell."""
+
+    start: float
+    partition: str
+    slots: tuple[Slot, ...]
+
+
+def forecast(
+    spec: JobSpec,
+    waiting: Iterable[tuple[int, JobSpec]],
+    running: Iterable[Holding],
+    pool: Pool,
+    site: Site,
+    conditions: Mapping[str, NodeCondition],
+    now: float,
+) -> Forecast | None:
+    """When a job would start behind those in ``waiting``; None for one that waits for more than
+    time.  ``pool`` stays as it is."""
+    outlook = Outlook(running, pool.copy(), now)
+    _plan(waiting, outlook, site, conditions, through=True)
+    length = spec.least_time or spec.time_limit or _FOR_EVER
+    for at in (now, *outlook.times()):
+        for partition in partitions_of(spec, site):
+            wanted = in_partition(spec, partition)
+            slots = fit(wanted, outlook.frees(usable(partition, conditions), at, at + length))
+            if slots is not None and outlook.has_licenses(spec, at, at + length):
+                return Forecast(at, partition.name, tuple(slots))
+    return None
 
 
 def partitions_of(spec: JobSpec, site: Site) -> list[Partition]:
@@ -230,15 +277,34 @@ def _start(
     conditions: Mapping[str, NodeCondition],
 ) -> Start | None:
     now = outlook.now
-    end = now + (_FOR_EVER if spec.time_limit is None else spec.time_limit)
-    if not outlook.has_licenses(spec, now, end):
-        return None
-    for partition in partitions_of(spec, site):
-        wanted = in_partition(spec, partition)
-        slots = fit(wanted, outlook.frees(usable(partition, conditions), now, end))
-        if slots is not None:
-            return Start(job_id, partition.name, outlook.start(job_id, wanted, slots))
+    for limit in _limits(spec, outlook):
+        end = now + (_FOR_EVER if limit is None else limit)
+        if not outlook.has_licenses(spec, now, end):
+            continue
+        for partition in partitions_of(spec, site):
+            wanted = in_partition(spec, partition)
+            slots = fit(wanted, outlook.frees(usable(partition, conditions), now, end))
+            if slots is not None:
+                if limit != wanted.time_limit:
+                    wanted = replace(wanted, time_limit=limit)
+                shares = outlook.start(job_id, wanted, slots)
+                return Start(job_id, limit, partition.name, shares)
     return None
+
+
+def _limits(spec: JobSpec, outlook: Outlook) -> list[int | None]:
+    """The time limits that the job could start with now, the longest first."""
+    longest, now = spec.time_limit, outlook.now
+    if spec.deadline is not None:
+        left = max(0, int(spec.deadline - now))
+        longest = left if longest is None else min(longest, left)
+    if spec.least_time is None:
+        return [longest]
+    until = {int(each.start - now) for each in outlook.reservations}
+    lower = [each for each in until if spec.least_time <= each]
+    if longest is not None:
+        lower = [each for each in lower if each < longest]
+    return [longest, *sorted(lower, reverse=True)]
 
 
 def _reserve(
@@ -250,6 +316,8 @@ def _reserve(
 ) -> Reservation | None:
     """The earliest time that the job fits; None for one that waits for more than time."""
     length = _FOR_EVER if spec.time_limit is None else spec.time_limit
+    if spec.least_time is not None:
+        length = spec.least_time
     choices = [
         (in_partition(spec, each), usable(each, conditions)) for each in partitions_of(spec, site)
     ]
@@ -269,4 +337,5 @@ def _shape(spec: JobSpec) -> object:
         spec.partition, spec.ntasks, spec.cpus_per_task, spec.ntasks_per_node, spec.nodes,
         spec.max_nodes, spec.memory, spec.memory_per_cpu, spec.gres, spec.licenses, spec.features,
         spec.nodelist, spec.exclude, spec.time_limit, spec.exclusive, spec.overcommit,
+        spec.least_time, spec.least_cpus, spec.deadline,
     )  # fmt: skip

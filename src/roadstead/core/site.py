@@ -123,6 +123,8 @@ class Site:
     backfill: bool = True
     depth: int = 100
     requeue: bool = True
+    requeue_exit: frozenset[int] = frozenset()
+    requeue_exit_hold: frozenset[int] = frozenset()
     source: str = ""
 
     @classmethod

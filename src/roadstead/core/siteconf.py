@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, cast
 
 from roadstead.core import hostlist, needs, values
@@ -61,6 +62,7 @@ class SiteConf:
     kill_wait: float | None = None
     over_time: float | None = None
     min_job_age: float | None = None
+    requeue_delay: float | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -115,6 +117,8 @@ def parse(text: str, path: str, read: Read, *, machine: Node, uid: int,
         == "sched/backfill",
         depth=_depth(draft),
         requeue=number.yes("jobrequeue", default=True),
+        requeue_exit=number.codes("requeueexit"),
+        requeue_exit_hold=number.codes("requeueexithold"),
         source=path,
     )
     return SiteConf(
@@ -122,6 +126,7 @@ def parse(text: str, path: str, read: Read, *, machine: Node, uid: int,
         kill_wait=number.seconds("killwait"),
         over_time=number.minutes("overtimelimit"),
         min_job_age=number.seconds("minjobage"),
+        requeue_delay=_requeue_delay(draft),
         warnings=tuple(draft.warnings),
     )
 
@@ -201,7 +206,7 @@ PLAIN_KEYS: Final = frozenset(
     _words("""
         killwait overtimelimit minjobage jobrequeue schedulertype schedulerparameters licenses
         prioritymaxage priorityfavorsmall priorityweightage priorityweightjobsize
-        priorityweightpartition
+        priorityweightpartition requeueexit requeueexithold authinfo
     """)
 )
 NODE_KEYS: Final = frozenset(
@@ -453,6 +458,19 @@ def _yes(line: _Line, key: str, text: str) -> bool:
 # -- the rest --------------------------------------------------------------------------------------
 
 
+def _requeue_delay(draft: _Draft) -> float | None:
+    """AuthInfo=cred_expire=SECONDS: how long Slurm lets a requeued job wait (slurm.conf(5))."""
+    if "authinfo" not in draft.plain:
+        return None
+    line, text = draft.plain["authinfo"]
+    for word in text.split(","):
+        name, _, number = word.partition("=")
+        if name.lower() == "cred_expire":
+            read = partial(values.count, number, "cred_expire", least=0)
+            return float(_value(line, "cred_expire", read))
+    return None
+
+
 class _Numbers:
     """Plain keys by their kind."""
 
@@ -470,6 +488,20 @@ class _Numbers:
             return 365 * 86400.0
         found = self.seconds(key)
         return None if found is None else found * 60
+
+    def codes(self, key: str) -> frozenset[int]:
+        """Exit codes: ``3,7-9``."""
+        if key not in self._plain:
+            return frozenset()
+        line, text = self._plain[key]
+        found: set[int] = set()
+        for word in text.split(","):
+            low, dash, high = word.partition("-")
+            bounds = (low, high if dash else low)
+            if not all(map(values.is_number, bounds)) or not int(low) <= int(bounds[1]) <= 255:
+                raise line.error(f"{key}={text}: exit codes as in 3,7-9", "0 to 255")
+            found |= set(range(int(low), int(bounds[1]) + 1))
+        return frozenset(found)
 
     def yes(self, key: str, *, default: bool) -> bool:
         if key not in self._plain:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from roadstead.core import queue
 from roadstead.core.arrays import Array
+from roadstead.core.dependency import Waiters
 from roadstead.core.events import Client
 from roadstead.core.lifecycle import (
     FINAL,
@@ -38,6 +39,7 @@ class Settings:
     kill_wait: float = 30.0
     over_time: float = 0.0
     min_job_age: float = 300.0
+    requeue_delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class State:
         self.pool = Pool(site.nodes, site.licenses)
         self.conditions: dict[str, NodeCondition] = {}
         self.arrays: dict[int, Array] = {}
+        self.waiters = Waiters()
         self.roles: dict[Client, Role] = {}
         self.owners: dict[StepKey, Client] = {}  # of a step; of an allocation under (job, -1)
         self.watchers: dict[StepKey, list[Client]] = {}
@@ -81,6 +84,7 @@ class State:
 
     def put_job(self, job: Job) -> Job:
         """Store what a job has become; one that has ended is forgotten."""
+        self.waiters.note(self.jobs.get(job.id), job)
         if job.state.word in FINAL:
             self.jobs.pop(job.id, None)
             self.seats.pop(job.id, None)
@@ -89,6 +93,9 @@ class State:
             self.keys.pop(job.spec.key, None)
             self._leave_array(job)
             return job
+        if job.id not in self.jobs and self.jobs and job.id < next(reversed(self.jobs)):
+            self.jobs[job.id] = job  # it had ended: jobs stay in the order of their numbers
+            self.jobs = dict(sorted(self.jobs.items()))
         self.jobs[job.id] = job
         if job.spec.array is not None:
             array = self.arrays.setdefault(job.spec.array.job_id, Array(job.spec.array.throttle))
@@ -149,15 +156,15 @@ class State:
     def dequeue(self, job: Job) -> None:
         """Take a job out that is held or will never start; the next of its array comes in."""
         self.queue.remove(job.id)
-        self._make_room(job)
-
-    def _make_room(self, job: Job) -> None:
         array = None if job.spec.array is None else self.arrays.get(job.spec.array.job_id)
-        if array is None:
-            return
-        array.out.discard(job.id)
-        if job.id in array.parked:
-            array.parked.remove(job.id)
+        if array is not None:
+            array.out.discard(job.id)
+            if job.id in array.parked:
+                array.parked.remove(job.id)
+            self.make_room(array)
+
+    def make_room(self, array: Array) -> None:
+        """Let those of an array in that may be out now."""
         while array.parked and array.has_room:
             self.enqueue(self.jobs[array.parked.pop(0)])
 
@@ -167,7 +174,10 @@ class State:
             return
         array = self.arrays[task.job_id]
         array.live.pop(task.task_id, None)
-        self._make_room(job)
+        array.out.discard(job.id)
+        if job.id in array.parked:
+            array.parked.remove(job.id)
+        self.make_room(array)
         if not array.live:
             del self.arrays[task.job_id]
 

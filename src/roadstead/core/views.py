@@ -11,7 +11,16 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
-from roadstead.core import arrays, environment, filenames, hostlist, queue, schedule, values
+from roadstead.core import (
+    arrays,
+    dependency,
+    environment,
+    filenames,
+    hostlist,
+    queue,
+    schedule,
+    values,
+)
 from roadstead.core import lifecycle as life
 from roadstead.core.events import Facts
 from roadstead.core.lifecycle import Job, Outcome, Step
@@ -98,9 +107,16 @@ def job(state: State, job: Job, at: float) -> View:
         "group": spec.group,
         "partition": spec.partition if granted is None else granted.partition or spec.partition,
         "state": job.state.word.value,
-        "reason": reason(state, job),
+        "reason": reason(state, job, at),
         "submit_time": job.submitted_at,
-        "start_time": None if granted is None else granted.started_at,
+        "start_time": _start_time(job, at),
+        "begin_time": spec.begin,
+        "eligible_time": _eligible_time(job),
+        "deadline": spec.deadline,
+        "time_min": spec.least_time,
+        "dependency": dependency.text(spec.dependency, state.arrays),
+        "kill_on_invalid_dep": spec.kill_on_invalid_dep,
+        "min_cpus": spec.least_cpus,
         "end_time": _end_time(job),
         "suspend_time": job.state.at if isinstance(job.state, life.JobSuspended) else None,
         "suspended": _suspended(job, at),
@@ -172,13 +188,36 @@ def _suspended(job: Job, at: float) -> float:
     return 0.0 if granted is None else float(granted.suspended)
 
 
-def reason(state: State, job: Job) -> str:
+def _start_time(job: Job, at: float) -> float | None:
+    """When it started, or what it waits for (squeue(1), START_TIME)."""
+    granted = _allocation(job)
+    if granted is not None:
+        return float(granted.started_at)
+    if isinstance(job.state, life.JobEnded):
+        return job.state.ended_at
+    begin = job.spec.begin
+    return begin if begin is not None and begin > at else None
+
+
+def _eligible_time(job: Job) -> float | None:
+    """From when on it could have started; None while it waits for other jobs."""
+    if job.spec.dependency is not None:
+        return None
+    return max(job.submitted_at, job.spec.begin or 0.0)
+
+
+def reason(state: State, job: Job, at: float) -> str:
     """Why it waits or how it ended, in squeue's words.  Who waits behind the first in line waits
     because of its Priority, whatever it needs."""
     if not isinstance(job.state, life.JobPending):
         return _outcome(job).reason
     if job.state.held:
         return "JobHeldUser"
+    if job.spec.dependency is not None:
+        never = dependency.is_never(job.spec.dependency)
+        return "DependencyNeverSatisfied" if never else "Dependency"
+    if job.spec.begin is not None and job.spec.begin > at:
+        return "BeginTime"
     partitions = schedule.partitions_of(job.spec, state.site)
     if not partitions:
         return "PartitionDown"
@@ -353,7 +392,8 @@ def _allocation(job: Job) -> Any:
 def _outcome(job: Job) -> Outcome:
     if isinstance(job.state, (life.JobCompleting, life.JobEnded)):
         return job.state.outcome
-    return Outcome(word=life.COMPLETED)
+    last = job.state.last if isinstance(job.state, life.JobPending) else None
+    return last or Outcome(word=life.COMPLETED)
 
 
 def _end_time(job: Job) -> float | None:
