@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from roadstead.errors import RuntimeFailure
-from roadstead.host import linux, namespaces
+from roadstead.host import linux, namespaces, overlay
 
 ODD = "a,b:c\\d e\nf"
 
@@ -66,7 +66,7 @@ def test_without_newuidmap_there_are_none(monkeypatch: pytest.MonkeyPatch) -> No
     assert not namespaces.subordinate_ids("root", 0).usable
 
 
-def in_own_namespace(tmp_path: Path, overlay: bool) -> str:
+def in_own_namespace(tmp_path: Path, mountable: bool) -> str:
     """What a child of ours saw: "ok", or what went wrong."""
     lower = tmp_path / ODD
     scratch = tmp_path / "s,c:r"
@@ -79,15 +79,15 @@ def in_own_namespace(tmp_path: Path, overlay: bool) -> str:
         said = "failed"
         try:
             namespaces.enter(ranges=None, hide_unified=False)
-            if overlay:
-                merged, why = namespaces.private_layer(os.fspath(lower), os.fspath(scratch))
+            if mountable:
+                merged, why = overlay.private_layer([os.fspath(lower)], os.fspath(scratch))
             else:
-                merged, why = namespaces.private_layer("/proc/self/nothing", os.fspath(scratch))
+                merged, why = overlay.private_layer(["/proc/self/nothing"], os.fspath(scratch))
             with open(f"{merged}/file", "a", encoding="utf-8") as file:
                 file.write(", above")
             said = Path(merged, "file").read_text() + why
-            namespaces.unmount_layer(os.fspath(scratch))
-            namespaces.unmount_layer(os.fspath(scratch))
+            overlay.unmount_layer(os.fspath(scratch))
+            overlay.unmount_layer(os.fspath(scratch))
         except (RuntimeFailure, OSError) as error:
             said = str(error)
         finally:
@@ -100,7 +100,7 @@ def in_own_namespace(tmp_path: Path, overlay: bool) -> str:
 
 
 def test_a_private_layer_over_an_odd_path(tmp_path: Path) -> None:
-    said = in_own_namespace(tmp_path, overlay=True)
+    said = in_own_namespace(tmp_path, mountable=True)
     if "does not allow user namespaces" in said:
         pytest.skip(said)
     assert said.startswith("below, above")
@@ -109,7 +109,7 @@ def test_a_private_layer_over_an_odd_path(tmp_path: Path) -> None:
 
 
 def test_no_layer_and_no_copy(tmp_path: Path) -> None:
-    said = in_own_namespace(tmp_path, overlay=False)
+    said = in_own_namespace(tmp_path, mountable=False)
     assert "no private writable layer over" in said or "does not allow" in said
 
 

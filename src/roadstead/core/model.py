@@ -29,25 +29,64 @@ Writable = Literal["bundle", "direct", "private"]
 HookPolicy = Literal["drop", "run", "refuse"]
 Mpi = Literal["none", "pmi2", "pmix"]
 BindKind = Literal["", "none", "rank", "map_cpu", "mask_cpu", "auto"]
+MountKind = Literal["bind", "tmpfs", "umount"]
+NameUse = Literal["auto", "create", "exec", "no_exec"]
 Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "launch", "memory"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """One entry of ``--container-mounts`` (core/mounts.py).
+
+    ``source`` is an absolute path of the host, for a bind; ``destination`` an absolute path of the
+    container; ``options`` are OCI's mount options.  An ``optional`` one is left out where its
+    source is not there.
+    """
+
+    kind: MountKind
+    source: str
+    destination: str
+    options: tuple[str, ...] = ()
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRequest:
     """The container a user asked for.
 
-    ``bundle`` is absolute.  ``writable``: as config.json says, the bundle's own root in any case,
-    or a layer that each task has for itself.  ``workdir`` is an explicit ``--chdir``: a path
-    inside; without one the bundle's own working directory counts.
+    ``bundle`` is absolute, or the reference of an image as the user wrote it; ``image`` is then the
+    image's digest and ``store`` the path of the store that it is in.  ``writable``: as config.json
+    says, the bundle's own root in any case, or a layer that each task has for itself; an image is
+    never written to.  ``workdir`` is an explicit ``--chdir``: a path inside; without one the
+    bundle's own working directory counts.  ``inner_workdir`` is ``--container-workdir``, which must
+    be there.  ``name`` is that of a container that the job's steps share (step/named.py), ``save``
+    an absolute path for what it is at the end.  ``remap_root`` and ``entrypoint`` None: as the
+    container has it.  ``keep_env`` are variables in which the host's value wins, ``set_env`` those
+    that win over all ("" takes one away), ``devices`` names of CDI devices.
     """
 
     bundle: str
+    image: str = ""
+    store: str = ""
     id: str = ""
     writable: Writable = "bundle"
     readonly: bool = False
     env_policy: EnvPolicy = "merge"
     hooks: HookPolicy = "drop"
     workdir: str = ""
+    inner_workdir: str = ""
+    mounts: tuple[Mount, ...] = ()
+    name: str = ""
+    name_use: NameUse = "auto"
+    save: str = ""
+    mount_home: bool = False
+    remap_root: bool | None = None
+    entrypoint: bool | None = None
+    keep_env: tuple[str, ...] = ()
+    set_env: dict[str, str] = field(default_factory=dict, repr=False)
+    annotations: dict[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    hooks_dirs: tuple[str, ...] = ()
     verbose: bool = False
 
 

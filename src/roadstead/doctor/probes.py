@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from roadstead.doctor import facts
 from roadstead.errors import RoadsteadError, RuntimeFailure
 from roadstead.host import apart, files, linux, namespaces, paths, process
+from roadstead.host import overlay as overlay_of
 from roadstead.oci import runtime, search
 from roadstead.step.limits import Enforcement, in_force
 
@@ -314,15 +315,15 @@ def overlay(context: Context) -> facts.Overlay:
     scratch = context.scratch()
     os.mkdir(scratch, 0o700)
     try:
-        for name in ("lower", "upper", "work", "merged", "layer"):
+        for name in ("lower", "layer"):
             os.mkdir(f"{scratch}/{name}")
         try:
             namespaces.enter(ranges=None, hide_unified=False)
         except RuntimeFailure as error:
             return facts.Overlay(place=place, kind=kind, namespace=str(error))
         upper = _try_overlay(scratch)
-        _, layer = namespaces.private_layer(f"{scratch}/lower", f"{scratch}/layer")
-        namespaces.unmount_layer(f"{scratch}/layer")
+        _, layer = overlay_of.private_layer((f"{scratch}/lower",), f"{scratch}/layer")
+        overlay_of.unmount_layer(f"{scratch}/layer")
     finally:
         files.remove_tree(scratch)
     return facts.Overlay(place=place, kind=kind, layer=layer, upper=upper)
@@ -331,9 +332,7 @@ def overlay(context: Context) -> facts.Overlay:
 def _try_overlay(scratch: str) -> str:
     """One whose writable layer is on disk, written to; the error, or ""."""
     try:
-        namespaces.mount_overlay(
-            f"{scratch}/lower", f"{scratch}/upper", f"{scratch}/work", f"{scratch}/merged"
-        )
+        overlay_of.mount_in((f"{scratch}/lower",), scratch)
         with open(f"{scratch}/merged/written", "w", encoding="ascii") as file:
             file.write("x")
         linux.unmount(f"{scratch}/merged", linux.MNT_DETACH)

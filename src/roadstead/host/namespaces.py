@@ -13,7 +13,6 @@ CLONE_NEWUSER).
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -209,62 +208,6 @@ def _call_mappers(me: str, uid: int, gid: int, uids: tuple[int, int], gids: tupl
         mappers.append(process.spawn(argv, env={"PATH": path}))
     statuses = [mapper.reap() for mapper in mappers]
     return 1 if any(statuses) else 0
-
-
-def private_layer(lower: str, scratch: str) -> tuple[str, str]:
-    """A writable view of ``lower`` whose changes go away with ``scratch``: its path, and why it is
-    a copy, if it is one.
-
-    An overlay on a tmpfs where the kernel mounts one (before 5.11 not in a user namespace; never
-    over some file systems), else a copy.  Call after ``enter``.  Raises RuntimeFailure when there
-    is no room for the copy.
-    """
-    try:
-        return _mount_overlay(lower, scratch), ""
-    except OSError as error:
-        unmount_layer(scratch)
-        why = error.strerror or str(error)
-    merged = f"{scratch}/merged"
-    # The user's own files, so ownership needs no keeping; links and modes do.
-    keep = "--preserve=mode,timestamps,links,xattr"
-    argv = ["/bin/cp", "-dR", keep, "--reflink=auto", "--sparse=always", f"{lower}/.", merged]
-    os.mkdir(merged, 0o700)
-    if process.spawn(argv, env={"PATH": os.defpath}).reap() != 0:
-        raise RuntimeFailure(
-            f"no private writable layer over {lower}: no overlay ({why}), and no copy of it",
-            hint="use --container-writable (writes go to the bundle) or --container-readonly",
-        )
-    return merged, why
-
-
-def _mount_overlay(lower: str, scratch: str) -> str:
-    linux.mount("tmpfs", scratch, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0700")
-    for name in ("upper", "work", "merged"):
-        os.mkdir(f"{scratch}/{name}")
-    mount_overlay(lower, f"{scratch}/upper", f"{scratch}/work", f"{scratch}/merged")
-    return f"{scratch}/merged"
-
-
-def mount_overlay(lower: str, upper: str, work: str, merged: str) -> None:
-    """Mount an overlay at ``merged``.  Raises OSError."""
-    options = f"lowerdir={_escaped(lower)},upperdir={_escaped(upper)},workdir={_escaped(work)}"
-    linux.mount("overlay", merged, "overlay", 0, options)
-
-
-def _escaped(path: str) -> str:
-    """A path in an overlay's options, where "," ends an option and ":" a lower directory."""
-    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-
-
-def unmount_layer(scratch: str) -> None:
-    """Take away what ``private_layer`` mounted at ``scratch``, even while something uses it."""
-    for target in (f"{scratch}/merged", scratch):
-        try:
-            linux.unmount(target, linux.MNT_DETACH)
-        except OSError as error:
-            # Not a mount point, or not there: it had not got that far, or is a copy.
-            if error.errno not in (errno.EINVAL, errno.ENOENT):
-                raise
 
 
 def _write(path: str, text: str) -> None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from roadstead.errors import RuntimeFailure
 from roadstead.host import namespaces, process
-from roadstead.oci import bundle as bundles
 from roadstead.oci import idmap, runtime, search
-from roadstead.step import record, taskdir
+from roadstead.step import contents, record, taskdir
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, StepSpec
+    from roadstead.oci import bundle as bundles
     from roadstead.oci.conf import OciConf
+    from roadstead.step.contents import Contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Plan:
     request: ContainerRequest
     conf: OciConf | None
     program: str
-    bundle: bundles.Bundle | None
+    contents: Contents | None
     uids: idmap.IdMap | None
     gids: idmap.IdMap | None
     runtime_root: str
@@ -40,8 +41,20 @@ class Plan:
         return self.spec.uid == 0 and self.uids is None
 
     @property
+    def bundle(self) -> bundles.Bundle | None:
+        """The bundle, or what an image is as one; None where only the runtime reads it."""
+        return self.contents.bundle if self.contents is not None else None
+
+    @property
     def rootfs(self) -> str:
         return self.bundle.rootfs if self.bundle else self.request.bundle
+
+    @property
+    def private(self) -> bool:
+        """Whether each task has a writable layer of its own."""
+        return self.contents is not None and (
+            self.contents.is_image or self.request.writable == "private"
+        )
 
 
 def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
@@ -62,26 +75,26 @@ def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
         )
     program = "" if conf else runtime.find(spec.env, process.which)
     opaque = conf is not None and conf.ignore_file_config_json
-    bundle = None if opaque else bundles.read(request.bundle)
+    found = None if opaque else contents.of(request, spec)
     called = runtime.program_name(conf) if conf else os.path.basename(program)
-    private = request.writable == "private"
+    private = found is not None and (found.is_image or request.writable == "private")
     hide = called == "crun" and namespaces.hybrid_cgroups()
     uids = gids = None
-    if bundle is not None:
-        uids, gids = _map_ids(spec, bundle, called, own_namespace=private or hide)
+    if found is not None:
+        uids, gids = _map_ids(spec, found.bundle, called, own_namespace=private or hide)
     if request.verbose:
         for sentence in _description(spec, called, conf, uids):
             notice(sentence)
     root = os.path.normpath(f"{os.path.dirname(spec.directory)}/../containers")
     os.makedirs(root, mode=0o700, exist_ok=True)
     env = _runtime_env(spec, conf)
-    plan = Plan(spec, request, conf, program, bundle, uids, gids, root, env)
+    plan = Plan(spec, request, conf, program, found, uids, gids, root, env)
     taskdir.prepare_container_path(plan)
     if private or hide:
         ranged = uids is not None and len(uids.entries) > 1
         ranges = namespaces.subordinate_ids(spec.user, spec.uid) if ranged else None
         namespaces.enter(ranges=ranges, hide_unified=hide)
-    if bundle is not None and private:
+    if private:
         scratch = f"{spec.directory}/private"
         os.mkdir(scratch, 0o700)
     return plan

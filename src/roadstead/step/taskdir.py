@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import BundleError, LaunchError, RuntimeFailure
-from roadstead.host import cgroup, files, namespaces, paths, process, removal
+from roadstead.host import cgroup, files, namespaces, overlay, paths, process, removal
 from roadstead.oci import bundle as bundles
 from roadstead.oci import config, environment, idmap, lookup
 from roadstead.oci.patterns import Substitutions, expand
@@ -40,6 +40,7 @@ class TaskDirectory:
         self._notice = notice
         self.path = self._make_directory()
         self.report = f"{self.path}/state.json"
+        self.rootfs = plan.rootfs  # a private layer's, once it is there
 
     def substitutions(self) -> Substitutions:
         """What oci.conf's patterns stand for, for this task."""
@@ -115,24 +116,17 @@ class TaskDirectory:
 
     def _change(self, bundle: bundles.Bundle, env: dict[str, str]) -> config.Change:
         plan, request, conf = self.plan, self.plan.request, self.plan.conf
-        rootfs = bundle.rootfs
         readonly = True if request.readonly else False if request.writable == "direct" else None
-        if request.writable == "private":
-            scratch = f"{plan.spec.directory}/private/{self.task.procid}"
-            os.mkdir(scratch, 0o700)
-            rootfs, copied = namespaces.private_layer(rootfs, scratch)
-            readonly = False
-            if copied and self.task.procid == 0:
-                self._notice(
-                    f"warning: no overlay here ({copied}): the container's root was copied"
-                )
+        if plan.private:
+            self._make_layer()
+            readonly = request.readonly
         args, mounts = self.task.argv, self._spool_mounts(bundle)
         if plan.spec.script:
             inside = mounts[-1]["destination"]
             args = (f"{inside}/startup", *args[1:])
         reports = conf is not None and conf.mode == "run"
         return config.Change(
-            rootfs=rootfs,
+            rootfs=self.rootfs,
             args=args,
             env=env,
             cwd=self._working_directory(bundle),
@@ -149,6 +143,15 @@ class TaskDirectory:
             limits={name: resource.getrlimit(number)[1] for name, number in _RLIMITS.items()},
             oom_score_adj=_oom_score_adj(),
         )
+
+    def _make_layer(self) -> None:
+        contents = self.plan.contents
+        assert contents is not None
+        scratch = f"{self.plan.spec.directory}/private/{self.task.procid}"
+        os.mkdir(scratch, 0o700)
+        self.rootfs, copied = overlay.private_layer(contents.lowers, scratch)
+        if copied and self.task.procid == 0:
+            self._notice(f"warning: no overlay here ({copied}): the container's root was copied")
 
     @property
     def container_id(self) -> str:
@@ -180,7 +183,7 @@ class TaskDirectory:
         if not asked:
             return ""
         mounts = bundle.config.get("mounts") or []
-        view = lookup.View.of(bundle.rootfs, bundle.path, mounts)
+        view = lookup.View.of(self.rootfs, bundle.path, mounts)
         if view.is_directory(asked) is False:
             self._notice(f"warning: --chdir={asked}: not a directory in the container; not used")
             return ""
@@ -208,7 +211,7 @@ class TaskDirectory:
         if self.plan.spec.script:
             return
         assert self.plan.bundle is not None
-        view = lookup.View.of(self.plan.bundle.rootfs, self.plan.bundle.path, written["mounts"])
+        view = lookup.View.of(self.rootfs, self.plan.bundle.path, written["mounts"])
         lookup.check_command(
             view, self.task.argv[0], path=env["PATH"], cwd=written["process"]["cwd"]
         )
@@ -216,8 +219,8 @@ class TaskDirectory:
     def remove(self) -> None:
         """Remove it all, unless oci.conf says that it is to be kept."""
         plan = self.plan
-        if plan.bundle is not None and plan.request.writable == "private":
-            namespaces.unmount_layer(f"{plan.spec.directory}/private/{self.task.procid}")
+        if plan.private:
+            overlay.unmount_layer(f"{plan.spec.directory}/private/{self.task.procid}")
         for name in self.cgroups:
             cgroup.remove_empty(name)
         own = self.path.startswith(f"{plan.spec.directory}/")  # goes with the step's
