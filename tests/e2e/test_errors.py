@@ -43,7 +43,7 @@ def test_bundles(engine: Engine) -> None:
         one_sentence(engine, ["srun", "--container", path, "true"], 1, "error: ", *words)
 
     refused("/no/such/bundle", "/no/such/bundle does not exist", "config.json")
-    refused("/etc/passwd", "/etc/passwd is not a directory")
+    refused("/etc/passwd", "/etc/passwd is no image")
     refused(bundle_at(engine, "empty", None), "has no config.json", "runc spec --rootless")
     refused(bundle_at(engine, "broken", "{nope"), "not valid JSON: line 1, column 2")
     refused(bundle_at(engine, "array", "[]"), "config.json: not an object")

@@ -81,6 +81,11 @@ SLURM_LETTERS = {
 OUR_OWN = {
     "container-env-policy", "container-hooks", "container-id", "container-readonly",
     "container-writable", "partition", "states", "users",
+    # Pyxis's and the Container Engine's
+    "container-entrypoint", "container-entrypoint-log", "container-env", "container-image",
+    "container-mount-home", "container-mounts", "container-name", "container-remap-root",
+    "container-save", "container-workdir", "device", "environment", "no-container-entrypoint",
+    "no-container-mount-home", "no-container-remap-root",
 }  # fmt: skip
 KINDS = {"": NO_ARG, ":": REQUIRED, "::": OPTIONAL}
 

@@ -284,7 +284,9 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
-def base_message(op: str, options: dict[str, str], operands: list[str]) -> dict[str, Any]:
+def base_message(
+    command: str, op: str, options: dict[str, str], operands: list[str]
+) -> dict[str, Any]:
     """What every request for a job or a step carries of this process's surroundings."""
     import pwd
 
@@ -300,9 +302,18 @@ def base_message(op: str, options: dict[str, str], operands: list[str]) -> dict[
         moments.convert(options, "begin", "deadline")
     if "tmp" in options:
         _check_disk(options["tmp"])
-    # A reference (docker://…) is for an oci.conf with IgnoreFileConfigJson; all else is a path.
-    if options.get("container") and "://" not in options["container"]:
-        options["container"] = os.path.normpath(os.path.join(cwd, options["container"]))
+    container: dict[str, Any] = {}
+    bundle = options.get("container", "")
+    if (
+        "container-image" in options
+        or "environment" in options
+        or (bundle and not os.path.lexists(f"{bundle}/config.json"))
+    ):
+        from roadstead.cli import containers  # images: what a bundle's path does not need
+
+        container = containers.prepare(command, options, cwd, os.environ)
+    elif bundle:
+        options["container"] = os.path.normpath(os.path.join(cwd, bundle))
     uid = os.getuid()
     user = os.environ.get("USER", "")
     try:
@@ -326,6 +337,7 @@ def base_message(op: str, options: dict[str, str], operands: list[str]) -> dict[
         "terminal": None,
         "in_job": int(job) if job.isdigit() else None,
         "in_step": int(step) if step.isdigit() else None,
+        **container,
     }
 
 

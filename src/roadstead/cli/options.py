@@ -222,17 +222,50 @@ OPTIONS: tuple[Option, ...] = (
     Option("wckey", "", REQUIRED, LAUNCH, "WCKEY", treatment=_UNACCOUNTED),
 
     # Containers.
-    Option("container", "", REQUIRED, LAUNCH, "_CONTAINER", "path",
-           "run in the OCI container of this bundle directory"),
+    Option("container", "", REQUIRED, LAUNCH, "_CONTAINER", "path|reference",
+           "run in the OCI container of this bundle directory or image"),
+    Option("container-entrypoint", "", NO_ARG, LAUNCH,
+           "_CONTAINER_ENTRYPOINT PYXIS_CONTAINER_ENTRYPOINT", "",
+           "put the image's entrypoint before the command"),
+    Option("container-entrypoint-log", "", NO_ARG, LAUNCH, "PYXIS_CONTAINER_ENTRYPOINT_LOG",
+           treatment="no-op:an entrypoint's output is the task's own"),
+    Option("container-env", "", REQUIRED, LAUNCH, "_CONTAINER_ENV PYXIS_CONTAINER_ENV",
+           "names", "variables whose values here win over the image's"),
     Option("container-env-policy", "", REQUIRED, LAUNCH, "_CONTAINER_ENV_POLICY",
            "merge|clean|image|host", "which variables the tasks find in the container"),
     Option("container-hooks", "", REQUIRED, LAUNCH, "_CONTAINER_HOOKS", "drop|run|refuse",
            "what to do with hooks in config.json"),
     Option("container-id", "", REQUIRED, LAUNCH, "_CONTAINER_ID", "id", "label of the container"),
-    Option("container-readonly", "", NO_ARG, LAUNCH, "_CONTAINER_READONLY", "",
+    Option("container-image", "", REQUIRED, LAUNCH, "_CONTAINER_IMAGE PYXIS_CONTAINER_IMAGE",
+           "[user@][registry#]image[:tag]|path", "run in a container of this image"),
+    Option("container-mount-home", "", NO_ARG, LAUNCH,
+           "_CONTAINER_MOUNT_HOME PYXIS_CONTAINER_MOUNT_HOME", "",
+           "mount the home directory in the container"),
+    Option("container-mounts", "", REQUIRED, LAUNCH, "_CONTAINER_MOUNTS PYXIS_CONTAINER_MOUNTS",
+           "src:dst[:flags],...", "mount these in the container; flags are joined by +",
+           repeat=LIST),
+    Option("container-name", "", REQUIRED, LAUNCH, treatment=_LATER),
+    Option("container-readonly", "", NO_ARG, LAUNCH,
+           "_CONTAINER_READONLY PYXIS_CONTAINER_READONLY", "",
            "make the container's root file system read-only"),
-    Option("container-writable", "", OPTIONAL, LAUNCH, "_CONTAINER_WRITABLE", "private",
+    Option("container-remap-root", "", NO_ARG, LAUNCH,
+           "_CONTAINER_REMAP_ROOT PYXIS_CONTAINER_REMAP_ROOT", "", "be root in the container"),
+    Option("container-save", "", REQUIRED, LAUNCH, treatment=_LATER),
+    Option("container-workdir", "", REQUIRED, LAUNCH,
+           "_CONTAINER_WORKDIR PYXIS_CONTAINER_WORKDIR", "path",
+           "working directory in the container"),
+    Option("container-writable", "", OPTIONAL, LAUNCH,
+           "_CONTAINER_WRITABLE PYXIS_CONTAINER_WRITABLE", "private",
            "let tasks write to it; private: to a layer of their own"),
+    Option("device", "", REQUIRED, LAUNCH, treatment=_LATER),
+    Option("environment", "", REQUIRED, LAUNCH, "_ENVIRONMENT", "name|path",
+           "run in the container that this Environment Definition File describes"),
+    Option("no-container-entrypoint", "", NO_ARG, LAUNCH, "", "",
+           "do not put the image's entrypoint before the command"),
+    Option("no-container-mount-home", "", NO_ARG, LAUNCH, "", "",
+           "do not mount the home directory"),
+    Option("no-container-remap-root", "", NO_ARG, LAUNCH, "", "",
+           "be oneself in the container"),
 
     # Where bytes and variables go.
     Option("error", "e", REQUIRED, SRUN | SBATCH, "SLURM_STDERRMODE SBATCH_ERROR", "file",
@@ -408,11 +441,26 @@ OPTIONS: tuple[Option, ...] = (
 _RIVALS: Final[tuple[tuple[str, ...], ...]] = (
     ("mem", "mem-per-cpu"),
     ("container-readonly", "container-writable"),
+    ("container", "container-image", "environment"),
+    ("container-entrypoint", "no-container-entrypoint"),
+    ("container-mount-home", "no-container-mount-home"),
+    ("container-remap-root", "no-container-remap-root"),
     ("format", "Format"),
 )
 
+_SELECTORS: Final = ("container", "container-image", "container-name", "environment")
 _INFORMATION: Final = ("help", "usage", "version")
-_PREFIXES: Final = ("SLURM_", "SRUN_", "SBATCH_", "SALLOC_", "SQUEUE_", "SCANCEL_", "SINFO_")
+_PYXIS: Final = "PYXIS_"  # of whose variables every command reads those that it has options for
+_PREFIXES: Final = (
+    "SLURM_",
+    "SRUN_",
+    "SBATCH_",
+    "SALLOC_",
+    "SQUEUE_",
+    "SCANCEL_",
+    "SINFO_",
+    _PYXIS,
+)
 
 
 def parse(command: str, argv: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -444,7 +492,16 @@ def gather(
                 for name in group:
                     asked.pop(name, None)
         asked.update(level)
+    if not any(name in asked for name in _SELECTORS):
+        # What the environment says of containers is about steps that have one.
+        for name in levels[1]:
+            if name not in levels[0] and name not in levels[2] and _is_about_containers(name):
+                del asked[name]
     return asked, rest
+
+
+def _is_about_containers(name: str) -> bool:
+    return name == "device" or name.removeprefix("no-").startswith("container-")
 
 
 def without_effect(command: str, asked: Iterable[str]) -> list[tuple[str, str]]:
@@ -464,7 +521,7 @@ def variables(command: str, option: Option) -> list[str]:
             found.append(own + word[1:])
         elif not word.startswith(_PREFIXES):
             found.append(prefix + word)
-        elif word.startswith((own, prefix)):
+        elif word.startswith((own, prefix, _PYXIS)):
             found.append(word)
     return found
 
@@ -507,13 +564,26 @@ def _environment(grammar: Grammar, environ: Mapping[str, str]) -> dict[str, str]
             if named_job or variable not in environ:
                 continue
             value = environ[variable]
-            if option.arg == NO_ARG:
+            if option.arg != REQUIRED and variable.startswith(_PYXIS):
+                value = _pyxis_flag(value)
+                if value == "0":
+                    if f"no-{option.name}" in grammar.names:
+                        values[f"no-{option.name}"] = "1"
+                    break
+            elif option.arg == NO_ARG:
                 value = _flag(value)
             if option.arg or value:
                 _refuse(option, f"{variable} in the environment (--{option.name})")
                 values[option.name] = value
             break
     return values
+
+
+def _pyxis_flag(value: str) -> str:
+    """What one of Pyxis's variables says of a flag, in its words for yes and no: "1" or "0", and ""
+    for --container-writable, which has a value besides.  What is neither it ignores, and so do we.
+    """
+    return "1" if value.lower() in ("1", "y", "yes", "true", "on", "t") else "0"
 
 
 def _flag(value: str) -> str:

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 def _allocate(asked: dict[str, str], operands: list[str]) -> int:
     quiet = "quiet" in asked
     report.explain(COMMAND, asked)
-    message = attend.base_message("allocate", asked, operands)
+    message = attend.base_message(COMMAND, "allocate", asked, operands)
     signal_fd = signals.watch([signals.SIGINT, *signals.FORWARDED])
     connection = local.request(message, environ=os.environ)
     granted = _until_granted(connection, signal_fd, quiet)
@@ -57,8 +57,8 @@ def _allocate(asked: dict[str, str], operands: list[str]) -> int:
         return 0
     code = 1
     try:
-        if asked.get("container"):
-            code = _interactive_step(asked, operands, granted)
+        if asked.get("container") or asked.get("container-name"):
+            code = _interactive_step(message, operands, granted)
         else:
             env = {**message["env"], **granted["env"]}
             code = _local_command(connection, signal_fd, asked, operands, env)
@@ -109,16 +109,22 @@ def _release(connection: Connection, code: int) -> None:
     connection.close()
 
 
-def _interactive_step(asked: dict[str, str], operands: list[str], granted: dict[str, Any]) -> int:
+def _interactive_step(
+    allocation: dict[str, Any], operands: list[str], granted: dict[str, Any]
+) -> int:
+    """Run the command in the container, as the job's step; what the container is stays as it was
+    resolved for the allocation."""
+    asked: dict[str, str] = allocation["options"]
     kept = {
         name: value
         for name, value in asked.items()
-        if name.startswith("container") or name in ("chdir", "verbose", "quiet", "ntasks")
+        if name.startswith(("container", "no-container", "device"))
+        or name in ("chdir", "verbose", "quiet", "ntasks")
     }
     shell = os.environ.get("SHELL") or "/bin/sh"
-    message = attend.base_message(
-        "run", {**kept, "jobid": str(granted["job_id"])}, operands or [shell]
-    )
+    message = attend.base_message(COMMAND, "run", {}, operands or [shell])
+    message["options"] = {**kept, "jobid": str(granted["job_id"])}
+    message |= {name: allocation[name] for name in ("image", "edf") if name in allocation}
     message["env"] |= granted["env"]
     message["in_job"] = granted["job_id"]
     message["interactive"] = True

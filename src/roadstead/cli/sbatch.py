@@ -55,7 +55,7 @@ def _script(asked: dict[str, str], operands: list[str]) -> tuple[str, list[str]]
 
 def _submit(asked: dict[str, str], text: str, operands: list[str]) -> int:
     report.explain(COMMAND, asked)
-    message = attend.base_message("submit", asked, operands)
+    message = attend.base_message(COMMAND, "submit", asked, operands)
     message["script"] = text
     if "test-only" in asked:
         try:

@@ -44,7 +44,7 @@ def _run(asked: dict[str, str], operands: list[str]) -> int:
     if not operands:
         raise RoadsteadError("No command given to execute", hint="srun [options] command …")
     report.explain(COMMAND, asked)
-    message = attend.base_message("run", asked, operands)
+    message = attend.base_message(COMMAND, "run", asked, operands)
     if "multi-prog" in asked or "distribution" in asked:
         _add_files(message, asked, operands)
     if asked.pop("pty", None) is not None:

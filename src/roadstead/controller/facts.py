@@ -44,7 +44,10 @@ def gather(state: State, journal: Journal, body: Mapping[str, Any], pid: int, no
 def _extra(body: Mapping[str, Any], pid: int) -> Extra:
     options, env = body.get("options"), body.get("env")
     oci_conf = ""
-    if isinstance(options, dict) and options.get("container") and _is_environment(env):
+    contained = isinstance(options, dict) and (
+        options.get("container") or options.get("container-name")
+    )
+    if contained and _is_environment(env):
         oci_conf = search.find(env) or ""
     group = machine.group_name(body.get("gid"))
     if body.get("op") == "submit":  # a batch job does not end with its sbatch

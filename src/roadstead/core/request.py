@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast, get_args
+from typing import Any, cast
 
 from roadstead.core import (
     arrays,
     binding,
+    container,
     distribution,
     environment,
     hostlist,
@@ -26,11 +27,8 @@ from roadstead.core import (
 from roadstead.core import dependency as dependencies
 from roadstead.core.model import (
     Binding,
-    ContainerRequest,
     Dependency,
-    EnvPolicy,
     Gres,
-    HookPolicy,
     JobKind,
     JobSpec,
     Launch,
@@ -39,7 +37,6 @@ from roadstead.core.model import (
     Stdio,
     StepRequest,
     Terminal,
-    Writable,
 )
 from roadstead.core.site import Site
 from roadstead.errors import EngineError, RequestError, UsageError
@@ -52,19 +49,6 @@ _LONGEST_KEY = 64
 _LARGEST_TERMINAL = 0xFFFF  # tty_ioctl(4), struct winsize
 
 Message = Mapping[str, Any]
-_CONTAINER_DETAILS = (
-    "container-id",
-    "container-writable",
-    "container-readonly",
-    "container-env-policy",
-    "container-hooks",
-)
-# What --container-writable is given → what that means; "": the option alone.
-_WRITABLE: Final[dict[str | None, Writable]] = {
-    None: "bundle",
-    "": "direct",
-    "private": "private",
-}
 # Whether they were given matters, beside what they say: the environment tells only then.
 _ASKED = ("ntasks", "cpus-per-task", "ntasks-per-node", "mem", "mem-per-cpu", "wrap")
 
@@ -102,7 +86,7 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         script=_script(message) if kind == "batch" else "",
         env=_environment(kind, message, options, site),
         umask=_umask(message),
-        container=_container(options, cwd),
+        container=container.of(message, options, cwd, _directory(options, cwd)),
         stdio=_stdio(kind, options),
         terminal=_terminal(message) if kind == "run" else None,
         immediate=_immediate(options),
@@ -190,7 +174,7 @@ def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> Step
         immediate=_immediate(options),
         parent_step=_optional_number(message, "in_step") if inside else None,
         time_limit=_time(options),
-        container=_container(options, cwd),
+        container=container.of(message, options, cwd, _directory(options, cwd)),
         stdio=_stdio("run", options),
         terminal=_terminal(message),
         interactive=message.get("interactive") is True,
@@ -383,44 +367,6 @@ def _stream(pattern: str) -> str:
     """srun(1), IO Redirection: "all" is what happens anyway; words in any case, as in Slurm."""
     word = pattern.lower()
     return "" if word == "all" else word if word == "none" else pattern
-
-
-def _container(options: Mapping[str, str], cwd: str) -> ContainerRequest | None:
-    bundle = options.get("container", "")
-    if not bundle:
-        for name in _CONTAINER_DETAILS:
-            if name in options and name != "container-id":
-                raise RequestError(f"--{name} needs --container", hint="add --container=BUNDLE")
-        return None
-    if not bundle.startswith("/") and "://" not in bundle:
-        raise RequestError(f"--container={bundle}: not an absolute path")
-    writable = options.get("container-writable")
-    readonly = "container-readonly" in options
-    if readonly and writable is not None:
-        raise RequestError(
-            "--container-readonly and --container-writable contradict each other",
-            hint="leave one out",
-        )
-    if writable not in _WRITABLE:
-        raise UsageError("Invalid --container-writable specification", hint="the word is: private")
-    return ContainerRequest(
-        bundle=bundle,
-        id=options.get("container-id", ""),
-        writable=_WRITABLE[writable],
-        readonly=readonly,
-        env_policy=cast("EnvPolicy", _choice(options, "container-env-policy", EnvPolicy, "merge")),
-        hooks=cast("HookPolicy", _choice(options, "container-hooks", HookPolicy, "drop")),
-        workdir=_directory(options, cwd) if "chdir" in options else "",
-        verbose="verbose" in options,
-    )
-
-
-def _choice(options: Mapping[str, str], name: str, literal: Any, default: str) -> str:
-    value = options.get(name) or default
-    words = get_args(literal)
-    if value not in words:
-        raise UsageError(f"Invalid --{name} specification", hint=f"one of: {', '.join(words)}")
-    return value
 
 
 def _base_name(program: str) -> str:

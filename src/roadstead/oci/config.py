@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from roadstead.errors import BundleError
@@ -40,7 +41,9 @@ class Change:
     group that the runtime is to make, from the top of the hierarchies, or "" for none of ours.
     ``report`` is a path that is to hold the container's state once it has started, or "".
     ``terminal`` is the size of the container's own terminal, in rows and columns, if it has one.
-    ``limits`` are our own hard limits by name (RLIMIT_NOFILE …), -1 for none.
+    ``limits`` are our own hard limits by name (RLIMIT_NOFILE …), -1 for none.  ``unmounted`` are
+    mount points at and below which nothing of the bundle's is mounted; ``user`` is who the process
+    is to be, uid and gid, in a container without a user namespace.
     """
 
     rootfs: str
@@ -54,6 +57,9 @@ class Change:
     privileged: bool = False
     cgroup: str = ""
     mounts: tuple[dict[str, Any], ...] = ()
+    unmounted: tuple[str, ...] = ()
+    user: tuple[int, int] | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
     hooks: HookPolicy = "drop"
     disabled_hooks: tuple[str, ...] = ()
     report: str = ""
@@ -73,6 +79,8 @@ def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
     config["root"]["path"] = change.rootfs
     if change.readonly is not None:
         config["root"]["readonly"] = change.readonly
+    if change.annotations:
+        config["annotations"] = {**(config.get("annotations") or {}), **change.annotations}
     _process(config, change, notes)
     _mounts(config, bundle.path, change)
     _hooks(config, bundle.path, change, notes)
@@ -101,6 +109,8 @@ def _process(config: dict[str, Any], change: Change, notes: list[str]) -> None:
         rows, columns = change.terminal
         process["consoleSize"] = {"height": rows, "width": columns}
     user = process["user"] = process.get("user") or {"uid": 0, "gid": 0}
+    if change.user is not None:
+        user["uid"], user["gid"] = change.user
     if change.uids is not None and change.gids is not None:
         user["uid"], user["gid"] = change.uids.process, change.gids.process
         groups = user.pop("additionalGids", None) or []
@@ -125,12 +135,21 @@ def _limit(entry: dict[str, Any], ours: dict[str, int]) -> dict[str, Any]:
 
 
 def _mounts(config: dict[str, Any], bundle: str, change: Change) -> None:
-    mounts = config["mounts"] = config.get("mounts") or []
+    mounts = config["mounts"] = [
+        mount
+        for mount in config.get("mounts") or []
+        if not _is_below(mount["destination"], change.unmounted)
+    ]
     for mount in mounts:
         options = mount.get("options") or []
         if mount.get("type") == "bind" or "bind" in options or "rbind" in options:
             mount["source"] = os.path.join(bundle, mount.get("source") or "")
     mounts.extend(change.mounts)
+
+
+def _is_below(path: str, places: tuple[str, ...]) -> bool:
+    path = os.path.normpath(path)
+    return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
 def _hooks(config: dict[str, Any], bundle: str, change: Change, notes: list[str]) -> None:

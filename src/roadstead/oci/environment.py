@@ -12,9 +12,11 @@ EnvExclude can: it is the administrator's).  Where nobody says a PATH there is a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from roadstead.core.expand import expand
 from roadstead.oci.lookup import DEFAULT_PATH
 
 if TYPE_CHECKING:
@@ -25,18 +27,64 @@ _MARKS = "ROADSTEAD_STEP"  # by which what is left of a step is found: nobody ta
 _CLEAN = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the options add to a policy: in ``kept`` variables the job's value wins over the
+    image's; those of ``own`` win over all but the step's, "" takes a variable away.  In their
+    values ${NAME} stands for a variable of the image or else of the job."""
+
+    kept: tuple[str, ...] = ()
+    own: Mapping[str, str] = field(default_factory=dict)
+
+
+_NONE = Wishes()
+
+
 def compose(
     policy: EnvPolicy,
     job: dict[str, str],
     bundle: list[str],
     *,
     excluded: Callable[[str], object] | None = None,
+    wishes: Wishes = _NONE,
 ) -> dict[str, str]:
     """The variables of a task.  ``job`` holds the user's and the step's together.
 
     ``excluded`` is oci.conf's EnvExclude: called with each ``NAME=value`` of the job's, true drops
     it.
     """
+    found = {}
+    for _, variables in _layers(policy, job, bundle, excluded, wishes):
+        found.update(variables)
+    for name, value in wishes.own.items():
+        if not value and not name.startswith(_STEP_PREFIXES):
+            found.pop(name, None)
+    return {"PATH": DEFAULT_PATH, **found}
+
+
+def origins(
+    policy: EnvPolicy,
+    job: dict[str, str],
+    bundle: list[str],
+    *,
+    excluded: Callable[[str], object] | None = None,
+    wishes: Wishes = _NONE,
+) -> dict[str, str]:
+    """Where each variable that ``compose`` gives has its value from, in words."""
+    found = {"PATH": "default"}
+    for whence, variables in _layers(policy, job, bundle, excluded, wishes):
+        found.update(dict.fromkeys(variables, whence))
+    return found
+
+
+def _layers(
+    policy: EnvPolicy,
+    job: dict[str, str],
+    bundle: list[str],
+    excluded: Callable[[str], object] | None,
+    wishes: Wishes,
+) -> list[tuple[str, dict[str, str]]]:
+    """Whose variables they are, and the variables; the later ones win."""
     if excluded is not None:
         job = {
             name: value
@@ -45,10 +93,14 @@ def compose(
         }
     image = dict(entry.partition("=")[::2] for entry in bundle if "=" in entry)
     step = {name: value for name, value in job.items() if name.startswith(_STEP_PREFIXES)}
-    chosen: dict[EnvPolicy, dict[str, str]] = {
-        "merge": {**job, **image},
-        "image": image,
-        "host": job,
-        "clean": {name: image[name] for name in _CLEAN if name in image},
-    }
-    return {"PATH": DEFAULT_PATH, **chosen[policy], **step}
+    some = {name: image[name] for name in _CLEAN if name in image}
+    layers = {
+        "merge": [("job", job), ("image", image)],
+        "image": [("image", image)],
+        "host": [("job", job)],
+        "clean": [("image", some)],
+    }[policy]
+    kept = {name: job[name] for name in wishes.kept if name in job}
+    known = {**job, **image} if wishes.own else {}
+    own = {name: expand(value, known) for name, value in wishes.own.items()}
+    return [*layers, ("--container-env", kept), ("--environment", own), ("step", step)]

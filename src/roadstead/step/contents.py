@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from roadstead.images.store import Store
 from roadstead.oci import bundle as bundles
 
 if TYPE_CHECKING:
@@ -34,12 +35,24 @@ class Contents:
 
 def of(request: ContainerRequest, spec: StepSpec) -> Contents:
     """Read what is asked for.  Raises BundleError and ImageError."""
+    if request.image:
+        return _of_image(request, spec)
     if _is_root_file_system(request.bundle):
         config = _template(spec)
         bundle = bundles.Bundle(request.bundle, config, os.path.realpath(request.bundle))
         return Contents(bundle, (bundle.rootfs,), is_image=True)
     bundle = bundles.read(request.bundle)
     return Contents(bundle, (bundle.rootfs,))
+
+
+def _of_image(request: ContainerRequest, spec: StepSpec) -> Contents:
+    path, *others = request.store.split(":")
+    image = Store(path, others=tuple(others)).load(request.image)
+    config = _template(spec)
+    config["process"]["env"] = list(image.config.env)
+    config["process"]["cwd"] = image.config.workdir or "/"
+    bundle = bundles.Bundle(request.bundle, config, image.lowers[-1])
+    return Contents(bundle, image.lowers, is_image=True, entrypoint=image.config.entrypoint)
 
 
 def _is_root_file_system(path: str) -> bool:

@@ -52,9 +52,20 @@ class Plan:
     @property
     def private(self) -> bool:
         """Whether each task has a writable layer of its own."""
-        return self.contents is not None and (
-            self.contents.is_image or self.request.writable == "private"
-        )
+        return self.contents is not None and _is_private(self.request, self.contents)
+
+    @property
+    def keeps_readonly(self) -> bool:
+        """Whether the layer is there for mount points alone: the root is as config.json says."""
+        contents = self.contents
+        return contents is not None and not contents.is_image and self.request.writable != "private"
+
+    @property
+    def user(self) -> tuple[int, int] | None:
+        """Who the process is, in a container that has no user namespace, if an option says."""
+        if self.request.remap_root is None:
+            return None
+        return (0, 0) if self.request.remap_root else (self.spec.uid, self.spec.gid)
 
 
 def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
@@ -77,7 +88,7 @@ def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
     opaque = conf is not None and conf.ignore_file_config_json
     found = None if opaque else contents.of(request, spec)
     called = runtime.program_name(conf) if conf else os.path.basename(program)
-    private = found is not None and (found.is_image or request.writable == "private")
+    private = found is not None and _is_private(request, found)
     hide = called == "crun" and namespaces.hybrid_cgroups()
     uids = gids = None
     if found is not None:
@@ -100,6 +111,19 @@ def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
     return plan
 
 
+def _is_private(request: ContainerRequest, contents: Contents) -> bool:
+    """Images are never written to.  Nor is a bundle for the sake of a mount point that it lacks,
+    where its own root is read-only."""
+    if contents.is_image or request.writable == "private":
+        return True
+    adds = bool(request.mounts or request.mount_home or request.devices)
+    return (
+        adds
+        and request.writable == "bundle"
+        and bool(contents.bundle.config["root"].get("readonly"))
+    )
+
+
 def _description(
     spec: StepSpec, program: str, conf: OciConf | None, uids: idmap.IdMap | None
 ) -> list[str]:
@@ -118,7 +142,10 @@ def _map_ids(
     spec: StepSpec, bundle: bundles.Bundle, program: str, *, own_namespace: bool
 ) -> tuple[idmap.IdMap | None, idmap.IdMap | None]:
     linux = bundle.config.get("linux") or {}
-    user = (bundle.config.get("process") or {}).get("user") or {}
+    user = dict((bundle.config.get("process") or {}).get("user") or {})
+    remap = spec.container.remap_root if spec.container is not None else None
+    if remap is not None:
+        user["uid"], user["gid"] = (0, 0) if remap else (spec.uid, spec.gid)
     if spec.uid == 0 and not linux.get("uidMappings"):
         return None, None
     ranges = _ranges(spec, linux)

@@ -16,7 +16,7 @@ from roadstead.host import cgroup, files, namespaces, overlay, paths, process, r
 from roadstead.oci import bundle as bundles
 from roadstead.oci import config, environment, idmap, lookup
 from roadstead.oci.patterns import Substitutions, expand
-from roadstead.step import layout, limits
+from roadstead.step import layout, limits, wanted
 
 if TYPE_CHECKING:
     from roadstead.core.model import TaskSpec
@@ -105,7 +105,10 @@ class TaskDirectory:
         if plan.bundle is not None:
             image = (plan.bundle.config.get("process") or {}).get("env") or []
         excluded = plan.conf.env_exclude.search if plan.conf and plan.conf.env_exclude else None
-        env = environment.compose(plan.request.env_policy, self.task.env, image, excluded=excluded)
+        wishes = environment.Wishes(kept=plan.request.keep_env, own=plan.request.set_env)
+        env = environment.compose(
+            plan.request.env_policy, self.task.env, image, excluded=excluded, wishes=wishes
+        )
         if plan.bundle is None:
             return env
         wrong = [name for name, value in env.items() if not _is_text(name + value)]
@@ -119,17 +122,19 @@ class TaskDirectory:
         readonly = True if request.readonly else False if request.writable == "direct" else None
         if plan.private:
             self._make_layer()
-            readonly = request.readonly
-        args, mounts = self.task.argv, self._spool_mounts(bundle)
+            readonly = True if request.readonly else None if plan.keeps_readonly else False
+        asked = wanted.mounts(request, plan.spec, self._notice if self.task.procid == 0 else None)
+        args, mounts = self.task.argv, [*asked, *self._spool_mounts(bundle)]
         if plan.spec.script:
             inside = mounts[-1]["destination"]
             args = (f"{inside}/startup", *args[1:])
+        args = (*wanted.entrypoint(request, plan.contents), *args)
         reports = conf is not None and conf.mode == "run"
         return config.Change(
             rootfs=self.rootfs,
             args=args,
             env=env,
-            cwd=self._working_directory(bundle),
+            cwd=self._working_directory(bundle, asked),
             terminal=self._terminal(),
             readonly=readonly,
             uids=plan.uids,
@@ -137,6 +142,9 @@ class TaskDirectory:
             privileged=plan.privileged,
             cgroup=self._cgroup if plan.spec.uid == 0 else "",
             mounts=tuple(mounts),
+            unmounted=wanted.unmounted(request),
+            user=plan.user,
+            annotations=request.annotations,
             hooks=request.hooks,
             disabled_hooks=conf.disable_hooks if conf else (),
             report=self.report if reports else "",
@@ -177,13 +185,25 @@ class TaskDirectory:
         size = self.plan.spec.terminal
         return (size.rows, size.columns) if size is not None and self.task.procid == 0 else None
 
-    def _working_directory(self, bundle: bundles.Bundle) -> str:
-        """``--chdir`` where that directory exists inside; else the bundle's own."""
-        asked = self.plan.request.workdir
+    def _working_directory(self, bundle: bundles.Bundle, added: list[dict[str, Any]]) -> str:
+        """``--container-workdir``; ``--chdir`` where that directory exists inside; else the
+        bundle's own.  Raises LaunchError where the first is not there."""
+        request = self.plan.request
+        asked = request.inner_workdir or request.workdir
         if not asked:
             return ""
-        mounts = bundle.config.get("mounts") or []
+        mounts = [*(bundle.config.get("mounts") or []), *added]
         view = lookup.View.of(self.rootfs, bundle.path, mounts)
+        if request.inner_workdir:
+            # Mount points are made, with what leads to them, when the container is.
+            if any(f"{asked}/".startswith(f"{each['destination']}/") for each in added):
+                return asked
+            if view.is_directory(asked) is False:
+                raise LaunchError(
+                    f"--container-workdir={asked}: not a directory in the container",
+                    hint="name one that is there, or mount one there with --container-mounts",
+                )
+            return asked
         if view.is_directory(asked) is False:
             self._notice(f"warning: --chdir={asked}: not a directory in the container; not used")
             return ""

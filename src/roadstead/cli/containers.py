@@ -1,0 +1,88 @@
+"""What a command finds out about the container before it asks for it.
+
+A bundle's path is made absolute, and that is all.  A reference to an image is resolved here, where
+the user sees what takes long, and becomes the digest that the job keeps, whatever the reference
+means later.  Where the image is in the store already that is three system calls (images/pins.py),
+so nothing heavy is imported until something has to be fetched.
+"""
+
+from __future__ import annotations
+
+import os
+
+from roadstead.cli import report
+from roadstead.core import enroot
+from roadstead.errors import RequestError
+from roadstead.images import pins
+from roadstead.images.reference import TRANSPORTS, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+def prepare(
+    command: str, options: dict[str, str], cwd: str, environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the message says of the container; ``options`` are changed to what they mean.
+
+    Raises RoadsteadError.
+    """
+    found: dict[str, Any] = {}
+    edf = options.pop("environment", "")
+    if edf:
+        from roadstead.cli.edf import apply  # tomllib
+
+        found["edf"] = apply(edf, options, cwd, environ)
+    text = options.pop("container-image", "")
+    if text and "container" in options:
+        raise RequestError("--container and --container-image are given", hint="leave one out")
+    if text:
+        text, user = enroot.reference(text, list(TRANSPORTS))
+        if user:
+            report.write_line(
+                f"{command}: warning: --container-image: user {user} not used: skopeo logs in with "
+                "its own auth file (skopeo login)"
+            )
+    text = text or options.get("container", "")
+    if not text:
+        return found
+    path = os.path.normpath(os.path.join(cwd, text))
+    if os.path.isdir(path) or _is_plain(text):
+        options["container"] = path
+        return found
+    if "://" in text and _is_for_the_runtime(environ):
+        options["container"] = text
+        return found
+    options["container"] = text
+    found["image"] = _resolve(text, cwd, environ)
+    return found
+
+
+def _is_plain(text: str) -> bool:
+    """A path that leads nowhere, which the step will say of it."""
+    return text.partition(":")[0] not in TRANSPORTS and not os.path.exists(text)
+
+
+def _resolve(text: str, cwd: str, environ: Mapping[str, str]) -> dict[str, str]:
+    own, others = pins.store_path(environ), pins.other_stores(environ)
+    reference = parse(text, cwd)
+    for place in (own, *others):
+        digest = pins.pinned(place, reference)
+        if digest:
+            break
+    else:
+        from roadstead.images.resolve import resolve
+        from roadstead.images.store import Store
+
+        digest = resolve(reference, store=Store(own, others=others), cwd=cwd).digest
+    return {"digest": digest, "store": ":".join((own, *others))}
+
+
+def _is_for_the_runtime(environ: Mapping[str, str]) -> bool:
+    """Whether an oci.conf leaves it to the runtime to know what a reference means."""
+    from roadstead.oci import search
+
+    conf = search.configured(environ)
+    return conf is not None and conf.ignore_file_config_json

@@ -1,0 +1,210 @@
+"""The options about containers, checked and given their meaning: a ContainerRequest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, cast, get_args
+
+from roadstead.core import mounts
+from roadstead.core.model import ContainerRequest, EnvPolicy, HookPolicy, NameUse, Writable
+from roadstead.errors import EngineError, RequestError, UsageError
+
+# What makes no sense without a container.
+_DETAILS: Final = (
+    "container-writable",
+    "container-readonly",
+    "container-env-policy",
+    "container-hooks",
+    "container-mounts",
+    "container-workdir",
+    "container-save",
+    "container-mount-home",
+    "container-remap-root",
+    "no-container-remap-root",
+    "container-entrypoint",
+    "container-env",
+    "device",
+    "container-hooks-dir",
+)
+# What --container-writable is given → what that means; "": the option alone.
+_WRITABLE: Final[dict[str | None, Writable]] = {
+    None: "bundle",
+    "": "direct",
+    "private": "private",
+}
+
+
+def of(
+    message: Mapping[str, Any], options: Mapping[str, str], cwd: str, directory: str
+) -> ContainerRequest | None:
+    """The container that a message asks for, if it does.  ``directory`` is the task's working
+    directory.  Raises RequestError, UsageError."""
+    bundle = options.get("container", "")
+    name, use = _name(options)
+    if not bundle and not name:
+        for detail in _DETAILS:
+            if detail in options:
+                raise RequestError(
+                    f"--{detail} needs --container",
+                    hint="add --container=BUNDLE, or --container-image=IMAGE",
+                )
+        return None
+    image, store = _image(message)
+    if bundle and not image and not bundle.startswith("/") and "://" not in bundle:
+        raise RequestError(f"--container={bundle}: not an absolute path")
+    writable = options.get("container-writable")
+    readonly = "container-readonly" in options
+    if readonly and writable is not None:
+        raise RequestError(
+            "--container-readonly and --container-writable contradict each other",
+            hint="leave one out",
+        )
+    if writable not in _WRITABLE:
+        raise UsageError("Invalid --container-writable specification", hint="the word is: private")
+    own, annotations = _environment_file(message)
+    return ContainerRequest(
+        bundle=bundle,
+        image=image,
+        store=store,
+        id=options.get("container-id", ""),
+        writable=_WRITABLE[writable],
+        readonly=readonly,
+        env_policy=cast("EnvPolicy", choice(options, "container-env-policy", EnvPolicy, "merge")),
+        hooks=cast("HookPolicy", choice(options, "container-hooks", HookPolicy, "drop")),
+        workdir=directory if "chdir" in options else "",
+        inner_workdir=_workdir(options),
+        mounts=mounts.parse(options["container-mounts"], cwd)
+        if "container-mounts" in options
+        else (),
+        name=name,
+        name_use=use,
+        save=_save(options, cwd),
+        mount_home=_switch(options, "container-mount-home") is True,
+        remap_root=_switch(options, "container-remap-root"),
+        entrypoint=_switch(options, "container-entrypoint"),
+        keep_env=_names(options),
+        set_env=own,
+        annotations=annotations,
+        devices=_devices(options),
+        hooks_dirs=tuple(
+            [
+                mounts.absolute(each, cwd)
+                for each in options.get("container-hooks-dir", "").split(",")
+                if each
+            ]
+        ),
+        verbose="verbose" in options,
+    )
+
+
+def choice(options: Mapping[str, str], name: str, literal: Any, default: str) -> str:
+    """The value of an option that is one of some words.  Raises UsageError."""
+    value = options.get(name) or default
+    words = get_args(literal)
+    if value not in words:
+        raise UsageError(f"Invalid --{name} specification", hint=f"one of: {', '.join(words)}")
+    return value
+
+
+def _switch(options: Mapping[str, str], name: str) -> bool | None:
+    """``--NAME`` and ``--no-NAME``; None where neither is given."""
+    if name in options and f"no-{name}" in options:
+        raise RequestError(f"--{name} and --no-{name} contradict each other", hint="leave one out")
+    return True if name in options else False if f"no-{name}" in options else None
+
+
+def _name(options: Mapping[str, str]) -> tuple[str, NameUse]:
+    """``NAME[:auto|create|exec|no_exec]``; the name becomes that of a directory."""
+    text = options.get("container-name")
+    if text is None:
+        return "", "auto"
+    name, _, use = text.partition(":")
+    use = use or "auto"
+    if use not in get_args(NameUse):
+        raise UsageError(
+            f"--container-name={text}: {use!r} is not a way to use it",
+            hint=f"after the colon comes one of: {', '.join(get_args(NameUse))}",
+        )
+    if not name or len(name) > 128 or name.startswith(".") or not _is_plain(name):
+        raise UsageError(
+            f"--container-name={text}: not a name",
+            hint="letters, digits, and . _ + - after the first, 128 at most",
+        )
+    return name, cast("NameUse", use)
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and all(each.isalnum() or each in "._+-" for each in name)
+
+
+def _workdir(options: Mapping[str, str]) -> str:
+    text = options.get("container-workdir", "")
+    if "container-workdir" in options and not text.startswith("/"):
+        raise UsageError(
+            f"--container-workdir={text}: not an absolute path", hint="a path in the container"
+        )
+    return text
+
+
+def _save(options: Mapping[str, str], cwd: str) -> str:
+    if "container-save" not in options:
+        return ""
+    text = options["container-save"]
+    if not text or text.endswith("/"):
+        raise UsageError(f"--container-save={text}: a directory", hint="name the file to write")
+    return mounts.absolute(text, cwd)
+
+
+def _names(options: Mapping[str, str]) -> tuple[str, ...]:
+    if "container-env" not in options:
+        return ()
+    names = options["container-env"].split(",")
+    if not all(names) or any("=" in name for name in names):
+        raise UsageError(
+            f"--container-env={options['container-env']}: not a list of names",
+            hint="--container-env=NAME,NAME takes their values from the environment",
+        )
+    return tuple(names)
+
+
+def _devices(options: Mapping[str, str]) -> tuple[str, ...]:
+    """``vendor.com/class=name``, several between commas."""
+    if "device" not in options:
+        return ()
+    names = tuple(options["device"].split(","))
+    for name in names:
+        kind, _, device = name.partition("=")
+        vendor, _, group = kind.partition("/")
+        if not (vendor and group and device):
+            raise UsageError(
+                f"--device={name}: not the name of a CDI device",
+                hint="--device=VENDOR/CLASS=NAME, for instance nvidia.com/gpu=0",
+            )
+    return names
+
+
+def _image(message: Mapping[str, Any]) -> tuple[str, str]:
+    """What the command found the reference to mean: a digest, and the stores to look in."""
+    image = message.get("image")
+    if image is None:
+        return "", ""
+    if not isinstance(image, dict):
+        raise EngineError("malformed request: image")
+    digest, store = image.get("digest"), image.get("store")
+    if not isinstance(digest, str) or not isinstance(store, str) or not store.startswith("/"):
+        raise EngineError("malformed request: image")
+    return digest, store
+
+
+def _environment_file(message: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """What an EDF says that no option does: variables and annotations."""
+    found = message.get("edf")
+    if found is None:
+        return {}, {}
+    tables = (
+        (found.get("env"), found.get("annotations")) if isinstance(found, dict) else (None, None)
+    )
+    for table in tables:
+        if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+            raise EngineError("malformed request: edf")
+    return tables  # type: ignore[return-value]
