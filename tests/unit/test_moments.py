@@ -71,3 +71,9 @@ def test_only_what_is_asked_for_is_converted() -> None:
     asked = {"begin": "uts5", "time": "5"}
     moments.convert(asked, "begin", "deadline")
     assert asked == {"begin": "uts5", "time": "5"}
+
+
+@pytest.mark.parametrize(("text", "at"), [("4pm", 1), ("16:00+2hours", 5), ("xyzzy", 0)])
+def test_where_it_is_wrong(text: str, at: int) -> None:
+    with pytest.raises(moments.NotAMoment, match=rf"\(pos={at}\)"):
+        moments.parse(text, epoch(NOW))

@@ -169,7 +169,10 @@ def _clock(text: str, rest: str) -> tuple[int, int, int]:
             half, rest = suffix, rest.removesuffix(suffix).rstrip()
     parts = rest.split(":")
     if not 2 <= len(parts) <= 3 or not all(map(_digits, parts)):
-        raise NotAMoment(text, 0)
+        # Slurm reads one or two digits as an hour, and stops at what is no more of a time.
+        hours = len(text) - len(text.lstrip("0123456789"))
+        read = len(text) - len(text.lstrip("0123456789:"))
+        raise NotAMoment(text, read if hours < 3 else 0)
     hour, minute, second = (*[int(part) for part in parts], 0)[:3]
     if half and not 1 <= hour <= 12:
         raise NotAMoment(text, 0)
