@@ -69,6 +69,12 @@ def _runtime(operands: list[str]) -> int:
     return runtime_test.main(operands)
 
 
+def _bundle(operands: list[str]) -> int:
+    from roadstead.cli import bundle
+
+    return bundle.main(operands)
+
+
 def _audit(operands: list[str]) -> int:
     from roadstead.cli import audit
 
@@ -84,6 +90,11 @@ SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
         "[--json] [--verbose]",
         "check what containers need here, and say what to do",
         _doctor,
+    ),
+    "bundle": (
+        "create BUNDLE --from rootfs DIR | check BUNDLE",
+        "make a bundle of a root file system, or say what is wrong with one",
+        _bundle,
     ),
     "runtime": (
         "test BUNDLE [--keep-going]",
