@@ -68,3 +68,34 @@ def test_a_directory_that_is_neither(engine: Engine) -> None:
     done = engine.run(["srun", "--container", engine.home, "true"])
     assert done.returncode == 1
     assert "has no config.json" in done.stderr
+
+
+def test_an_image_of_the_store(engine: Engine, rootfs: Path, runtime: Any) -> None:
+    """Two layers with a configuration, made by umoci: user, directory, variables, entrypoint."""
+    require("umoci")
+    engine.account.write(
+        rootfs / "etc/passwd", "root:x:0:0::/root:/bin/sh\nmine:x:7:8::/:/bin/sh\n"
+    )
+    engine.account.write(rootfs / "etc/entry", '#!/bin/sh\necho entered "$1"\nexec "$@"\n')
+    (rootfs / "etc/entry").chmod(0o755)
+    tag = "layout:latest"
+    commands = [
+        ["umoci", "init", "--layout", "layout"],
+        ["umoci", "new", "--image", tag],
+        ["umoci", "insert", "--rootless", "--image", tag, "rootfs", "/"],
+        ["umoci", "insert", "--rootless", "--image", tag, "--whiteout", "/etc/group"],
+        ["umoci", "config", "--image", tag, "--config.user=mine", "--config.workingdir=/var/tmp",
+         "--config.env=OF=image", "--config.entrypoint=/etc/entry"],
+    ]  # fmt: skip
+    for command in commands:
+        engine.run(command).check()
+    script = "id -u; pwd; echo $OF; ls /etc; touch /etc/new"
+    argv = ["srun", "--container", f"oci:{tag}", "sh", "-c", script]
+    uid = "0" if runtime["ROADSTEAD_RUNTIME"] == "runc" and engine.account.uid else "7"
+    for _ in range(2):  # what the first has written the second does not see
+        done = engine.run(argv, env={**runtime, "OF": "job"})
+        said = done.stdout.split()
+        assert said[:3] == [uid, "/var/tmp", "image"], str(done)
+        assert sorted(said[3:]) == ["entry", "passwd"]
+    argv = ["srun", "--container-image", f"oci:{tag}", "--container-entrypoint", "echo", "ran"]
+    assert engine.run(argv, env=runtime).check().stdout == "entered echo\nran\n"

@@ -12,7 +12,7 @@ import os
 
 from roadstead.cli import report
 from roadstead.core import enroot
-from roadstead.errors import RequestError
+from roadstead.errors import ImageError, RequestError
 from roadstead.images import pins
 from roadstead.images.reference import TRANSPORTS, parse
 
@@ -49,15 +49,15 @@ def prepare(
     if not text:
         return found
     path = os.path.normpath(os.path.join(cwd, text))
-    if os.path.isdir(path) or _is_plain(text):
+    if os.path.lexists(f"{path}/config.json") or _is_plain(text):
         options["container"] = path
         return found
     if "://" in text and _is_for_the_runtime(environ):
         options["container"] = text
         return found
-    options["container"] = text
-    found["image"] = _resolve(text, cwd, environ)
-    return found
+    image = _resolve(text, cwd, environ)
+    options["container"] = text if image else path
+    return {**found, "image": image} if image else found
 
 
 def _is_plain(text: str) -> bool:
@@ -66,6 +66,8 @@ def _is_plain(text: str) -> bool:
 
 
 def _resolve(text: str, cwd: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The image's digest and the stores; nothing for a directory that is no image, of which the
+    step says what a bundle has that it has not."""
     own, others = pins.store_path(environ), pins.other_stores(environ)
     reference = parse(text, cwd)
     for place in (own, *others):
@@ -76,6 +78,13 @@ def _resolve(text: str, cwd: str, environ: Mapping[str, str]) -> dict[str, str]:
         from roadstead.images.resolve import resolve
         from roadstead.images.store import Store
 
+        if not reference.transport and os.path.isdir(reference.path):
+            from roadstead.images.recognise import recognise
+
+            try:
+                recognise(reference.path)
+            except ImageError:
+                return {}
         digest = resolve(reference, store=Store(own, others=others), cwd=cwd).digest
     return {"digest": digest, "store": ":".join((own, *others))}
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from roadstead.images import translate
+from roadstead.images.model import ImageConfig
 from roadstead.images.store import Store
 from roadstead.oci import bundle as bundles
 
@@ -36,82 +38,38 @@ class Contents:
 def of(request: ContainerRequest, spec: StepSpec) -> Contents:
     """Read what is asked for.  Raises BundleError and ImageError."""
     if request.image:
-        return _of_image(request, spec)
+        path, *others = request.store.split(":")
+        image = Store(path, others=tuple(others)).load(request.image)
+        return _as_bundle(request, spec, image.config, image.lowers)
     if _is_root_file_system(request.bundle):
-        config = _template(spec)
-        bundle = bundles.Bundle(request.bundle, config, os.path.realpath(request.bundle))
-        return Contents(bundle, (bundle.rootfs,), is_image=True)
+        return _as_bundle(request, spec, ImageConfig(), (os.path.realpath(request.bundle),))
     bundle = bundles.read(request.bundle)
     return Contents(bundle, (bundle.rootfs,))
 
 
-def _of_image(request: ContainerRequest, spec: StepSpec) -> Contents:
-    path, *others = request.store.split(":")
-    image = Store(path, others=tuple(others)).load(request.image)
-    config = _template(spec)
-    config["process"]["env"] = list(image.config.env)
-    config["process"]["cwd"] = image.config.workdir or "/"
-    bundle = bundles.Bundle(request.bundle, config, image.lowers[-1])
-    return Contents(bundle, image.lowers, is_image=True, entrypoint=image.config.entrypoint)
+def _as_bundle(
+    request: ContainerRequest, spec: StepSpec, image: ImageConfig, lowers: tuple[str, ...]
+) -> Contents:
+    user = _accounts(lowers).find(image.user)
+    config = translate.config(
+        image, root=lowers[-1], user=user, uid=spec.uid, gid=spec.gid, readonly=False
+    )
+    if spec.uid == 0:  # root's containers have no user namespace
+        del config["linux"]["uidMappings"], config["linux"]["gidMappings"]
+    bundle = bundles.Bundle(request.bundle, config, lowers[-1])
+    return Contents(bundle, lowers, is_image=True, entrypoint=image.entrypoint)
+
+
+def _accounts(lowers: tuple[str, ...]) -> translate.Accounts:
+    """The accounts that the overlay will show: each file is the uppermost layer's that has it."""
+    found = []
+    for name in ("etc/passwd", "etc/group"):
+        with_it = (each for each in reversed(lowers) if os.path.lexists(f"{each}/{name}"))
+        found.append(translate.Accounts.of(next(with_it, lowers[-1])))
+    return translate.Accounts(found[0].users, found[1].groups)
 
 
 def _is_root_file_system(path: str) -> bool:
     if os.path.lexists(f"{path}/config.json"):
         return False
     return any(os.path.isdir(f"{path}/{name}") for name in _OF_A_ROOT)
-
-
-def _template(spec: StepSpec) -> dict[str, Any]:
-    """What `runc spec --rootless` writes, in essence."""
-    capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
-    kinds = ("pid", "ipc", "uts", "mount", "cgroup")
-    config: dict[str, Any] = {
-        "ociVersion": "1.0.2",
-        "process": {
-            "user": {"uid": 0, "gid": 0},
-            "args": ["sh"],
-            "env": [],
-            "cwd": "/",
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
-            "noNewPrivileges": True,
-        },
-        "root": {"path": "rootfs", "readonly": False},
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {
-                "destination": "/dev",
-                "type": "tmpfs",
-                "source": "tmpfs",
-                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
-            },
-            {
-                "destination": "/dev/pts",
-                "type": "devpts",
-                "source": "devpts",
-                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
-            },
-            {
-                "destination": "/dev/shm",
-                "type": "tmpfs",
-                "source": "shm",
-                "options": ["nosuid", "noexec", "nodev", "mode=1777"],
-            },
-            {
-                "destination": "/dev/mqueue",
-                "type": "mqueue",
-                "source": "mqueue",
-                "options": ["nosuid", "noexec", "nodev"],
-            },
-            {
-                "destination": "/sys",
-                "type": "sysfs",
-                "source": "sysfs",
-                "options": ["nosuid", "noexec", "nodev", "ro"],
-            },
-        ],
-        "linux": {"namespaces": [{"type": kind} for kind in kinds]},
-    }
-    if spec.uid:
-        for key, own in (("uidMappings", spec.uid), ("gidMappings", spec.gid)):
-            config["linux"][key] = [{"containerID": 0, "hostID": own, "size": 1}]
-    return config
