@@ -27,7 +27,7 @@ from roadstead.images.store import Store
 # transport, or what recognise.py says of a path → the module of roadstead.images that reads it.
 SOURCES: Final[dict[str, str]] = {
     "docker": "registry",
-    "docker-daemon": "daemon",
+    "docker-daemon": "registry",
     "containers-storage": "registry",
     "oci": "layout",
     "oci-archive": "layout",
