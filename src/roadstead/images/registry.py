@@ -91,8 +91,17 @@ class _Proxy:
 
     def _call(self, method: str, *arguments: object) -> tuple[Any, int, int]:
         """What skopeo answers: a value, and a pipe with its number (-1 and 0: none)."""
+        self._ask(method, *arguments)
+        return self._answer()
+
+    def _ask(self, method: str, *arguments: object) -> None:
         try:
             self._wire.send({"method": method, "args": list(arguments)})
+        except OSError as error:
+            raise ImageError(f"{self._reference.text}: skopeo: {error}") from None
+
+    def _answer(self) -> tuple[Any, int, int]:
+        try:
             received = self._wire.receive()
         except (OSError, ValueError) as error:
             raise ImageError(f"{self._reference.text}: skopeo: {error}") from None
@@ -119,8 +128,11 @@ class _Proxy:
 
     def _all(self, method: str, *arguments: object) -> tuple[bytes, Any]:
         value, fd, pipe = self._call(method, *arguments)
+        # skopeo closes a pipe when it is told to finish it, and answers when all is read: who reads
+        # to the end first waits for ever.  Of a layer's blob the size is known.
+        self._ask("FinishPipe", pipe)
         data = layered.read_document(fd, -1, self._reference.text)
-        self._call("FinishPipe", pipe)
+        self._answer()
         return data, value
 
     def manifest(self) -> tuple[bytes, str]:

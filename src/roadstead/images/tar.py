@@ -97,7 +97,8 @@ class Reader:
         first = True
         while True:
             if self._left or self._padding:
-                self._blob.copy(self._left + self._padding, len)
+                self._blob.copy(self._left, len)
+                read(self._padding)  # umoci leaves out that of the last member
                 self._left = self._padding = 0
             block = read(512)
             if len(block) < 512:
