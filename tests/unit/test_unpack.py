@@ -282,6 +282,13 @@ def test_a_cut_layer(place: Place) -> None:
         place.unpack(SMALL[: 1 << 20])
 
 
+def test_the_last_padding_may_be_missing(place: Place) -> None:
+    """umoci leaves it out, and so do the two blocks of zeros."""
+    data = tar_of([a_file("a", b"12345")])
+    place.unpack(data[: 512 + 5])
+    assert (place.root / "a").read_bytes() == b"12345"
+
+
 def test_a_lying_size(place: Place) -> None:
     data = bytearray(tar_of([a_file("f", b"x")], format=tarfile.GNU_FORMAT))
     data[124:136] = b"\x80" + (1 << 70).to_bytes(11, "big")

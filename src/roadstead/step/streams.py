@@ -64,6 +64,8 @@ class Streams:
         always in a batch script (seen on Slurm 22.05)."""
         if self._spec.step_id == BATCH_STEP or not (pattern.isascii() and pattern.isdigit()):
             return None
+        if len(pattern) > 9:  # more tasks than there can be; int() refuses thousands of digits
+            return None
         return int(pattern) if int(pattern) < self._spec.ntasks else None
 
     def _file(self, pattern: str, procid: int, node: str = "", node_id: int = 0) -> str:
