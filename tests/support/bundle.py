@@ -40,6 +40,34 @@ def make_rootfs(path: Path) -> Path:
     return path
 
 
+def make_host_bundle(account: Account, path: Path, places: Sequence[Path] = ()) -> Path:
+    """A bundle of this machine's own programs, Python among them, and of `places`: read-only."""
+    found = [
+        Path(each) for each in ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives")
+    ]
+    bundle = make_bundle(account, path, readonly=True)
+    written = json.loads((bundle / "config.json").read_text())
+    for place in [*(each for each in found if each.exists()), *places]:
+        target = bundle / "rootfs" / place.relative_to("/")
+        if target.exists() and place.parent == Path("/"):
+            shutil.rmtree(target)
+        if place.is_symlink():
+            target.symlink_to(place.readlink())
+            continue
+        target.mkdir(parents=True, exist_ok=True)
+        options = ["rbind", "ro", "nosuid", "nodev"]
+        mount = {
+            "destination": f"{place}",
+            "source": f"{place}",
+            "type": "none",
+            "options": options,
+        }
+        written["mounts"].append(mount)
+    account.write(bundle / "config.json", json.dumps(written, indent=1))
+    account.own(bundle)
+    return bundle
+
+
 def make_bundle(
     account: Account,
     path: Path,

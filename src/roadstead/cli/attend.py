@@ -296,24 +296,7 @@ def base_message(
         raise RoadsteadError(
             "the current directory does not exist any more", hint="cd to one that does"
         ) from None
-    if options.keys() & {"begin", "deadline"}:
-        from roadstead.cli import moments
-
-        moments.convert(options, "begin", "deadline")
-    if "tmp" in options:
-        _check_disk(options["tmp"])
-    container: dict[str, Any] = {}
-    bundle = options.get("container", "")
-    if (
-        "container-image" in options
-        or "environment" in options
-        or (bundle and not os.path.lexists(f"{bundle}/config.json"))
-    ):
-        from roadstead.cli import containers  # images: what a bundle's path does not need
-
-        container = containers.prepare(command, options, cwd, os.environ)
-    elif bundle:
-        options["container"] = os.path.normpath(os.path.join(cwd, bundle))
+    container = settle(command, options, cwd)
     uid = os.getuid()
     user = os.environ.get("USER", "")
     try:
@@ -339,6 +322,29 @@ def base_message(
         "in_step": int(step) if step.isdigit() else None,
         **container,
     }
+
+
+def settle(command: str, options: dict[str, str], cwd: str) -> dict[str, Any]:
+    """Change those of the ``options`` that mean something here and now into what they mean anywhere
+    and later; what the message is to say of the container beside them.  Raises RoadsteadError."""
+    if options.keys() & {"begin", "deadline"}:
+        from roadstead.cli import moments
+
+        moments.convert(options, "begin", "deadline")
+    if "tmp" in options:
+        _check_disk(options["tmp"])
+    bundle = options.get("container", "")
+    if (
+        "container-image" in options
+        or "environment" in options
+        or (bundle and not os.path.lexists(f"{bundle}/config.json"))
+    ):
+        from roadstead.cli import containers  # images: what a bundle's path does not need
+
+        return containers.prepare(command, options, cwd, os.environ)
+    if bundle:
+        options["container"] = os.path.normpath(os.path.join(cwd, bundle))
+    return {}
 
 
 def _check_disk(wanted: str) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Final
 from roadstead import __version__
 from roadstead.controller import configuration, facts
 from roadstead.controller.journal import Journal
-from roadstead.controller.peers import Client, Peer
+from roadstead.controller.peers import Client, Conversation, Peer
 from roadstead.core import course, messages
 from roadstead.core import effects as do
 from roadstead.core import events as on
@@ -66,7 +66,7 @@ class Controller:
         self._idle_seconds = idle_seconds
         self._idle_timer: Timer | None = None
         self._effects = Effects()
-        self._clients: dict[int, Client] = {}
+        self._clients: dict[int, Client | Conversation] = {}
         self._next_client = 1
         self._supervisors: dict[StepKey, Peer] = {}
         self._timers: dict[on.TimerName, Timer] = {}
@@ -255,6 +255,22 @@ class Controller:
             client.send(_other_version(body.get("v")))
             return
         client.greeted = True
+        tag = body.get("tag")
+        if type(tag) is not int:
+            self._heed(client, body, fds)
+            return
+        conversation = client.conversations.get(tag)
+        if conversation is None:
+            conversation = Conversation(self._next_client, client, tag, self._over)
+            self._clients[self._next_client] = conversation
+            self._next_client += 1
+        self._heed(conversation, body, fds)
+
+    def _over(self, conversation: Conversation) -> None:
+        """A conversation has had its last answer."""
+        del self._clients[conversation.number]
+
+    def _heed(self, client: Client | Conversation, body: dict[str, Any], fds: wire.FdSet) -> None:
         if body.get("op") == "ping":
             fds.close()
             client.send({"event": "pong", "version": __version__, "pid": os.getpid()})
@@ -286,7 +302,7 @@ class Controller:
             return
         self._react(on.Message(at=now, client=client.number, body=body, facts=known))
 
-    def _reconfigure(self, client: Client) -> None:
+    def _reconfigure(self, client: Client | Conversation) -> None:
         """Read roadstead.conf again, by making way for a controller that does: what runs goes on.
 
         A file that cannot be used changes nothing.
@@ -304,6 +320,9 @@ class Controller:
     def _gone(self, client: Client) -> None:
         self._clients.pop(client.number, None)
         client.close_fds()
+        for each in list(client.conversations.values()):
+            each.close()
+            self._react(on.ClientGone(at=time.time(), client=each.number))
         if self._paused and self._listener is not None:
             self._paused = False
             self.loop.watch(self._listener, self._accept)

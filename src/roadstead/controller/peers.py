@@ -2,6 +2,10 @@
 
 A peer that does not read must not stop the controller: what its queue does not take waits here,
 and is sent when there is room.
+
+A program that has much to ask (api/client.py) does not connect for each request: its messages have
+a ``tag`` each, and each is a conversation of its own.  To the reactor a conversation is a client
+like any other, with a number, what it owns and what it waits for; its answers have the tag.
 """
 
 from __future__ import annotations
@@ -9,10 +13,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from roadstead.host import wire
 from roadstead.host.loop import Loop
+
+_MORE_FOLLOWS: Final = ("pending", "granted", "started", "notice")
 
 
 class Peer:
@@ -104,6 +110,43 @@ class Client(Peer):
         self.pid = connection.peer_pid()
         self.greeted = False
         self.fds: list[int] = []
+        self.conversations: dict[int, Conversation] = {}  # by tag
+
+    def take_fds(self) -> tuple[int, ...]:
+        taken, self.fds = tuple(self.fds), []
+        return taken
+
+    def close_fds(self) -> None:
+        for fd in self.take_fds():
+            os.close(fd)
+
+
+class Conversation:
+    """One request of several on a connection, until its last answer."""
+
+    __slots__ = ("_over", "client", "fds", "number", "pid", "tag")
+
+    def __init__(
+        self, number: int, client: Client, tag: int, over: Callable[[Conversation], None]
+    ) -> None:
+        self.number = number
+        self.client = client
+        self.tag = tag
+        self.pid = client.pid
+        self.fds: list[int] = []
+        self._over = over
+        client.conversations[tag] = self
+
+    def send(self, message: dict[str, Any]) -> None:
+        if message["event"] not in _MORE_FOLLOWS:
+            self.close()
+        self.client.send({**message, "tag": self.tag})
+
+    def close(self) -> None:
+        """It is over; the connection stays."""
+        if self.client.conversations.pop(self.tag, None) is not None:
+            self.close_fds()
+            self._over(self)
 
     def take_fds(self) -> tuple[int, ...]:
         taken, self.fds = tuple(self.fds), []

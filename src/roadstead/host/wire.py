@@ -17,6 +17,7 @@ from _socket import (
     CMSG_LEN,
     CMSG_SPACE,
     SCM_RIGHTS,
+    SHUT_RDWR,
     SO_PEERCRED,
     SO_SNDBUF,
     SOCK_CLOEXEC,
@@ -138,6 +139,13 @@ class Connection:
 
     def close(self) -> None:
         self._socket.close()
+
+    def shut_down(self) -> None:
+        """End the conversation for both ends: a thread that waits in ``receive`` returns."""
+        try:
+            self._socket.shutdown(SHUT_RDWR)
+        except OSError:
+            return  # the other end did so before
 
     def peer_uid(self) -> int:
         """The user at the other end, as the kernel knows it (unix(7), SO_PEERCRED)."""
