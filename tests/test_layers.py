@@ -36,7 +36,7 @@ BELOW: dict[str, set[str]] = {
     "engines": {"step", *_NODE},
     "cli": {"engines", "doctor", "step", *_NODE},
     "controller": {"step", *_NODE},
-    "api": {"cli", "engines", *_NODE},
+    "api": {"cli", "engines", "doctor", "step", *_NODE},
     "__init__": {"api", "engines", "errors"},  # the names for programs, imported when used
     "__main__": {"cli", "errors"},
 }

@@ -555,6 +555,8 @@ def _level(grammar: Grammar, pairs: Iterable[tuple[str, str]]) -> dict[str, str]
 
 def _environment(grammar: Grammar, environ: Mapping[str, str]) -> dict[str, str]:
     values: dict[str, str] = {}
+    if not environ:  # a program's submission
+        return values
     for option in grammar.rows:
         if not option.env:
             continue

@@ -18,6 +18,7 @@ from typing import Any, Final
 from roadstead.host import wire
 from roadstead.host.loop import Loop
 
+_IN_A_TURN: Final = 32  # messages of one peer: the others' turn comes a few milliseconds later
 _MORE_FOLLOWS: Final = ("pending", "granted", "started", "notice")
 
 
@@ -69,18 +70,25 @@ class Peer:
             self._end()
 
     def _readable(self) -> None:
+        """Hear what is there: what is heard in one turn is committed at once."""
+        for _ in range(_IN_A_TURN):
+            if not self._open or not self._hear_one():
+                return
+
+    def _hear_one(self) -> bool:
         try:
             received = self._connection.receive(wait=False)
         except BlockingIOError:
-            return
+            return False
         except ValueError:
             received = None  # not our protocol: no conversation
         if received is None:
             self._end()
             self._gone()
-            return
+            return False
         message, fds = received
         self._hear(message, fds)
+        return True
 
     def _end(self) -> None:
         if self._open:
