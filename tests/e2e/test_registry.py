@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -101,3 +102,23 @@ def test_no_registry_and_no_skopeo(engine: Engine) -> None:
     )
     assert done.returncode == 1
     assert "skopeo is needed to fetch it, and is not installed; apt install skopeo" in done.stderr
+
+
+def test_roadstead_image(engine: Engine, host: str) -> None:
+    accept(engine, host)
+    name = f"docker://{host}/box:latest"
+    missing = engine.run(["roadstead", "image", "inspect", name])
+    assert (missing.returncode, f"roadstead image pull {name}" in missing.stderr) == (1, True)
+    pulled = engine.run(["roadstead", "image", "pull", name]).check()
+    assert pulled.stderr == "", "progress is for terminals"
+    digest = pulled.stdout.strip()
+    for what in (name, digest):
+        found = json.loads(engine.run(["roadstead", "image", "inspect", what]).check().stdout)
+        assert (found["digest"], found["reference"]) == (digest, name)
+        assert found["manifest"]["layers"]
+    listed = engine.run(["roadstead", "image", "ls"]).check().stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["DIGEST", digest[7:19]]
+    (row,) = json.loads(engine.run(["roadstead", "image", "ls", "--json"]).check().stdout)["images"]
+    assert (row["digest"], row["size"] > 0) == (digest, True)
+    wrong = engine.run(["roadstead", "image", "rm"])
+    assert (wrong.returncode, "roadstead image ls" in wrong.stderr) == (1, True)

@@ -75,6 +75,12 @@ def _bundle(operands: list[str]) -> int:
     return bundle.main(operands)
 
 
+def _image(operands: list[str]) -> int:
+    from roadstead.cli import images
+
+    return images.main(operands)
+
+
 def _audit(operands: list[str]) -> int:
     from roadstead.cli import audit
 
@@ -95,6 +101,11 @@ SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
         "create BUNDLE --from rootfs DIR | check BUNDLE",
         "make a bundle of a root file system, or say what is wrong with one",
         _bundle,
+    ),
+    "image": (
+        "ls | pull REFERENCE | inspect REFERENCE",
+        "what is in the image store, and bringing an image there",
+        _image,
     ),
     "runtime": (
         "test BUNDLE [--keep-going]",

@@ -169,7 +169,7 @@ def _no_room(directory: str, found: Survey, what: str) -> ImageError:
         f"{what}: no space left where the image store is ({directory.partition('/work/')[0]}): "
         f"it holds {found.entries:,} files of {found.stored >> 20:,} MiB, and "
         f"{disk.f_bavail * disk.f_frsize >> 20:,} MiB are free",
-        hint="roadstead image gc, or set ROADSTEAD_IMAGES to a place with more room",
+        hint="make room, or set ROADSTEAD_IMAGES to a place with more",
     )
 
 

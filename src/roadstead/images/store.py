@@ -25,6 +25,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 from roadstead.core.model import from_json, to_json
 from roadstead.errors import ImageError
@@ -33,6 +34,9 @@ from roadstead.images import pins
 from roadstead.images.model import Image, Layer, Record
 
 Fill = Callable[[str], Layer]
+_DAMAGED: Final = (
+    "the store is damaged there: roadstead image pull REFERENCE brings the image again"
+)
 
 
 def key(digest: str) -> str:
@@ -83,7 +87,7 @@ class Store:
                     return from_json(Record, found)
                 except TypeError as error:
                     raise ImageError(
-                        f"{self._image_file(place, digest)}: {error}", hint="roadstead image verify"
+                        f"{self._image_file(place, digest)}: {error}", hint=_DAMAGED
                     ) from None
         raise ImageError(
             f"image {digest} is not in the store {self.path}", hint="roadstead image ls"
@@ -94,15 +98,24 @@ class Store:
             os.path.exists(self._image_file(place, digest)) for place in (self.path, *self.others)
         )
 
+    def images(self) -> list[tuple[str, float]]:
+        """The digests of the images in the user's own store and when each was last used (seconds
+        since the epoch), the latest first."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(f"{self.path}/images"):
+                digits, dot, kind = entry.name.partition(".")
+                if kind == "json" and dot:
+                    found.append((f"sha256:{digits}", entry.stat().st_mtime))
+        return sorted(found, key=lambda each: -each[1])
+
     def layer(self, name: str) -> str:
         """The directory of a layer.  Raises ImageError where it is not here."""
         for place in (self.path, *self.others):
             directory = f"{place}/layers/{key(name)}/root"
             if os.path.isdir(directory):
                 return directory
-        raise ImageError(
-            f"layer {name} is not in the store {self.path}", hint="roadstead image verify"
-        )
+        raise ImageError(f"layer {name} is not in the store {self.path}", hint=_DAMAGED)
 
     def described(self, name: str) -> Layer:
         """What is known of a layer.  Raises ImageError where it is not here."""
@@ -110,7 +123,7 @@ class Store:
         try:
             return from_json(Layer, _read(path))
         except TypeError as error:
-            raise ImageError(f"{path}: {error}", hint="roadstead image verify") from None
+            raise ImageError(f"{path}: {error}", hint=_DAMAGED) from None
 
     def has_layer(self, name: str) -> bool:
         return any(
@@ -257,4 +270,4 @@ def _read(path: str) -> object | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: {error}", hint="roadstead image verify") from None
+        raise ImageError(f"{path}: {error}", hint=_DAMAGED) from None

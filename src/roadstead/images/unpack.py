@@ -92,7 +92,7 @@ def _told(error: OSError, what: str, directory: str) -> ImageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ImageError(
             f"{what}: no space left where the image store is ({directory.partition('/work/')[0]})",
-            hint="roadstead image gc, or set ROADSTEAD_IMAGES to a place with more room",
+            hint="make room, or set ROADSTEAD_IMAGES to a place with more",
         )
     return ImageError(f"{what}: cannot be unpacked: {error.strerror}")
 
