@@ -89,3 +89,9 @@ def test_what_is_refused_leaves_nothing(rootfs: Path, tmp_path: Path, store: Sto
         resolve(f"tarball:{tmp_path}/top.tar", store=store)
     assert os.listdir(f"{store.path}/layers") == []
     assert os.listdir(f"{store.path}/work") == []
+
+
+def test_a_reference_that_is_a_file_as_well_is_refused(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "oci:app").write_text("a file")
+    with pytest.raises(ImageError, match=r"oci:app could be .* write \./oci:app"):
+        resolve("oci:app", store=store, cwd=str(tmp_path))

@@ -89,6 +89,7 @@ def resolve(
             digest = pins.pinned(place, reference, platform)
             if digest:
                 return store.load(digest)
+    _check_meaning(reference, cwd or os.getcwd())
     store.prepare()
     with store.lock(f"pin-{_lock_name(reference, platform)}"):
         # Whoever held it before us has imported the very same.
@@ -100,6 +101,16 @@ def resolve(
         image = store.add(record)
         pins.pin(store.path, reference, platform, image.digest, before)
         return image
+
+
+def _check_meaning(reference: Reference, cwd: str) -> None:
+    """Raise ImageError for a reference that is the name of a file as well."""
+    from roadstead.images.recognise import ambiguity
+
+    if reference.transport:
+        both = ambiguity(reference.text, os.path.exists(os.path.join(cwd, reference.text)))
+        if both:
+            raise ImageError(both)
 
 
 def _import(reference: Reference, store: Store, context: Context) -> Record:
