@@ -52,8 +52,9 @@ def prepare(
     if os.path.lexists(f"{path}/config.json") or _is_plain(text):
         options["container"] = path
         return found
-    if "://" in text and _is_for_the_runtime(environ):
-        options["container"] = text
+    is_reference = text.partition(":")[0] in TRANSPORTS
+    if ("://" in text or not is_reference) and _is_for_the_runtime(environ):
+        options["container"] = text if "://" in text else path
         return found
     image = _resolve(text, cwd, environ)
     options["container"] = text if image else path
@@ -90,7 +91,7 @@ def _resolve(text: str, cwd: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_for_the_runtime(environ: Mapping[str, str]) -> bool:
-    """Whether an oci.conf leaves it to the runtime to know what a reference means."""
+    """Whether an oci.conf leaves it to the runtime to know what a path or reference means."""
     from roadstead.oci import search
 
     conf = search.configured(environ)
