@@ -183,7 +183,8 @@ def test_hooks_run_only_if_they_are_allowed(
 ) -> None:
     bundle = make_bundle()
     mark = engine.work / "mark"
-    hook = {"path": "/usr/bin/touch", "args": ["touch", str(mark)]}
+    # One that ends before it has read the state is a failure to crun: "writing to pipe".
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"cat >/dev/null; touch {mark}"]}
     edit(engine, bundle, lambda c: c.update(hooks={"prestart": [hook]}))
     argv = ["srun", "--container", str(bundle)]
     done = engine.run([*argv, "true"]).check()

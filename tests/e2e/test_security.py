@@ -388,7 +388,10 @@ def test_a_bundle_does_nothing_on_the_host(
 ) -> None:
     """No hook, no file that the runtime is told to open, unless the user asks for it."""
     mark = engine.work / "trace"
-    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"echo hook; echo >{mark}.hook"]}
+    hook = {
+        "path": "/bin/sh",
+        "args": ["sh", "-c", f"cat >/dev/null; echo hook; echo >{mark}.hook"],
+    }
 
     def change(config: dict[str, Any]) -> None:
         config["hooks"] = {"prestart": [hook], "poststart": [hook], "poststop": [hook]}
