@@ -103,8 +103,17 @@ def job(job_id: int, name: str, **changes: Any) -> dict[str, Any]:
         "priority": 4294901760 - job_id,
         "comment": "",
         "batch": True,
+        "account": "",
+        "qos": "",
+        "wckey": "",
+        "exclusive": False,
+        "dependency": "",
+        "deadline": None,
+        "time_min": None,
+        "min_cpus": 0,
     }
     view |= changes
+    view.setdefault("eligible_time", view["submit_time"])
     if view["cpu_ids"]:
         share = {"node": view["node"], "cpus": view["cpu_ids"], "memory": view["memory"]}
         view["shares"] = [share | {"gres": ""}]

@@ -39,7 +39,7 @@ def test_help_tells_what_does_nothing_and_what_is_refused() -> None:
     shown, _, others = help_text("srun").partition("\n\nAccepted, without effect")
     no_effect, _, refused = others.partition("\n\nRefused by the local engine:")
     assert "--label " in shown
-    assert "--account " in no_effect
+    assert "--contiguous" in no_effect
     assert "--bcast " in refused
 
 

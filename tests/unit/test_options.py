@@ -268,7 +268,6 @@ def test_help_is_given_whatever_else_is_wrong() -> None:
 def test_without_effect_names_what_does_nothing() -> None:
     asked, _ = gather("srun", ["-Aproject", "-n1", "--contiguous"], {})
     assert without_effect("srun", asked) == [
-        ("account", "the local engine keeps no accounts"),
         ("contiguous", "all nodes are this machine"),
     ]
 

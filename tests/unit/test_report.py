@@ -83,7 +83,8 @@ def test_options_without_effect_are_named_with_verbose(capsys: Any) -> None:
     report.explain("squeue", {"array-unique": "1"})
     report.explain("squeue", {"array-unique": "1", "verbose": "1"})
     assert capsys.readouterr().err == (
-        "squeue: --array-unique has no effect: it is for --json and --yaml\n"
+        "squeue: --array-unique has no effect:"
+        " elements of an array that wait are one line already\n"
     )
 
 

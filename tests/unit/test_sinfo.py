@@ -184,3 +184,16 @@ def test_unknown_columns(capsys: Any) -> None:
     captured = capsys.readouterr()
     assert captured.out == "1%!\n"
     assert captured.err == "sinfo: error: Invalid node format specification: !\n"
+
+
+def test_lines_are_sorted(capsys: Any) -> None:
+    assert shown(capsys, "-h", "-N", "-o", "%N", "-S", "-N").split() == ["node10", "node2", "node1"]
+    assert shown(capsys, "-h", "-e", "-o", "%m", "-S", "-m").split() == ["8000", "4000"]
+    assert shown(capsys, "-h", "-o", "%t", "-S", "-t").split() == ["idle", "mix"]
+    assert shown(capsys, "-h", "-o", "%t", "-S", "#P,t").split() == ["mix", "idle"]
+    assert run("-S", "!", ask=three) == 1
+
+
+def test_reservations_and_the_dead(capsys: Any) -> None:
+    assert shown(capsys, "-T") == "No reservations in the system\n"
+    assert shown(capsys, "-h", "-d", "-o", "%D %t") == "0 n/a\n"

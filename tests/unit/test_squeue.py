@@ -265,3 +265,58 @@ def test_names_that_are_not_utf8_come_out_as_they_are(capfdbinary: Any) -> None:
     name = b"caf\xe9".decode("utf-8", "surrogateescape")
     run("-h", "-o", "%j", ask=lambda _: {"jobs": [recorded.JOBS[3] | {"name": name}]})
     assert capfdbinary.readouterr().out == b"caf\xe9\n"
+
+
+def test_all_columns_that_have_a_letter(capsys: Any) -> None:
+    run("-j", "4", "-o", "%all")
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.startswith(
+        "ACCOUNT|TRES_PER_NODE|MIN_CPUS|MIN_TMP_DISK|END_TIME|FEATURES|GROUP|"
+    )
+    assert heading.endswith("|LICENSES|CORE_SPEC|SCHEDNODES|WORK_DIR")
+    assert row.count("|") == heading.count("|")
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        ("-A science", "4"),
+        ("-A nobody", ""),
+        ("-q high,low", "5"),
+        ("-L foo", "4"),
+        ("-L bar", ""),
+        ("-R any", ""),
+        ("-w n1", "4 5"),
+    ],
+)
+def test_it_chooses_by_labels(argv: str, shown: str, capsys: Any) -> None:
+    jobs = [
+        recorded.JOBS[3] | {"account": "science", "licenses": "foo:2"},
+        recorded.JOBS[4] | {"qos": "high"},
+    ]
+    answer = {"jobs": jobs, "nodes": [recorded.NODE]}
+    run("-h", "-o", "%i", *argv.split(), ask=lambda _: answer)
+    assert capsys.readouterr().out.split() == shown.split()
+
+
+def test_a_node_that_is_not_there(capsys: Any) -> None:
+    assert run("-w", "nosuch") == 1
+    assert capsys.readouterr().err.startswith("squeue: error: Invalid node name nosuch")
+
+
+def test_expected_starts(capsys: Any) -> None:
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        assert request["expected"]
+        planned = {"start_time": recorded.at("20:00:00"), "planned_nodes": "n1"}
+        return {"jobs": [recorded.JOBS[5] | planned, recorded.JOBS[3]]}
+
+    run("--start", "-h", ask=ask)
+    shown = capsys.readouterr().out.split()
+    assert shown[0] == "6"
+    assert shown[5:8] == ["2026-11-23T20:00:00", "1", "n1"]
+
+
+@pytest.mark.parametrize("text", ["0", "x", ""])
+def test_iterating_wants_seconds(text: str, capsys: Any) -> None:
+    assert run("-i", text) == 1
+    assert capsys.readouterr().err.startswith(f"squeue: error: --iterate={text}")

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from roadstead import __version__
-from roadstead.cli import options, sacct_fields, sinfo, squeue, umbrella
+from roadstead.cli import options, sacct_fields, sinfo, squeue_columns, umbrella
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL
 from roadstead.cli.options import HONOURED, Option, variables
 from roadstead.cli.table import Column
@@ -157,8 +157,8 @@ def _sets(command: str) -> Iterator[str]:
 # -- tables of columns -----------------------------------------------------------------------------
 
 _TABLES: Final[dict[str, tuple[Column, ...]]] = {
-    "jobs": squeue.JOBS,
-    "steps": squeue.STEPS,
+    "jobs": squeue_columns.JOBS,
+    "steps": squeue_columns.STEPS,
     "nodes": sinfo.COLUMNS,
 }
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from roadstead.cli.getopt_long import NO_ARG, REQUIRED
 from roadstead.cli.options import (
-    _ACCOUNTS,
     LIST,
     SACCT,
     SDIAG,
@@ -30,7 +29,7 @@ ALL = _TABLES | SPRIO | SDIAG | STRIGGER
 # fmt: off
 ROWS: tuple[Option, ...] = (
     # -- sacct
-    Option("accounts", "A", REQUIRED, SACCT, "", "names", "jobs of these accounts: there are none",
+    Option("accounts", "A", REQUIRED, SACCT, "", "names", "jobs of these accounts",
            aliases="account"),
     Option("allclusters", "L", NO_ARG, SACCT, treatment=_ONE_CLUSTER),
     Option("allocations", "X", NO_ARG, SACCT, "", "", "jobs only, without their steps"),
@@ -54,7 +53,7 @@ ROWS: tuple[Option, ...] = (
     Option("helpformat", "e", NO_ARG, SACCT, "", "", "list the fields of --format"),
     Option("jobs", "j", REQUIRED, SACCT, "", "ids", "these jobs or steps, of any time",
            repeat=LIST),
-    Option("json", "", NO_ARG, SACCT, treatment=_SOON),
+    Option("json", "", NO_ARG, SACCT, "", "", "print JSON, in the shape of Slurm's REST interface"),
     Option("local", "", NO_ARG, SACCT, treatment=_ONE_CLUSTER),
     Option("long", "l", NO_ARG, SACCT, "", "", "show more fields"),
     Option("name", "", REQUIRED, SACCT, "", "names", "jobs of these names"),
@@ -63,7 +62,7 @@ ROWS: tuple[Option, ...] = (
     Option("noconvert", "", NO_ARG, SACCT, "", "", "do not convert units"),
     Option("nodelist", "N", REQUIRED, SACCT, "", "hostlist", "jobs that ran on these nodes"),
     Option("partition", "r", REQUIRED, SACCT, "", "names", "jobs in these partitions"),
-    Option("qos", "q", REQUIRED, SACCT, treatment=_ACCOUNTS),
+    Option("qos", "q", REQUIRED, SACCT, "", "names", "jobs of these qualities of service"),
     Option("starttime", "S", REQUIRED, SACCT, "", "time", "jobs that were there after this time"),
     Option("state", "s", REQUIRED, SACCT, "", "states", "jobs in these states", aliases="states"),
     Option("timelimit-max", "K", REQUIRED, SACCT, "", "time", "the most for --timelimit-min"),
@@ -71,9 +70,9 @@ ROWS: tuple[Option, ...] = (
     Option("truncate", "T", NO_ARG, SACCT, "", "", "show no time outside of -S and -E"),
     Option("units", "", REQUIRED, SACCT, "", "K|M|G|T|P", "show memory in this unit"),
     Option("user", "u", REQUIRED, SACCT, "", "names", "jobs of these users", aliases="uid users"),
-    Option("wckeys", "W", REQUIRED, SACCT, treatment=_ACCOUNTS),
+    Option("wckeys", "W", REQUIRED, SACCT, "", "keys", "jobs of these keys"),
     Option("whole-hetjob", "", REQUIRED, SACCT, treatment="no-op:components are shown together"),
-    Option("yaml", "", NO_ARG, SACCT, treatment=_SOON),
+    Option("yaml", "", NO_ARG, SACCT, "", "", "the same as YAML"),
     Option("clusters", "M", REQUIRED, SACCT, "", "names", "only if this cluster is named, or all",
            aliases="cluster"),
     # -- all of them

@@ -9,10 +9,9 @@ codes and times are those of Slurm 22.05's accounting.
 from __future__ import annotations
 
 import os
-import sys
 import time
 
-from roadstead.cli import fields, moments, options, report, sacct_fields, words
+from roadstead.cli import fields, inquiry, moments, report, sacct_fields, words
 from roadstead.cli.sacct_fields import Scene
 from roadstead.cli.words import Clock
 from roadstead.core import environment, hostlist, values
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias
 
     from roadstead.cli.fields import Field
+    from roadstead.cli.inquiry import Inquiry
     from roadstead.cli.sacct_fields import Row
     from roadstead.cli.words import Ask, View
 
@@ -56,22 +56,17 @@ def main(
     now: float | None = None,
 ) -> int:
     """Run sacct with ``argv`` (without the program's name); its exit code."""
-    given = sys.argv[1:] if argv is None else argv
-    return report.run(COMMAND, lambda: _run(given, ask, environ, now))
+    return inquiry.run(COMMAND, argv, _answer, ask, environ, now)
 
 
-def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | None) -> int:
-    asked, operands = options.gather(COMMAND, argv, environ)
-    if report.informational(COMMAND, asked):
-        return 0
-    report.explain(COMMAND, asked)
+def _answer(inquiry: Inquiry) -> int:
+    asked, clock, moment = inquiry.asked, inquiry.clock, inquiry.clock.now
     if "helpformat" in asked:
         report.write_out(fields.names(sacct_fields.FIELDS))
         return 0
-    if operands:
+    if inquiry.operands:
         report.write_line(f"{COMMAND}: error: Unknown arguments:")
-        raise UsageError(f" {' '.join(operands)}")
-    moment = time.time() if now is None else now
+        raise UsageError(f" {' '.join(inquiry.operands)}")
     shown = _fields(asked)
     steps = _named(asked)
     window = _window(asked, moment)
@@ -84,19 +79,26 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | Non
     }
     if steps is not None:
         query["jobs"] = sorted({number for each in steps for number in each.jobs})
-    jobs = [] if steps == [] else ask(query)["jobs"]
+    jobs = [] if steps == [] else inquiry.ask(query)["jobs"]
     jobs = [job for job in jobs if all(test(job) for test in tests)]
     if steps is not None:
         jobs = [job for job in jobs if any(each.names(job) for each in steps)]
     if "array" not in asked:
         jobs = words.together(jobs)
-    clock = Clock(moment, environ.get("SLURM_TIME_FORMAT", ""), convert="noconvert" not in asked)
     if "batch-script" in asked:
-        return _scripts(asked, jobs, ask)
+        return _scripts(asked, jobs, inquiry.ask)
     scene = Scene(clock, _unit(asked))
     if "truncate" in asked and window.since is not None:
         scene = Scene(clock, scene.unit, window.since, window.until or moment)
-    rows = _rows(sorted(jobs, key=_order), asked, steps)
+    jobs.sort(key=_order)
+    if "json" in asked or "yaml" in asked:
+        from roadstead.cli import openapi, openapi_accounting
+
+        found = [openapi_accounting.job(job, clock) for job in jobs]
+        told = openapi.document(openapi.ACCOUNTING, "jobs", found)
+        report.write_out(openapi.text(told, yaml="yaml" in asked))
+        return 0
+    rows = _rows(jobs, asked, steps)
     report.write_out(fields.table(shown, rows, scene, fields.style(asked)))
     return 0
 
@@ -236,7 +238,10 @@ def _tests(asked: dict[str, str], window: Window) -> list[Test]:
             tests.append(_one_of(name, _parts(asked[option])))
     if "user" in asked:
         tests.append(_of_users(_parts(asked["user"])))
-    if "accounts" in asked or "associations" in asked:
+    for option, name in (("accounts", "account"), ("qos", "qos"), ("wckeys", "wckey")):
+        if option in asked:
+            tests.append(_one_of(name, _parts(asked[option])))
+    if "associations" in asked:
         tests.append(lambda job: False)  # nobody has any
     if "clusters" in asked:
         named = {"all", environment.CLUSTER}

@@ -282,7 +282,7 @@ def _cpu_seconds(view: View, scene: Scene) -> int:
 
 # fmt: off
 FIELDS: tuple[Field, ...] = (
-    Field("Account", 10, _EMPTY),
+    Field("Account", 10, lambda row, scene: str(row["job"]["account"])),
     Field("AdminComment", 15, _EMPTY),
     Field("AllocCPUS", 10, both(_CPUS), cut=False),
     Field("AllocNodes", 10, either(
@@ -349,7 +349,7 @@ FIELDS: tuple[Field, ...] = (
     Field("NTasks", 8, either(None, key("ntasks")), cut=False),
     Field("Partition", 10, either(key("partition"), None)),
     Field("Priority", 10, either(key("priority"), None), cut=False),
-    Field("QOS", 10, _EMPTY),
+    Field("QOS", 10, either(key("qos"), None)),
     Field("QOSRAW", 6, _EMPTY),
     Field("Reason", 22, either(lambda job, scene: words.reason(job), None)),
     Field("ReqCPUFreq", 10, _FREQUENCY),
@@ -398,7 +398,7 @@ FIELDS: tuple[Field, ...] = (
     Field("UID", 6, either(key("uid"), None), cut=False),
     Field("User", 9, either(key("user"), None)),
     Field("UserCPU", 10, lambda row, s: precise(used(row, "user_seconds")), cut=False),
-    Field("WCKey", 10, _EMPTY),
+    Field("WCKey", 10, either(key("wckey"), None)),
     Field("WCKeyID", 10, both(fixed("0"))),
     Field("WorkDir", 20, either(key("work_dir"), None)),
 )

@@ -11,12 +11,9 @@ Keywords that change things are in control.py; some are refused by name until th
 from __future__ import annotations
 
 import os
-import sys
-import time
 
-from roadstead.cli import control, options, report, show, words
+from roadstead.cli import control, inquiry, report, show, words
 from roadstead.cli.control import VERBS
-from roadstead.cli.words import Clock
 from roadstead.core import hostlist
 from roadstead.engines import local
 from roadstead.errors import EngineError, RequestError, UsageError
@@ -24,8 +21,9 @@ from roadstead.errors import EngineError, RequestError, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, Final, TypeAlias
+    from typing import Final, TypeAlias
 
+    from roadstead.cli.inquiry import Inquiry
     from roadstead.cli.words import Ask, View
 
     Entity: TypeAlias = "Callable[[Session, str], int]"
@@ -49,22 +47,14 @@ _NONE: Final[dict[str, str]] = {
 class Session:
     """One command line: how it wants its answers, and whom to ask."""
 
-    __slots__ = ("ask", "clock", "details", "environ", "one_line", "quiet")
+    __slots__ = ("ask", "clock", "details", "environ", "one_line", "query", "quiet")
 
-    def __init__(
-        self, asked: dict[str, str], ask: Ask, environ: Mapping[str, str], now: float
-    ) -> None:
-        self.ask = ask
-        self.environ = environ
-        self.clock = Clock(now, environ.get("SLURM_TIME_FORMAT", ""))
-        self.one_line = "oneliner" in asked
-        self.details = "details" in asked
-        self.quiet = "quiet" in asked
-
-    def query(self, what: str, job_id: int | None = None, *, ended: bool = False) -> Any:
-        """All of one kind, as the controller knows them."""
-        request = {"op": "query", "what": what, "job_id": job_id, "all": ended}
-        return self.ask(request)[what]
+    def __init__(self, inquiry: Inquiry) -> None:
+        self.ask, self.query = inquiry.ask, inquiry.query
+        self.clock, self.environ = inquiry.clock, inquiry.environ
+        self.one_line = "oneliner" in inquiry
+        self.details = "details" in inquiry
+        self.quiet = "quiet" in inquiry
 
     def records(self, records: list[list[str]]) -> int:
         """Print records."""
@@ -89,16 +79,11 @@ def main(
     now: float | None = None,
 ) -> int:
     """Run scontrol with ``argv`` (without the program's name); its exit code."""
-    given = sys.argv[1:] if argv is None else argv
-    return report.run(COMMAND, lambda: _run(given, ask, environ, now))
+    return inquiry.run(COMMAND, argv, _answer, ask, environ, now)
 
 
-def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | None) -> int:
-    asked, operands = options.gather(COMMAND, argv, environ)
-    if report.informational(COMMAND, asked):
-        return 0
-    report.explain(COMMAND, asked)
-    session = Session(asked, ask, environ, time.time() if now is None else now)
+def _answer(inquiry: Inquiry) -> int:
+    session, operands = Session(inquiry), inquiry.operands
     if not operands:
         raise UsageError("no keyword given", hint=_known())
     word, rest = operands[0].lower(), operands[1:]

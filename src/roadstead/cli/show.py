@@ -34,7 +34,9 @@ def job(view: View, clock: Clock, host: str, *, details: bool) -> list[str]:
         f"JobId={view['job_id']}{_element(view)} JobName={view['name']}",
         f"UserId={view['user']}({view['uid']}) GroupId={view['group']}({view['gid']})"
         " MCS_label=N/A",
-        f"Priority={view['priority']} Nice={view['nice']} Account=(null) QOS=(null)",
+        f"Priority={view['priority']} Nice={view['nice']}"
+        f" Account={words.or_null(view['account'])} QOS={words.or_null(view['qos'])}"
+        + (f" WCKey={view['wckey']}" if view["wckey"] else ""),
         f"JobState={view['state']} Reason={words.reason(view)}"
         f" Dependency={words.or_null(view.get('dependency', ''))}",
         f"Requeue={int(view['requeue'])} Restarts={view['restarts']} BatchFlag={int(view['batch'])}"
@@ -66,7 +68,7 @@ def _job_times(view: View, clock: Clock) -> list[str]:
     submitted = clock.moment(view["submit_time"], "Unknown")
     # A held job is not eligible before it is released, nor one that waits for others.
     held = view["reason"].startswith("JobHeld")
-    since = None if held else view.get("eligible_time", view["submit_time"])
+    since = None if held else view["eligible_time"]
     eligible = clock.moment(since, "Unknown")
     least = view.get("time_min")
     deadline = clock.moment(view.get("deadline"), "N/A")
@@ -114,9 +116,10 @@ def _job_resources(view: View, clock: Clock, host: str, *, details: bool) -> lis
         ]
     return [
         *lines,
-        f"MinCPUsNode={view['cpus_per_task']} {memory} MinTmpDiskNode=0",
+        f"MinCPUsNode={words.least_cpus(view)} {memory} MinTmpDiskNode=0",
         f"Features={words.or_null(view['features'])} DelayBoot=00:00:00",
-        f"OverSubscribe=OK Contiguous=0 Licenses={words.or_null(view['licenses'])} Network=(null)",
+        f"OverSubscribe={'NO' if view['exclusive'] else 'OK'} Contiguous=0"
+        f" Licenses={words.or_null(view['licenses'])} Network=(null)",
         *([f"TresPerNode=gres:{view['gres']}"] if view["gres"] else []),
     ]
 

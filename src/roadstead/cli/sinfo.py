@@ -11,12 +11,9 @@ The listings are named columns like those of -O, so the defaults below are in th
 from __future__ import annotations
 
 import os
-import sys
-import time
 
-from roadstead.cli import options, report, table, words
+from roadstead.cli import inquiry, report, table, words
 from roadstead.cli.table import Column, fixed
-from roadstead.cli.words import Clock
 from roadstead.core import hostlist, values
 from roadstead.engines import local
 from roadstead.errors import UsageError
@@ -26,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Final, TypeAlias
 
+    from roadstead.cli.inquiry import Inquiry
     from roadstead.cli.table import Layout, Value
-    from roadstead.cli.words import Ask, View
+    from roadstead.cli.words import Ask, Clock, View
 
     Row: TypeAlias = View  # {"partition": the partition's view, "nodes": [views of nodes]}
 
@@ -238,6 +236,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("U", "userlong", "USER", _who),
     Column("H", "timestamp", "TIMESTAMP", _when),
     Column("V", "cluster", "CLUSTER", fixed("N/A")),
+    Column("", "comment", "COMMENT", fixed(words.NULL)),
+    Column("", "extra", "EXTRA", fixed(words.NULL)),
+    Column("", "port", "PORT", fixed("0")),
 )
 # fmt: on
 
@@ -250,52 +251,95 @@ def main(
     now: float | None = None,
 ) -> int:
     """Run sinfo with ``argv`` (without the program's name); its exit code."""
-    given = sys.argv[1:] if argv is None else argv
-    return report.run(COMMAND, lambda: _run(given, ask, environ, now))
+    return inquiry.run(COMMAND, argv, _answer, ask, environ, now)
 
 
-def _run(argv: list[str], ask: Ask, environ: Mapping[str, str], now: float | None) -> int:
-    asked, operands = options.gather(COMMAND, argv, environ)
-    if report.informational(COMMAND, asked):
+def _answer(inquiry: Inquiry) -> int:
+    inquiry.no_operands()
+    asked, clock = inquiry.asked, inquiry.clock
+    if "reservation" in asked:
+        report.write_out("No reservations in the system\n")
         return 0
-    report.explain(COMMAND, asked)
-    if operands:
-        raise UsageError(
-            f"Unrecognized option: {operands[0]}", hint='Try "sinfo --help" for more information'
-        )
-    clock = Clock(time.time() if now is None else now, environ.get("SLURM_TIME_FORMAT", ""))
     wanted = _wanted_states(asked.get("states"))
-    nodes = ask({"op": "query", "what": "nodes", "job_id": None, "all": True})["nodes"]
-    partitions = ask({"op": "query", "what": "partitions", "job_id": None, "all": True})
-    layout = _layout(asked, argv, max((len(node["name"]) for node in nodes), default=0))
+    nodes: list[View] = inquiry.query("nodes", ended=True)
+    partitions: list[View] = inquiry.query("partitions", ended=True)
+    layout = _layout(inquiry, max((len(node["name"]) for node in nodes), default=0))
+    nodes = [node for node in nodes if all(_word(node) in states for states in wanted)]
     if "nodes" in asked:
         names = set(hostlist.expand(asked["nodes"]))
         nodes = [node for node in nodes if node["name"] in names]
-    nodes = [node for node in nodes if all(_word(node) in states for states in wanted)]
-    shown = _wanted_partitions(partitions["partitions"], asked)
+    if "dead" in asked:
+        nodes = []  # all nodes are this machine, which is there to answer
+    shown = _wanted_partitions(partitions, asked)
+    if "json" in asked or "yaml" in asked:
+        return _document(inquiry, nodes, shown)
     if "list-reasons" in asked:
         members = {name for each in shown for name in hostlist.expand(each["nodes"])}
         nodes = [node for node in nodes if node["reason"] and node["name"] in members]
         shown = [_everywhere(nodes)]
-    rows = [
+    rows: list[Row] = [
         {"partition": partition, "nodes": group}
         for partition in shown
         for group in _groups(partition, nodes, asked, layout, clock)
     ]
-    headings = "noheader" not in asked
-    date = f"{clock.date()}\n" if headings and "long" in asked else ""
-    report.write_out(date + layout.table(rows, clock, headings=headings))
+    if "sort" in asked:
+        _sort(rows, asked["sort"], clock)
+    inquiry.write_table(layout, rows)
     return 0
 
 
-def _layout(asked: dict[str, str], argv: list[str], longest: int) -> Layout:
-    given = [name for name, _ in options.parse(COMMAND, argv)[0] if name in ("format", "Format")]
-    if given and "long" in asked:
-        short = "o" if given[0] == "format" else "O"
-        raise UsageError(
-            f"Options -{short}(--{given[0]}) and -l(--long) are mutually exclusive",
-            hint="remove one and retry",
-        )
+def _document(inquiry: Inquiry, nodes: list[View], partitions: list[View]) -> int:
+    """--json and --yaml: the nodes, each with its partitions."""
+    from roadstead.cli import openapi
+
+    members = [(each["name"], set(hostlist.expand(each["nodes"]))) for each in partitions]
+    found = []
+    for node in nodes:
+        own = [name for name, names in members if node["name"] in names]
+        if own:
+            found.append(openapi.node(node, own, inquiry.clock))
+    told = openapi.document(openapi.GENERAL, "nodes", found)
+    report.write_out(openapi.text(told, yaml="yaml" in inquiry))
+    return 0
+
+
+def _sort(rows: list[Row], fields: str, clock: Clock) -> None:
+    """Sort by the letters of --sort, the first one strongest; ``-`` before one turns it round, and
+    ``#`` leaves partitions and nodes in the order in which they were configured."""
+    by_letter = {column.letter: column for column in COLUMNS if column.letter}
+    keys: list[tuple[Column, bool]] = []
+    sign, configured = "", False
+    for char in fields:
+        if char in "+-":
+            sign = char
+        elif char == "#":
+            configured = True
+        elif char in by_letter:
+            if not configured:
+                keys.append((by_letter[char], sign == "-"))
+            sign, configured = "", False
+        elif char not in ", ":
+            raise UsageError(f"Invalid sort specification: {fields}")
+    for column, turned in reversed(keys):
+        rows.sort(key=_order(column, clock), reverse=turned)
+
+
+def _order(column: Column, clock: Clock) -> Callable[[Row], Any]:
+    if column.letter in ("t", "T"):
+        return lambda row: _rank(row["nodes"][0])[0] if row["nodes"] else len(STATES) + 1
+    if column.letter in ("N", "n", "o"):
+        return lambda row: words.natural(row["nodes"][0]["name"]) if row["nodes"] else ("", 0)
+    return lambda row: _numbers_apart(column.value(row, clock))
+
+
+def _numbers_apart(text: str) -> tuple[float, str]:
+    """What puts 9 before 10, and text after both."""
+    digits = text.rstrip("+")
+    return (int(digits), "") if digits.isascii() and digits.isdigit() else (float("inf"), text)
+
+
+def _layout(inquiry: Inquiry, longest: int) -> Layout:
+    asked, given = inquiry.asked, inquiry.formats()
     # SINFO_FORMAT is for the plain listing; it gives way to -l, -N and -s.
     plain = given or not any(name in asked for name in _LAYOUTS)
     if plain and "Format" in asked:

@@ -7,7 +7,8 @@ which programs rely on).  ``-O jobid:8,name:.20|`` names them in words; a column
 it says otherwise.  A dot puts the text at the right; a width also cuts, and 0 leaves text as it is.
 
 A letter or a name that means nothing does not end the command: Slurm complains and prints the
-letter as it stands, so ``by_letter`` and ``by_name`` return those beside the layout.
+letter as it stands, so ``by_letter`` and ``by_name`` return those beside the layout.  ``%all`` is
+every column.
 
 Pure.  A column's value is made from a view (what the controller said of a job, a node …) and a
 clock, which this module hands on and does not look at.
@@ -119,6 +120,8 @@ class Layout:
 def by_letter(text: str, columns: Iterable[Column]) -> tuple[Layout, list[str]]:
     """The layout of an ``-o`` string, and the letters in it that mean nothing."""
     letters = {column.letter: column for column in columns if column.letter}
+    if text.lower() == "%all":
+        return _all(letters), []
     pieces = [piece for piece in text.split("%") if piece]
     prefix = pieces.pop(0) if pieces and not text.startswith("%") else ""
     fields = []
@@ -136,6 +139,8 @@ def by_letter(text: str, columns: Iterable[Column]) -> tuple[Layout, list[str]]:
 
 def by_name(text: str, columns: Iterable[Column]) -> tuple[Layout, list[str]]:
     """The layout of an ``-O`` string, and the names in it that mean nothing."""
+    if text.lower() == "all":
+        return _all({column.letter: column for column in columns if column.letter}), []
     names = {name: column for column in columns for name in column.names}
     fields = []
     unknown = []
@@ -150,6 +155,14 @@ def by_name(text: str, columns: Iterable[Column]) -> tuple[Layout, list[str]]:
         else:
             fields.append(Field(column, width, right, suffix))
     return Layout("", fields), unknown
+
+
+def _all(letters: dict[str, Column]) -> Layout:
+    """``%all``: every column that has a letter, with bars between them."""
+    small_first = sorted(letters, key=lambda letter: (letter.isupper(), letter))
+    fields = [Field(letters[letter], 0, False, "|") for letter in small_first]
+    fields[-1].suffix = ""
+    return Layout("", fields)
 
 
 def _measure(text: str) -> tuple[bool, int, str]:

@@ -174,6 +174,16 @@ def exit_code(view: View) -> str:
     return f"0:{view['exit_signal']}" if view["exit_signal"] else f"{view['exit_code']}:0"
 
 
+def wait_status(view: View) -> int:
+    """How a job ended, as wait(2) tells it: the code in the second byte, or the signal."""
+    return int(view["exit_signal"] or view["exit_code"] << 8)
+
+
+def least_cpus(view: View) -> int:
+    """CPUs that each of a job's nodes has to have."""
+    return int(max(view["cpus_per_task"], view["min_cpus"]))
+
+
 def node_or_reason(view: View) -> str:
     """Where a job is, or why it is not there: (Resources), (TimeLimit), (NonZeroExitCode)."""
     if view["state"] in ("PENDING", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "FAILED"):

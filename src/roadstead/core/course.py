@@ -77,6 +77,12 @@ def forecast(state: State, spec: JobSpec, at: float) -> schedule.Forecast | None
     )
 
 
+def expected(state: State, at: float) -> list[schedule.Reservation]:
+    """When the first of those that wait would start, as far as time limits tell."""
+    wanted = [(each, state.jobs[each].spec) for each in state.queue.first(state.site.depth)]
+    return schedule.expected(wanted, _holdings(state), state.pool, state.site, state.conditions, at)
+
+
 def _holdings(state: State) -> list[schedule.Holding]:
     return [
         schedule.Holding(job.spec, granted)

@@ -292,6 +292,9 @@ class JobSpec:
     wait: float | None = None
     launch: Launch = Launch()
     comment: str = ""
+    account: str = ""
+    qos: str = ""
+    wckey: str = ""
     asked: tuple[str, ...] = ()
     oci_conf: str = ""
     client_pid: int = 0

@@ -116,6 +116,26 @@ def _plan(
     return made
 
 
+def expected(
+    waiting: Iterable[tuple[int, JobSpec]],
+    running: Iterable[Holding],
+    pool: Pool,
+    site: Site,
+    conditions: Mapping[str, NodeCondition],
+    now: float,
+) -> list[Reservation]:
+    """When and where the first of those that wait would start if nobody else came (squeue --start).
+    ``pool`` stays as it is."""
+    outlook = Outlook(running, pool.copy(), now)
+    for job_id, spec in waiting:
+        if len(outlook.reservations) == _RESERVATIONS:
+            break
+        reserved = _reserve(job_id, spec, outlook, site, conditions)
+        if reserved is not None:
+            outlook.reservations.append(reserved)
+    return outlook.reservations
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """When and where a job would start, as far as time limits tell."""

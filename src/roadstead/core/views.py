@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from roadstead.core import (
     arrays,
+    course,
     dependency,
     environment,
     filenames,
@@ -77,9 +78,21 @@ def _jobs(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> Vi
     left = iter(state.jobs) if after is None else (n for n in state.jobs if n > after)
     page += [state.jobs[number] for number in islice(left, _PAGE)]
     answer: View = {"jobs": [job(state, each, at) for each in page]}
+    if query.get("expected"):
+        _foretell(state, answer["jobs"], at)
     if next(left, None) is not None:
         answer["more"] = page[-1].id
     return answer
+
+
+def _foretell(state: State, jobs: list[View], at: float) -> None:
+    """Say of those that wait when and where they are expected to start (squeue --start)."""
+    planned = {each.job_id: each for each in course.expected(state, at)}
+    for view in jobs:
+        if view["job_id"] in planned:
+            found = planned[view["job_id"]]
+            view["start_time"] = found.start
+            view["planned_nodes"] = hostlist.fold([slot.node.name for slot in found.slots])
 
 
 def _steps(state: State, query: Mapping[str, Any]) -> Iterator[View]:
@@ -151,6 +164,10 @@ def job(state: State, job: Job, at: float) -> View:
         "requeue": spec.requeue,
         "restarts": job.restarts,
         "comment": spec.comment,
+        "account": spec.account,
+        "qos": spec.qos,
+        "wckey": spec.wckey,
+        "exclusive": spec.exclusive,
         "batch": spec.kind == "batch",
     }
 
