@@ -36,7 +36,7 @@ from roadstead.core.state import State
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import fork, paths, process, wire
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import audit, record
+from roadstead.step import audit, named, record
 
 _STREAMS: Final = 3
 _ACCEPTED: Final = ("submitted", "pending", "granted")  # what says that there is a new job
@@ -106,8 +106,10 @@ class Controller:
                 os.unlink(path)
 
     def _live(self) -> list[str]:
-        """The directories of all steps that have not ended."""
-        return [course.step_directory(self.state, key) for key in self.state.steps]
+        """The directories of all steps that have not ended, and of jobs with named containers."""
+        state = paths.state_directory(os.environ)
+        jobs = [named.directory(state, job.id) for job in self.state.jobs.values() if job.named]
+        return [course.step_directory(self.state, key) for key in self.state.steps] + jobs
 
     def _audit(self) -> None:
         """Remove what the steps of earlier controllers have left, in a process of its own.
@@ -115,7 +117,7 @@ class Controller:
         It knows what lives from now, and looks later: so what it judges is what is here now.
         """
         state, runtime = paths.state_directory(os.environ), self.state.settings.runtime
-        here, live = set(os.listdir(f"{runtime}/steps")), self._live()
+        here, live = {*os.listdir(f"{runtime}/steps"), *named.jobs(state)}, self._live()
 
         def body() -> None:
             for line in audit.clean(state, runtime, here=here, live=live, controller=os.getppid()):
@@ -196,6 +198,8 @@ class Controller:
                 self._tell(effect.step, "limit", deadline=effect.deadline)
             case do.Resize():
                 self._tell(effect.step, "resize", rows=effect.rows, columns=effect.columns)
+            case do.ClearNamed():
+                self._clear_named(effect.job_id)
             case do.SetTimer():
                 self._set_timer(effect)
             case do.CancelTimer():
@@ -220,6 +224,16 @@ class Controller:
             record.forget(directory)
         except OSError as error:  # the next controller's audit tries again
             log.warning("not removed directory=%r error=%r", directory, error.strerror)
+
+    def _clear_named(self, job_id: int) -> None:
+        """In a process of its own: a container may have many files."""
+        state = paths.state_directory(os.environ)
+
+        def cleared() -> None:
+            self._react(on.Cleared(at=time.time(), job_id=job_id))
+
+        if not self._when_ended(fork.run_in_child(partial(named.remove, state, job_id)), cleared):
+            cleared()
 
     def _set_timer(self, effect: do.SetTimer) -> None:
         def due() -> None:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Final, cast, get_args
 
 from roadstead.core import mounts
-from roadstead.core.model import ContainerRequest, EnvPolicy, HookPolicy, NameUse, Writable
+from roadstead.core.model import (
+    ContainerRequest,
+    EnvPolicy,
+    HookPolicy,
+    NameUse,
+    SaveKind,
+    Writable,
+)
 from roadstead.errors import EngineError, RequestError, UsageError
 
 # What makes no sense without a container.
@@ -62,6 +69,7 @@ def of(
     if writable not in _WRITABLE:
         raise UsageError("Invalid --container-writable specification", hint="the word is: private")
     own, annotations = _environment_file(message)
+    kind, save, tag = _save(options, cwd)
     return ContainerRequest(
         bundle=bundle,
         image=image,
@@ -78,7 +86,9 @@ def of(
         else (),
         name=name,
         name_use=use,
-        save=_save(options, cwd),
+        save=save,
+        save_kind=kind,
+        save_tag=tag,
         mount_home=_switch(options, "container-mount-home") is True,
         remap_root=_switch(options, "container-remap-root"),
         entrypoint=_switch(options, "container-entrypoint"),
@@ -146,13 +156,25 @@ def _workdir(options: Mapping[str, str]) -> str:
     return text
 
 
-def _save(options: Mapping[str, str], cwd: str) -> str:
+def _save(options: Mapping[str, str], cwd: str) -> tuple[SaveKind, str, str]:
+    """``FILE``: squashfs, or with .tar at its end an OCI archive; ``oci:DIR[:TAG]`` and
+    ``oci-archive:FILE[:TAG]`` say it."""
     if "container-save" not in options:
-        return ""
+        return "squashfs", "", ""
     text = options["container-save"]
-    if not text or text.endswith("/"):
+    transport, colon, rest = text.partition(":")
+    kind: SaveKind = "oci-archive" if text.endswith(".tar") else "squashfs"
+    path, tag = text, ""
+    if colon and transport in ("oci", "oci-archive"):
+        kind = cast("SaveKind", transport)
+        path, _, tag = rest.partition(":")
+    elif colon and transport == "sqsh":
+        kind, path = "squashfs", rest
+    if not path or path.endswith("/"):
         raise UsageError(f"--container-save={text}: a directory", hint="name the file to write")
-    return mounts.absolute(text, cwd)
+    if tag and not _is_plain(tag):
+        raise UsageError(f"--container-save={text}: {tag!r} is not a tag")
+    return kind, mounts.absolute(path, cwd), tag
 
 
 def _names(options: Mapping[str, str]) -> tuple[str, ...]:

@@ -167,6 +167,9 @@ def launch(state: State, effects: Effects, step: Step, place: Place, at: float) 
     """Give a step that has its CPUs to a supervisor."""
     job = state.jobs[step.job_id]
     spec = step_spec(state, job, step, place, at)
+    wanted = step.request.container
+    if wanted is not None and wanted.name and not job.named:
+        effects(do.Save(state.put_job(replace(job, named=True))))
     # Its environment is the supervisor's now; here it would only take room.
     step = replace(step, request=replace(step.request, env={}))
     step = state.put_step(life.advance_step(step, life.StepPlaced(place=place, at=at)))
@@ -456,6 +459,9 @@ def emptied_if_so(state: State, effects: Effects, job: Job, at: float) -> None:
     """If the completing job has no step left, it has ended, and others may start."""
     if state.steps_of(job.id):
         return
+    if job.named:
+        effects(do.ClearNamed(job.id))
+        return
     granted = allocation_of(job)
     assert granted is not None
     assert isinstance(job.state, life.JobCompleting)
@@ -474,6 +480,17 @@ def emptied_if_so(state: State, effects: Effects, job: Job, at: float) -> None:
         effects(do.Close(owner))
     run_queue(state, effects, at)
     quit_if_idle(state, effects)
+
+
+def cleared(state: State, effects: Effects, job_id: int, at: float) -> None:
+    """Nothing is left of the job's containers with a name."""
+    job = state.jobs.get(job_id)
+    if job is None or not job.named or state.steps_of(job_id):
+        return
+    job = state.put_job(replace(job, named=False))
+    effects(do.Save(job))
+    if isinstance(job.state, life.JobCompleting):
+        emptied_if_so(state, effects, job, at)
 
 
 def _return(state: State, effects: Effects, job: Job, at: float) -> None:

@@ -142,6 +142,13 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
+class ClearNamed:
+    """Remove the containers of a job that have a name, and say so (``on.Cleared``)."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetTimer:
     """``at`` is wall-clock time, which survives a restart."""
 
@@ -161,8 +168,8 @@ class Quit:
 
 Effect = (
     Save | SaveStep | SavePayload | DropPayload | SaveNode | Launch | Adopt | WatchOwner | Reply
-    | Close | Signal | Terminate | Suspend | Resume | Limit | Resize | Forget | SetTimer
-    | CancelTimer | Quit
+    | Close | Signal | Terminate | Suspend | Resume | Limit | Resize | Forget | ClearNamed
+    | SetTimer | CancelTimer | Quit
 )  # fmt: skip
 
 

@@ -98,6 +98,14 @@ class Vanished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cleared:
+    """The containers of a job that have a name are removed."""
+
+    at: float
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
     """A timer has run out."""
 
@@ -118,4 +126,7 @@ class Restored:
     kept: Mapping[int, float] = field(default_factory=dict)  # payloads of jobs that have ended
 
 
-Event = Message | ClientGone | OwnerGone | Started | Noticed | Exited | Vanished | Due | Restored
+Event = (
+    Message | ClientGone | OwnerGone | Started | Noticed | Exited | Vanished | Cleared | Due
+    | Restored
+)  # fmt: skip

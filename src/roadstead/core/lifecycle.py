@@ -190,13 +190,14 @@ StepState = StepPending | StepRunning | StepCompleting | StepEnded
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A job, as the journal keeps it.  Its state changes, its specification only when its user says
-    so (scontrol update)."""
+    so (scontrol update).  ``named``: it may have containers with a name, which go when it ends."""
 
     id: int
     spec: JobSpec
     submitted_at: float
     state: JobState
     restarts: int = 0
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

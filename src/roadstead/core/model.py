@@ -30,6 +30,7 @@ HookPolicy = Literal["drop", "run", "refuse"]
 Mpi = Literal["none", "pmi2", "pmix"]
 BindKind = Literal["", "none", "rank", "map_cpu", "mask_cpu", "auto"]
 MountKind = Literal["bind", "tmpfs", "umount"]
+SaveKind = Literal["squashfs", "oci", "oci-archive"]
 NameUse = Literal["auto", "create", "exec", "no_exec"]
 Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "launch", "memory"]
 
@@ -55,14 +56,15 @@ class ContainerRequest:
     """The container a user asked for.
 
     ``bundle`` is absolute, or the reference of an image as the user wrote it; ``image`` is then the
-    image's digest and ``store`` the path of the store that it is in.  ``writable``: as config.json
+    image's digest and ``store`` the path of the store that it is in. ``writable``: as config.json
     says, the bundle's own root in any case, or a layer that each task has for itself; an image is
-    never written to.  ``workdir`` is an explicit ``--chdir``: a path inside; without one the
-    bundle's own working directory counts.  ``inner_workdir`` is ``--container-workdir``, which must
-    be there.  ``name`` is that of a container that the job's steps share (step/named.py), ``save``
-    an absolute path for what it is at the end.  ``remap_root`` and ``entrypoint`` None: as the
-    container has it.  ``keep_env`` are variables in which the host's value wins, ``set_env`` those
-    that win over all ("" takes one away), ``devices`` names of CDI devices.
+    never written to. ``workdir`` is an explicit ``--chdir``: a path inside; without one the
+    bundle's own working directory counts. ``inner_workdir`` is ``--container-workdir``, which must
+    be there. ``name`` is that of a container that the job's steps share (step/named.py), ``save``
+    an absolute path for what it is at the end, ``save_tag`` its name there if that is an OCI
+    layout. ``remap_root`` and ``entrypoint`` None: as the container has it. ``keep_env`` are
+    variables in which the host's value wins, ``set_env`` those that win over all ("" takes one
+    away), ``devices`` names of CDI devices.
     """
 
     bundle: str
@@ -79,6 +81,8 @@ class ContainerRequest:
     name: str = ""
     name_use: NameUse = "auto"
     save: str = ""
+    save_kind: SaveKind = "squashfs"
+    save_tag: str = ""
     mount_home: bool = False
     remap_root: bool | None = None
     entrypoint: bool | None = None

@@ -65,6 +65,8 @@ def react(state: State, effects: Effects, event: on.Event) -> None:
             on_exited(state, effects, event)
         case on.Vanished():
             on_vanished(state, effects, event)
+        case on.Cleared():
+            course.cleared(state, effects, event.job_id, event.at)
         case on.Due():
             on_due(state, effects, event)
         case on.Restored():

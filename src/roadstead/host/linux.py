@@ -78,6 +78,11 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)))
 
 
+def set_namespaces(pidfd: int, flags: int) -> None:
+    """Move to the namespaces named in ``flags`` of the process behind a pidfd (setns(2))."""
+    _check(_libc.setns(pidfd, ctypes.c_int(flags)))
+
+
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
     """mount(2)."""
     _check(

@@ -99,9 +99,23 @@ def enter(*, ranges: SubordinateIds | None, hide_unified: bool) -> None:
         linux.mount("none", "/", "none", linux.MS_REC | linux.MS_PRIVATE)
     else:
         _enter_user_namespace(ranges)
-    if not hide_unified:
-        return
-    if root:
+    if hide_unified:
+        _hide_unified()
+
+
+def join(pidfd: int, *, hide_unified: bool) -> None:
+    """Move this process into the namespaces that another process of this user's has entered.
+
+    Raises OSError where that has ended meanwhile (ESRCH).
+    """
+    own_user = os.geteuid() != 0
+    linux.set_namespaces(pidfd, linux.CLONE_NEWNS | (linux.CLONE_NEWUSER if own_user else 0))
+    if hide_unified and hybrid_cgroups():
+        _hide_unified()
+
+
+def _hide_unified() -> None:
+    if os.getuid() == 0 and not _in_user_namespace():
         linux.unmount(CGROUP_UNIFIED, linux.MNT_DETACH)
     else:
         # Not ours to unmount, in a user namespace (mount_namespaces(7), locked mounts): cover it.
@@ -123,6 +137,11 @@ def _enter_user_namespace(ranges: SubordinateIds | None) -> None:
             f"this host does not allow user namespaces: {error.strerror}",
             hint=user_namespace_hint(),
         ) from None
+
+
+def _in_user_namespace() -> bool:
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split() != ["0", "0", "4294967295"]
 
 
 def user_namespace_hint() -> str:

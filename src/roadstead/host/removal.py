@@ -28,6 +28,14 @@ def remove_tree(path: str, *, keep: str = "") -> None:
             raise
 
 
+def remove(path: str) -> None:
+    """Remove a file, or a directory with all that is in it.  Raises FileNotFoundError."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        remove_tree(path)
+    else:
+        os.unlink(path)
+
+
 def _is_left(path: str, keep: str) -> bool:
     if not keep:
         return os.path.lexists(path)

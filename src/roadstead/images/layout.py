@@ -20,19 +20,25 @@ def import_(reference: Reference, store: Store, context: Context) -> Record:
     if reference.transport == "oci-archive":
         with store.work() as work:
             archive = Archive(reference.path, reference.text, work)
-            return _import(reference, store, context, archive.open)
+            # Its members lie one after the other: each has an end of its own.
+            index = archive.document("index.json")
+            return _import(reference, store, context, archive.open, index)
 
     def open_below(name: str) -> int:
         return layered.open_file(f"{reference.path}/{name}", reference.text)
 
-    return _import(reference, store, context, open_below)
+    index = layered.read_document(open_below("index.json"), -1, reference.text)
+    return _import(reference, store, context, open_below, index)
 
 
 def _import(
-    reference: Reference, store: Store, context: Context, opener: Callable[[str], int]
+    reference: Reference,
+    store: Store,
+    context: Context,
+    opener: Callable[[str], int],
+    index: bytes,
 ) -> Record:
     blobs = _Layout(reference.text, opener)
-    index = layered.read_document(opener("index.json"), -1, reference.text)
     node = manifest.document(index, f"the index of {reference.text}")
     found = manifest.descriptors(node, "manifests", reference.text)
     chosen = _tagged(found, reference)

@@ -1,10 +1,11 @@
 """What of ours is left that no step needs any more: found in the records, and in /proc.
 
 ``look`` reads what is there, ``compare`` says what of it is left, and ``remove`` takes that away.
-Two rules tell what is left from what lives:
+Three rules tell what is left from what lives:
 
 * A step's directory and its exit record are left when the controller does not know the step as one
   that has not ended, and no supervisor that claims the directory runs.
+* The containers of a job that have a name are left when the controller does not know the job.
 * All else of a step (processes, runtime state, mounts, control groups) is made after the step's
   directory and is gone before it.  So it is left when that directory is not there, or is left.
 
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from roadstead.host import cgroup, files, mounts, process
-from roadstead.step import record
+from roadstead.step import named, record
 
 _IDLE: Final = ("roadstead-spawn", "roadstead-spare")
 _STATE_FILES: Final = ("status", "state.json")  # crun's, runc's
@@ -75,6 +76,10 @@ def look(state: str, runtime: str, environ: dict[str, str]) -> Seen:
     things |= {Thing("mount", point, _step_of(point, steps)) for point in mounts.below(runtime)}
     things |= _containers(steps, runtime, environ, entries)
     things |= _groups(steps, entries)
+    things |= {
+        Thing("named container", directory, directory)
+        for directory in (named.directory(state, job) for job in named.jobs(state))
+    }
     return Seen(frozenset(things), frozenset(supervised), frozenset(directories))
 
 
@@ -88,7 +93,7 @@ def compare(before: Seen, live: Iterable[str], after: Seen, *, controller: int =
     there = before.directories | after.directories
 
     def is_left(thing: Thing) -> bool:
-        if thing.kind in _RECORDS:
+        if thing.kind in (*_RECORDS, "named container"):
             return thing.step not in needed
         if thing.kind == "temporary file":
             return True
@@ -125,7 +130,8 @@ def clean(
     """
     environ = dict(os.environ)
     before, after = look(state, runtime, environ), look(state, runtime, environ)
-    records = {thing for thing in before.things | after.things if thing.kind in _RECORDS}
+    judged = (*_RECORDS, "named container")
+    records = {thing for thing in before.things | after.things if thing.kind in judged}
     new = {thing.step for thing in records if os.path.basename(thing.what) not in here}
     left = compare(before, {*live, *new}, after, controller=controller)
     failed = dict(remove(left))
@@ -143,6 +149,8 @@ def _remove(thing: Thing) -> None:
             mounts.detach_below(thing.what)
         case "directory":
             record.sweep(thing.what)  # with all that its claim names
+        case "named container":
+            named.remove_all(thing.what)
         case "container":
             files.remove_tree(thing.what)
         case "control group":

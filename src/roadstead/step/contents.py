@@ -7,7 +7,7 @@ A bundle is used as it is.  An image is a configuration and directories that lie
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from roadstead.images import translate
@@ -32,7 +32,11 @@ class Contents:
     bundle: bundles.Bundle
     lowers: tuple[str, ...]
     is_image: bool = False
-    entrypoint: tuple[str, ...] = ()
+    image: ImageConfig = field(default_factory=ImageConfig)
+
+    @property
+    def entrypoint(self) -> tuple[str, ...]:
+        return self.image.entrypoint
 
 
 def of(request: ContainerRequest, spec: StepSpec) -> Contents:
@@ -57,7 +61,7 @@ def _as_bundle(
     if spec.uid == 0:  # root's containers have no user namespace
         del config["linux"]["uidMappings"], config["linux"]["gidMappings"]
     bundle = bundles.Bundle(request.bundle, config, lowers[-1])
-    return Contents(bundle, lowers, is_image=True, entrypoint=image.entrypoint)
+    return Contents(bundle, lowers, is_image=True, image=image)
 
 
 def _accounts(lowers: tuple[str, ...]) -> translate.Accounts:

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from roadstead.errors import RuntimeFailure
-from roadstead.host import namespaces, process
+from roadstead.errors import LaunchError, RuntimeFailure
+from roadstead.host import namespaces, overlay, process
 from roadstead.oci import idmap, runtime, search
 from roadstead.step import contents, record, taskdir
+from roadstead.step.named import Named
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, StepSpec
@@ -34,6 +35,8 @@ class Plan:
     gids: idmap.IdMap | None
     runtime_root: str
     runtime_env: dict[str, str]
+    named: Named | None = None
+    shared: str = ""  # the root that all tasks have, if it is neither the bundle's nor each its own
 
     @property
     def privileged(self) -> bool:
@@ -52,13 +55,17 @@ class Plan:
     @property
     def private(self) -> bool:
         """Whether each task has a writable layer of its own."""
-        return self.contents is not None and _is_private(self.request, self.contents)
+        if self.shared or self.contents is None:
+            return False
+        return _is_private(self.request, self.contents)
 
     @property
     def keeps_readonly(self) -> bool:
         """Whether the layer is there for mount points alone: the root is as config.json says."""
         contents = self.contents
-        return contents is not None and not contents.is_image and self.request.writable != "private"
+        if contents is None or contents.is_image or self.named is not None:
+            return False
+        return self.request.writable != "private"
 
     @property
     def user(self) -> tuple[int, int] | None:
@@ -66,6 +73,13 @@ class Plan:
         if self.request.remap_root is None:
             return None
         return (0, 0) if self.request.remap_root else (self.spec.uid, self.spec.gid)
+
+    def close(self) -> None:
+        """Let go of what the tasks have shared.  None of them runs."""
+        if self.named is not None:
+            self.named.leave()
+        elif self.shared:
+            overlay.unmount_layer(f"{self.spec.directory}/private")
 
 
 def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
@@ -86,9 +100,34 @@ def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
         )
     program = "" if conf else runtime.find(spec.env, process.which)
     opaque = conf is not None and conf.ignore_file_config_json
+    if opaque and (request.name or request.save):
+        option = "name" if request.name else "save"
+        raise LaunchError(
+            f"--container-{option} needs containers that are made here, and {spec.oci_conf} leaves "
+            "them to the runtime (IgnoreFileConfigJson)"
+        )
+    named = Named.open(request, spec, notice) if request.name else None
+    try:
+        return _prepare(spec, named, conf, program, notice)
+    except BaseException:
+        if named is not None:
+            named.close()
+        raise
+
+
+def _prepare(
+    spec: StepSpec,
+    named: Named | None,
+    conf: OciConf | None,
+    program: str,
+    notice: Callable[[str], None],
+) -> Plan:
+    request = spec.container if named is None else named.request
+    assert request is not None
+    opaque = conf is not None and conf.ignore_file_config_json
     found = None if opaque else contents.of(request, spec)
     called = runtime.program_name(conf) if conf else os.path.basename(program)
-    private = found is not None and _is_private(request, found)
+    private = found is not None and (named is not None or _is_private(request, found))
     hide = called == "crun" and namespaces.hybrid_cgroups()
     uids = gids = None
     if found is not None:
@@ -99,16 +138,31 @@ def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
     root = os.path.normpath(f"{os.path.dirname(spec.directory)}/../containers")
     os.makedirs(root, mode=0o700, exist_ok=True)
     env = _runtime_env(spec, conf)
-    plan = Plan(spec, request, conf, program, found, uids, gids, root, env)
+    plan = Plan(spec, request, conf, program, found, uids, gids, root, env, named)
     taskdir.prepare_container_path(plan)
+    ranged = uids is not None and len(uids.entries) > 1
+    if named is not None:
+        assert found is not None
+        why = named.enter(found, ranged=ranged, hide=hide, spec=spec)
+        _say_copied(why, notice)
+        return replace(plan, shared=named.root)
     if private or hide:
-        ranged = uids is not None and len(uids.entries) > 1
         ranges = namespaces.subordinate_ids(spec.user, spec.uid) if ranged else None
         namespaces.enter(ranges=ranges, hide_unified=hide)
     if private:
         scratch = f"{spec.directory}/private"
         os.mkdir(scratch, 0o700)
+        if request.save:
+            assert found is not None
+            shared, why = overlay.private_layer(found.lowers, scratch)
+            _say_copied(why, notice)
+            return replace(plan, shared=shared)
     return plan
+
+
+def _say_copied(why: str, notice: Callable[[str], None]) -> None:
+    if why:
+        notice(f"warning: no overlay here ({why}): the container's root was copied")
 
 
 def _is_private(request: ContainerRequest, contents: Contents) -> bool:

@@ -106,14 +106,18 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
     if is_running(claim):
         return []
     mark = str(claim.get("mark") or directory)
-    found = _kill_marked(mark)
+    found = kill_marked(mark)
     for group in claim.get("groups", []):
         found += [f"process {pid}" for pid in cgroup.kill(str(group))]
     for container in claim.get("containers", []):
         found += _remove_container(container)
-    found += _kill_marked(mark)  # of a runtime that was about to make its container
+    found += kill_marked(mark)  # of a runtime that was about to make its container
     for group in claim.get("groups", []):
         cgroup.remove(str(group))
+    for path in claim.get("files", []):
+        with contextlib.suppress(FileNotFoundError):
+            removal.remove(str(path))
+            found.append(f"file {path}")
     if "pid" in claim:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(files.temporary(exit_path(directory), claim["pid"]))
@@ -182,7 +186,7 @@ def _mark_of(environ: bytes) -> str | None:
     return old
 
 
-def _kill_marked(mark: str) -> list[str]:
+def kill_marked(mark: str) -> list[str]:
     """Kill every process with the step's mark, and what they start meanwhile, and see them end."""
     found: list[str] = []
     deadline = time.monotonic() + _DEATH_SECONDS

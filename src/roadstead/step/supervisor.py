@@ -30,6 +30,7 @@ from roadstead.step.attached import Reader, wish
 from roadstead.step.layout import task_specs
 from roadstead.step.life import Lives
 from roadstead.step.limits import Limits
+from roadstead.step.save import Saving
 from roadstead.step.streams import Streams
 from roadstead.step.task import Task
 
@@ -69,6 +70,8 @@ class Supervisor:
         self.limits = Limits(spec, self.loop, self._notice, self._over_memory)
         self.streams = Streams(self.loop, spec, fds, lambda: self.signal(process.HUP))
         self.mpi = mpi.Server(self.loop, spec, self._mpi_abort, self._notice)
+        self.saving = Saving(self.loop, spec)
+        self.plan: Plan | None = None
         self.tasks: list[Task] = []
         self.exits: list[TaskExit] = []
         self.started_at = time.time()
@@ -92,8 +95,8 @@ class Supervisor:
             if os.path.lexists(self.spec.directory):
                 record.sweep(self.spec.directory)  # of a journal that was moved away
             os.makedirs(self.spec.directory, mode=0o700)
-            plan = self._prepare()
-            self._launch(plan)
+            self.plan = self._prepare()
+            self._launch(self.plan)
         except RoadsteadError as error:
             self._fail(error)
         except OSError as error:
@@ -124,6 +127,7 @@ class Supervisor:
                 "mark": self.spec.directory,
                 "containers": containers,
                 "groups": self.limits.groups,
+                "files": self.saving.files,
             },
         )
 
@@ -140,6 +144,7 @@ class Supervisor:
         os.umask(spec.umask)
         plan: Plan | None = None
         if spec.container is not None:
+            self.saving.check()
             plan = plans.prepare(spec, self._notice)
         if spec.script:
             self._write_script()
@@ -370,6 +375,7 @@ class Supervisor:
             if not any(task.running for task in self.tasks):
                 self._drain_in_time()
             self._notice_of_end(" DUE TO TIME LIMIT" if reason == "timeout" else "")
+        self.saving.stop()
         for task in self.tasks:
             task.stop_setup(task.processes())
         self.signal(process.CONT)
@@ -489,7 +495,21 @@ class Supervisor:
             if found is None:
                 self._wait_for_orphan(process.children(os.getpid()))
                 return
-        self.streams.finish(self._drained)
+        self._save()
+
+    def _save(self) -> None:
+        """--container-save: of a step that has come to its own end, whatever its exit code."""
+        itself = self.ending is None and all(ended.reason == "program" for ended in self.exits)
+        if self.plan is None or not itself:
+            self.streams.finish(self._drained)
+            return
+
+        def saved(error: str) -> None:
+            if error:
+                self._has_failed(error)
+            self.streams.finish(self._drained)
+
+        self.saving.start(self.plan, saved)
 
     def _drain_in_time(self) -> None:
         """A step that was told to end does not wait for ever for a reader that has stopped."""
@@ -522,6 +542,8 @@ class Supervisor:
             self._output_was_lost(error)
         for task in self.tasks:
             task.close()
+        if self.plan is not None:
+            self.plan.close()
         self.mpi.close()
         self.exits = self.limits.close(self.exits)
         if self._listener is not None:
@@ -551,7 +573,9 @@ class Supervisor:
 
     def _output_was_lost(self, error: str) -> None:
         """A step whose output is not where it was to be has not succeeded, whatever it says."""
-        message = f"output was lost: {error}"
+        self._has_failed(f"output was lost: {error}")
+
+    def _has_failed(self, message: str) -> None:
         if all(ended.code for ended in self.exits):
             self._notice(f"error: {message}")
         self.exits = [

@@ -120,8 +120,11 @@ class TaskDirectory:
     def _change(self, bundle: bundles.Bundle, env: dict[str, str]) -> config.Change:
         plan, request, conf = self.plan, self.plan.request, self.plan.conf
         readonly = True if request.readonly else False if request.writable == "direct" else None
-        if plan.private:
-            self._make_layer()
+        if plan.private or plan.shared:
+            if plan.shared:
+                self.rootfs = plan.shared
+            else:
+                self._make_layer()
             readonly = True if request.readonly else None if plan.keeps_readonly else False
         asked = wanted.mounts(request, plan.spec, self._notice if self.task.procid == 0 else None)
         args, mounts = self.task.argv, [*asked, *self._spool_mounts(bundle)]
