@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Final
 
 from roadstead.cli import report
-from roadstead.errors import BundleError, UsageError
+from roadstead.errors import UsageError
 
-USAGE: Final = "roadstead bundle create BUNDLE --from rootfs DIR | bundle check BUNDLE [--json]"
-HELP: Final = """Usage: roadstead bundle create BUNDLE --from rootfs DIR [--writable]
+USAGE: Final = "roadstead bundle create BUNDLE --from KIND WHAT… | bundle check BUNDLE [--json]"
+HELP: Final = """Usage: roadstead bundle create BUNDLE --from KIND WHAT… [--writable] [-- OPTION…]
        roadstead bundle check BUNDLE [--json]
 
-create  makes BUNDLE, a new directory, with a config.json for you to run DIR with: a root file
-        system, Charliecloud's image, Singularity's sandbox or a container of udocker's.  What the
-        image says of its command, variables, user and directory is in it.  DIR is not copied.
+create  makes BUNDLE, a new directory, with a config.json for you to run it with.  What an image
+        says of its command, variables, user, directory and volumes is in it.
 check   says all that is wrong with a bundle, and what to do.
 
-  --writable  the root file system can be written to (default: read-only)
-  --json      one object, for programs
-  -h, --help  this text
+  --from rootfs DIR                  a root file system, Charliecloud's image, Singularity's sandbox
+                                     or a container of udocker's; DIR is used where it is
+  --from image REFERENCE             any image that srun --container takes, copied
+  --from docker IMAGE|CONTAINER      what Docker has; so do podman and buildah
+  --from debootstrap SUITE [MIRROR]  Debian or Ubuntu; so does mmdebstrap
+  --from dnf PACKAGE…                Fedora and its relatives
+  -- OPTION…                         options for debootstrap, mmdebstrap or dnf itself
+  --writable                         the root file system can be written to (default: read-only)
+  --json                             one object, for programs
+  -h, --help                         this text
 
 Exit status: 0; 1 if it failed, or check has found an error.
 """
@@ -28,23 +35,17 @@ Exit status: 0; 1 if it failed, or check has found an error.
 
 def main(operands: list[str]) -> int:
     """Run ``roadstead bundle``; the exit code.  Raises RoadsteadError."""
-    if "-h" in operands or "--help" in operands:
+    ours = operands[: operands.index("--")] if "--" in operands else operands
+    if "-h" in ours or "--help" in ours:
         report.write_out(HELP)
         return 0
-    match operands:
+    match ours:
         case ["check", *rest] if len(names := [word for word in rest if word != "--json"]) == 1:
             return _check(os.path.abspath(names[0]), as_json="--json" in rest)
         case ["create", *rest]:
-            writable = "--writable" in rest
-            match [word for word in rest if word != "--writable"]:
-                case [bundle, "--from", "rootfs", directory] | [
-                    "--from", "rootfs", directory, bundle,
-                ]:  # fmt: skip
-                    return _create(
-                        os.path.abspath(bundle), os.path.abspath(directory), writable=writable
-                    )
-                case _:
-                    pass
+            words = [word for word in rest if word != "--writable"]
+            options = tuple(operands[len(ours) + 1 :])
+            return _create(words, options, writable="--writable" in rest)
         case _:
             pass
     raise UsageError(f"bundle does not know {' '.join(operands) or 'what to do'}", hint=USAGE)
@@ -66,28 +67,26 @@ def _check(path: str, *, as_json: bool) -> int:
     return int(any(remark.level == "error" for remark in remarks))
 
 
-def _create(bundle: str, source: str, *, writable: bool) -> int:
-    from roadstead.host import files
-    from roadstead.images import directory, translate
+def _create(words: list[str], options: tuple[str, ...], *, writable: bool) -> int:
+    from roadstead.cli.progress import Line
+    from roadstead.images import making
 
-    description, rootfs = directory.look(os.path.realpath(source))
-    if not os.path.isdir(rootfs):
-        raise BundleError(f"{source} is not a directory", hint="name a root file system")
-    written = translate.config(
-        description.config,
-        root=rootfs,
-        user=translate.Accounts.of(rootfs).find(description.config.user),
-        uid=os.geteuid(),
-        gid=os.getegid(),
-        readonly=not writable,
-    )
-    try:
-        os.mkdir(bundle)
-    except FileExistsError:
-        raise BundleError(f"{bundle} is there already", hint="name a new directory") from None
-    except OSError as error:
-        raise BundleError(f"cannot make {bundle}: {error.strerror}") from None
-    files.write_atomically(f"{bundle}/config.json", json.dumps(written, indent=2) + "\n")
-    for note in description.notes:
+    if words[:1] == ["--from"]:  # the bundle may come last
+        words = [words[-1], *words[:-1]] if len(words) > 2 else words
+    if len(words) < 3 or words[1] != "--from" or words[0].startswith("-"):
+        raise UsageError("bundle create takes a new directory and --from KIND", hint=USAGE)
+    bundle, kind, what = words[0], words[2], words[3:]
+    if kind not in making.SOURCES:
+        raise UsageError(f"--from {kind}: not a way to a bundle", hint=", ".join(making.SOURCES))
+    with Line(sys.stderr) as shown:
+        wanted = making.Wanted(
+            kind=kind,
+            operands=tuple(what),
+            options=options,
+            show=sys.stderr.isatty(),
+            progress=shown,
+        )
+        notes = making.create(os.path.abspath(bundle), wanted, writable=writable)
+    for note in notes:
         report.write_line(f"roadstead: {note}")
     return 0

@@ -76,6 +76,9 @@ def _resolve(text: str, cwd: str, environ: Mapping[str, str]) -> dict[str, str]:
         if digest:
             break
     else:
+        import sys
+
+        from roadstead.cli.progress import Line
         from roadstead.images.resolve import resolve
         from roadstead.images.store import Store
 
@@ -86,7 +89,9 @@ def _resolve(text: str, cwd: str, environ: Mapping[str, str]) -> dict[str, str]:
                 recognise(reference.path)
             except ImageError:
                 return {}
-        digest = resolve(reference, store=Store(own, others=others), cwd=cwd).digest
+        with Line(sys.stderr) as shown:
+            store = Store(own, others=others)
+            digest = resolve(reference, store=store, cwd=cwd, progress=shown).digest
     return {"digest": digest, "store": ":".join((own, *others))}
 
 

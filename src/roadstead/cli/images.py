@@ -9,6 +9,7 @@ import time
 from typing import Any, Final
 
 from roadstead.cli import report
+from roadstead.cli.progress import Line, size
 from roadstead.core.model import to_json
 from roadstead.core.printable import printable
 from roadstead.errors import UsageError
@@ -63,20 +64,17 @@ def _list(store: Store, *, as_json: bool) -> int:
     lines = [("DIGEST", "SIZE", "USED", "REFERENCE")]
     for record, used in records:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(used))
-        lines.append((record.digest[7:19], _size(record.size), when, record.reference))
-    for digest, size, when, reference in lines:
-        report.write_out(f"{digest:<12}  {size:>8}  {when:<16}  {printable(reference)}\n")
+        lines.append((record.digest[7:19], size(record.size), when, record.reference))
+    for digest, large, when, reference in lines:
+        report.write_out(f"{digest:<12}  {large:>8}  {when:<16}  {printable(reference)}\n")
     return 0
 
 
 def _pull(store: Store, text: str) -> int:
     from roadstead.images.resolve import resolve
 
-    shown = _Progress(sys.stderr.isatty())
-    try:
+    with Line(sys.stderr) as shown:
         image = resolve(text, store=store, refresh=True, progress=shown)
-    finally:
-        shown.close()
     report.write_out(f"{image.digest}\n")
     return 0
 
@@ -99,33 +97,3 @@ def _inspect(store: Store, text: str) -> int:
         found[name] = json.loads(found[name]) if found[name] else None
     report.write_out(json.dumps(found, indent=2) + "\n")
     return 0
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
-
-
-class _Progress:
-    """A line on a terminal that tells how far an import is; nothing in a pipe."""
-
-    def __init__(self, on_terminal: bool) -> None:
-        self._on_terminal = on_terminal
-        self._last = 0.0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._on_terminal and now - self._last > 0.1:
-            self._last = now
-            of = f" of {_size(total)}" if total else ""
-            sys.stderr.write(f"\r\033[K{what} {_size(done)}{of}")
-            sys.stderr.flush()
-
-    def close(self) -> None:
-        """Take the line away."""
-        if self._last:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()

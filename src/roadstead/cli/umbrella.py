@@ -98,8 +98,8 @@ SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
         _doctor,
     ),
     "bundle": (
-        "create BUNDLE --from rootfs DIR | check BUNDLE",
-        "make a bundle of a root file system, or say what is wrong with one",
+        "create BUNDLE --from KIND WHAT… | check BUNDLE",
+        "make a bundle of nearly anything, or say what is wrong with one",
         _bundle,
     ),
     "image": (

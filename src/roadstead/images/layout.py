@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from roadstead.errors import ImageError
 from roadstead.images import layered, layers, manifest
@@ -20,25 +20,35 @@ def import_(reference: Reference, store: Store, context: Context) -> Record:
     if reference.transport == "oci-archive":
         with store.work() as work:
             archive = Archive(reference.path, reference.text, work)
-            # Its members lie one after the other: each has an end of its own.
-            index = archive.document("index.json")
-            return _import(reference, store, context, archive.open, index)
-
-    def open_below(name: str) -> int:
-        return layered.open_file(f"{reference.path}/{name}", reference.text)
-
-    index = layered.read_document(open_below("index.json"), -1, reference.text)
-    return _import(reference, store, context, open_below, index)
+            return _import(reference, store, context, archive)
+    return _import(reference, store, context, _Directory(reference.path, reference.text))
 
 
-def _import(
-    reference: Reference,
-    store: Store,
-    context: Context,
-    opener: Callable[[str], int],
-    index: bytes,
-) -> Record:
-    blobs = _Layout(reference.text, opener)
+class _Files(Protocol):
+    """Where the files of a layout are, by their names in it."""
+
+    def open(self, name: str) -> int: ...
+
+    def document(self, name: str) -> bytes: ...
+
+
+class _Directory:
+    """A layout's directory."""
+
+    def __init__(self, path: str, what: str) -> None:
+        self._path = path
+        self._what = what
+
+    def open(self, name: str) -> int:
+        return layered.open_file(f"{self._path}/{name}", self._what)
+
+    def document(self, name: str) -> bytes:
+        return layered.read_document(self.open(name), -1, self._what)
+
+
+def _import(reference: Reference, store: Store, context: Context, source: _Files) -> Record:
+    blobs = _Layout(reference.text, source)
+    index = source.document("index.json")
     node = manifest.document(index, f"the index of {reference.text}")
     found = manifest.descriptors(node, "manifests", reference.text)
     chosen = _tagged(found, reference)
@@ -65,16 +75,18 @@ def _tagged(found: tuple[Descriptor, ...], reference: Reference) -> Descriptor:
 class _Layout:
     """Blobs of a layout, each under its digest."""
 
-    def __init__(self, what: str, opener: Callable[[str], int]) -> None:
+    def __init__(self, what: str, source: _Files) -> None:
         self._what = what
-        self._open = opener
+        self._source = source
 
     def document(self, wanted: Descriptor) -> bytes:
-        data = layered.read_document(self._blob(wanted.digest), -1, self._what)
+        data = self._source.document(_name(wanted.digest))
         return layered.checked(data[: wanted.size], wanted.digest, self._what)
 
     def layer(self, wanted: Descriptor, diff_id: str) -> layers.Source:
-        return layers.Source(diff_id, wanted.digest, wanted.size, lambda: self._blob(wanted.digest))
+        name = _name(wanted.digest)
+        return layers.Source(diff_id, wanted.digest, wanted.size, lambda: self._source.open(name))
 
-    def _blob(self, digest: str) -> int:
-        return self._open(f"blobs/sha256/{digest.partition(':')[2]}")
+
+def _name(digest: str) -> str:
+    return f"blobs/sha256/{digest.partition(':')[2]}"

@@ -27,8 +27,8 @@ from roadstead.images.store import Store
 # transport, or what recognise.py says of a path → the module of roadstead.images that reads it.
 SOURCES: Final[dict[str, str]] = {
     "docker": "registry",
-    "docker-daemon": "registry",
-    "containers-storage": "registry",
+    "docker-daemon": "saved",
+    "containers-storage": "saved",
     "oci": "layout",
     "oci-archive": "layout",
     "docker-archive": "dockerarchive",
@@ -97,8 +97,9 @@ def resolve(
         if digest:
             return store.load(digest)
         before = pins.mark(reference)
-        record = _import(reference, store, Context(platform or own_platform(), progress))
-        image = store.add(record)
+        with store.importing():
+            record = _import(reference, store, Context(platform or own_platform(), progress))
+            image = store.add(record)
         pins.pin(store.path, reference, platform, image.digest, before)
         return image
 

@@ -196,6 +196,18 @@ class Store:
             os.close(fd)
 
     @contextlib.contextmanager
+    def importing(self) -> Iterator[None]:
+        """Hold off the removal of layers that no image names yet (collect.py): from before the
+        first layer until the image is added."""
+        self.prepare()
+        fd = os.open(f"{self.path}/locks/importing", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
     def work(self) -> Iterator[str]:
         """A directory of our own to make something in; it is removed at the end, if it is still
         there, and by the next import if we are killed."""
