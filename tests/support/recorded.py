@@ -137,6 +137,7 @@ def step(job_id: int, step_id: int, name: str, **changes: Any) -> dict[str, Any]
         "ntasks": 1,
         "cpus": 1,
         "container": "/srv/bundle",
+        "pids": [],
         "container_id": "",
         "command": "sleep",
     }

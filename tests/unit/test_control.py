@@ -370,3 +370,114 @@ def test_a_suspended_job_on_a_node_that_goes_down(world: TwoNodes) -> None:
     world.node("n1", "DOWN")
     world.end(job_id, 137)
     assert world.word(job_id) == "NODE_FAIL"
+
+
+# -- who wants to hear of a job, and who of its step -----------------------------------------------
+
+
+def ready(world: TwoNodes, job_id: int) -> int:
+    return world.say("ready", job_id=job_id)
+
+
+def test_who_waits_for_a_job_hears_that_it_has_its_nodes(world: TwoNodes) -> None:
+    first = world.submit(exclusive="", nodes="2")
+    assert world.told(ready(world, first)) == ["ready"]
+    second, third = world.submit(exclusive="", nodes="2"), world.submit(hold="")
+    client, other = ready(world, second), ready(world, third)
+    assert world.told(client) == world.told(other) == []
+    world.end(first, 0)
+    world.cancel(str(third))
+    assert world.told(client) == ["ready"]
+    assert world.told(other) == ["exit"]
+    assert world.told(ready(world, 99)) == ["error"]
+
+
+def test_a_notice_goes_where_the_user_reads(world: TwoNodes) -> None:
+    batch, waits = world.submit(), world.submit(hold="")
+    assert world.why("notify", batch, sentence="hello") == ""
+    assert do.Notify((batch, BATCH_STEP), "hello") in world.done
+    assert world.why("notify", waits, sentence="hello") == PENDING
+    client = world.say("allocate", options={}, argv=[])
+    job_id = next(each["job_id"] for each in world.heard(client) if "job_id" in each)
+    assert world.why("notify", job_id, sentence="hello") == ""
+    assert world.heard(client)[-1] == {"event": "notice", "sentence": f"Job {job_id}: hello"}
+
+
+def test_the_top_of_the_queue(world: TwoNodes) -> None:
+    world.submit(exclusive="", nodes="2")
+    jobs = [world.submit(exclusive="", nodes="2", nice=str(each)) for each in (0, 500)]
+    assert list(world.state.queue) == jobs
+    assert world.why("top", jobs[1]) == ""
+    assert list(world.state.queue) == jobs[::-1]
+    world.restart()
+    assert list(world.state.queue) == jobs[::-1]
+    assert world.why("top", 1) == NOT_PENDING
+
+
+def test_a_steps_time_limit(world: TwoNodes) -> None:
+    job_id = world.submit(time="5")
+    key = (job_id, BATCH_STEP)
+    client = world.say("update_step", job_id=job_id, step_id=BATCH_STEP, limit="2")
+    assert world.told(client) == ["done"]
+    started = world.state.steps[key].state.started_at  # type: ignore[union-attr]
+    assert do.Limit(key, started + 120) in world.done
+    world.say("update_step", job_id=job_id, step_id=BATCH_STEP, limit="UNLIMITED")
+    assert do.Limit(key, started + 300) in world.done  # the job's own
+    assert world.told(world.say("update_step", job_id=job_id, step_id=7, limit="2")) == ["error"]
+
+
+# -- partitions ------------------------------------------------------------------------------------
+
+
+def partition(world: TwoNodes, name: str, *, create: bool = False, **pairs: str) -> str:
+    client = world.say("set_partition", name=name, create=create, pairs=pairs)
+    answer = world.heard(client)[-1]
+    return str(answer.get("sentence", ""))
+
+
+def delete(world: TwoNodes, name: str) -> str:
+    return str(world.heard(world.say("delete_partition", name=name))[-1].get("sentence", ""))
+
+
+def test_partitions_come_change_and_go(world: TwoNodes) -> None:
+    assert partition(world, "new", create=True, nodes="n2", maxtime="3") == ""
+    found = world.state.site.partition("new")
+    assert found is not None
+    assert (found.nodes, found.max_time, found.default) == (("n2",), 180, False)
+    assert partition(world, "new", default="YES", state="DOWN") == ""
+    world.restart()
+    default = world.state.site.default_partition
+    assert default is not None
+    assert (default.name, default.state, default.max_time) == ("new", "DOWN", 180)
+    assert [each.name for each in world.state.site.partitions] == ["main", "one", "new"]
+    job_id = world.submit()
+    assert world.word(job_id) == "PENDING"
+    assert delete(world, "new").startswith(f"Partition is in use: job {job_id}")
+    assert partition(world, "new", state="UP") == ""
+    assert world.word(job_id) == "RUNNING"
+    world.end(job_id, 0)
+    assert delete(world, "new") == ""
+    world.restart()
+    assert world.state.site.partition("new") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "create", "pairs", "sentence"),
+    [
+        ("main", True, {}, "Partition main exists already"),
+        ("gone", False, {"state": "UP"}, "Invalid partition name specified: gone"),
+        ("a b", True, {}, "Invalid partition name: a b"),
+        ("", True, {}, "Invalid partition name: "),
+        ("main", False, {"bogus": "1"}, "Update of this parameter is not supported: bogus"),
+        ("main", False, {"state": "bogus"}, "State=BOGUS: a partition is UP, DOWN, DRAIN or"),
+        ("main", False, {"nodes": "n7"}, "partition main: there is no node n7"),
+        ("main", False, {"maxtime": "x"}, "maxtime: Invalid maxtime"),
+    ],
+)
+def test_what_no_partition_can_be(
+    world: TwoNodes, name: str, create: bool, pairs: dict[str, str], sentence: str
+) -> None:
+    before = world.state.site
+    assert partition(world, name, create=create, **pairs).startswith(sentence)
+    assert delete(world, "gone") == "Invalid partition name specified: gone"
+    assert world.state.site is before

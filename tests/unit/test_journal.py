@@ -22,6 +22,7 @@ from roadstead.core.model import (
     StepRequest,
     TaskExit,
 )
+from roadstead.core.site import Partition
 from roadstead.errors import EngineError
 
 SPEC = JobSpec(kind="batch", name="é\udce9", user="u", uid=1, gid=1, cwd="/", argv=("\udce9",))
@@ -67,7 +68,7 @@ def reopened(path: str) -> Contents:
 
 def test_a_new_journal_is_empty(journal: Journal) -> None:
     assert journal.load() == Contents(
-        jobs=(), steps=(), next_job_id=1, next_step_ids={}, conditions={}, kept={}
+        jobs=(), steps=(), next_job_id=1, next_step_ids={}, conditions={}, partitions={}, kept={}
     )
 
 
@@ -147,3 +148,18 @@ def test_a_directory_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="unable to open") as caught:
         Journal(os.fspath(tmp_path / "none" / "journal.db"))
     assert "mv" not in caught.value.hint
+
+
+def test_what_scontrol_made_of_partitions(journal: Journal, path: str) -> None:
+    new = Partition(name="new", nodes=("n",), max_time=60)
+    journal.commit([do.SavePartition("new", new), do.SavePartition("old", None)])
+    assert reopened_after(journal, path).partitions == {"new": new, "old": None}
+    again = Journal(path)
+    again.forget_partitions()
+    again.close()
+    assert reopened(path).partitions == {}
+
+
+def reopened_after(journal: Journal, path: str) -> Contents:
+    journal.close()
+    return reopened(path)

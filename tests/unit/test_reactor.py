@@ -65,6 +65,7 @@ class World:
         self.timers: dict[on.TimerName, float] = {}
         self.replies: dict[int, list[dict[str, Any]]] = {}
         self.launched: list[do.Launch] = []
+        self.done: list[Effect] = []
         self.boot()
 
     def boot(self) -> None:
@@ -76,6 +77,7 @@ class World:
         react(self.state, effects, event)
         recorded = effects.take()
         self.journal.commit(recorded)
+        self.done += recorded
         for effect in recorded:
             self._perform(effect)
         return recorded
@@ -155,6 +157,7 @@ class World:
                 next_job_id=found.next_job_id,
                 next_step_ids=found.next_step_ids,
                 conditions=found.conditions,
+                partitions=found.partitions,
                 kept=found.kept,
             )
         )

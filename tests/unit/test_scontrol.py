@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from pathlib import Path
@@ -212,8 +213,24 @@ def test_hosts_from_a_file(capsys: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ("", "no keyword given; the keywords here are show, ping, version, help, hold,"),
-        ("top 4", "top: not supported yet by the local engine; the keywords here are show,"),
+        ("top", "too few arguments for keyword:top; "),
+        ("takeover", "takeover: there is no second controller"),
+        ("write", "too few arguments for keyword:write; "),
+        ("write nonsense 4", "invalid write argument:nonsense; "),
+        ("listpids x", "Invalid job id specified: x; "),
+        ("errnumstr x", "invalid error number: x; "),
+        ("details show job 4", "too many arguments for keyword:details; "),
+        ("cluster other", "No cluster 'other' known by database."),
+        ("create", "too few arguments for create keyword; "),
+        ("create nonsense", "Invalid creation entity: nonsense; "),
+        ("create reservation=foo", "the local engine has no reservations"),
+        ("delete reservation=foo", "the local engine has no reservations"),
+        ("delete nonsense", "Invalid deletion entity: nonsense; "),
+        ("notify 4", "too few arguments for keyword:notify; "),
+        ("wait_job", "too few arguments for keyword:wait_job; "),
+        ("update StepId=4 TimeLimit=1", "Invalid StepId specification; StepId=JOB.STEP"),
+        ("update StepId=4.0", "No changes specified; TimeLimit=MINUTES"),
+        ("update PartitionName=debug", "No changes specified; "),
         ("update timelimit=1", "No valid entity in update command; "),
         ("bogus", "invalid keyword: bogus; the keywords here are"),
         ("sh job 4", "invalid keyword: sh; "),
@@ -233,3 +250,79 @@ def test_errors(argv: str, sentence: str, capsys: Any) -> None:
 def test_version_is_a_keyword(capsys: Any) -> None:
     assert run("version") == run("-V") == 0
     assert capsys.readouterr().out == "slurm 22.05.8\n" * 2
+
+
+def test_commands_that_are_typed(capsys: Any, monkeypatch: Any) -> None:
+    typed = "show hostnames n[1-2]\nnonsense\nshow job 999\n!!\nquiet\n!!\nexit\nshow job 4\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    assert run() == 1
+    captured = capsys.readouterr()
+    assert captured.out == (
+        "scontrol: show hostnames n[1-2]\nn1\nn2\nscontrol: nonsense\nscontrol: show job 999\n"
+        "scontrol: !!\nscontrol: quiet\nscontrol: !!\nscontrol: exit\n"
+    )
+    unknown = "slurm_load_jobs error: Invalid job id specified"
+    first, *others = captured.err.splitlines()
+    assert first.startswith("scontrol: error: invalid keyword: nonsense; ")
+    assert others == [unknown, unknown]
+
+
+def test_nothing_is_typed(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert run() == 0
+    assert capsys.readouterr().out == "scontrol: \n"
+
+
+def test_settings_last_for_what_is_typed_after_them(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("oneliner\nshow step 4.0\nquit\n"))
+    assert run() == 0
+    assert capsys.readouterr().out.count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("argv", "out", "code"),
+    [
+        ("completing", "", 0),
+        ("show topology", "", 0),
+        ("show daemons", "slurmctld slurmd\n", 0),
+        ("show aliases", "n1\n", 0),
+        ("show burst", "", 0),
+        ("show reservation nosuch", "Reservation nosuch not found\n", 1),
+        ("show frontend", "No nodes in the system\n", 0),
+        ("show assoc_mgr", "", 1),
+        ("errnumstr 2017", "Invalid job id specified\n", 0),
+        ("errnumstr 5", "Input/output error\n", 0),
+        ("cluster", "", 0),
+        ("pidinfo 1", "", 1),
+    ],
+)
+def test_small_keywords(argv: str, out: str, code: int, capsys: Any) -> None:
+    assert run(*argv.split()) == code
+    assert capsys.readouterr().out == out
+
+
+def test_a_batch_script_is_written(capsys: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        assert request["details"]
+        script = {"script": "#!/bin/sh\ntrue\n"} if request["job_id"] == 4 else {}
+        return {"jobs": [recorded.JOBS[3] | script]}
+
+    assert run("write", "batch_script", "4", ask=ask) == 0
+    assert capsys.readouterr().out == "batch script for job 4 written to slurm-4.sh\n"
+    assert (tmp_path / "slurm-4.sh").read_text() == "#!/bin/sh\ntrue\n"
+    assert (tmp_path / "slurm-4.sh").stat().st_mode & 0o777 == 0o700
+    assert run("write", "batch", "4", "-", ask=ask) == 0
+    assert capsys.readouterr().out == "#!/bin/sh\ntrue\n"
+    assert run("write", "batch_script", "5", ask=ask) == 1
+    assert run("write", "batch_script", "4", "no/such/place", ask=ask) == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "said"),
+    [("ready", 0, ""), ("exit", 1, "scontrol: Job 4 no longer running\n")],
+)
+def test_waiting_for_a_job(event: str, code: int, said: str, capsys: Any) -> None:
+    assert run("wait_job", "4", ask=lambda _: {"event": event}) == code
+    assert capsys.readouterr().err == said

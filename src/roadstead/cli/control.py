@@ -8,6 +8,7 @@ code is 1 then.
 from __future__ import annotations
 
 from roadstead.cli import report
+from roadstead.cli.words import step_number
 from roadstead.core import hostlist
 from roadstead.errors import RequestError, UsageError
 
@@ -77,6 +78,8 @@ def _say(answer: dict[str, Any]) -> int:
 
 def _update(ask: Ask, keyword: str, operands: list[str]) -> int:
     """``update JobId=7 TimeLimit=10``, ``update NodeName=n1 State=DRAIN Reason="…"``."""
+    if not operands:
+        raise UsageError("too few arguments for update keyword", hint="scontrol update KEY=VALUE…")
     pairs: dict[str, str] = {}
     expected = ""
     for operand in operands:
@@ -95,10 +98,106 @@ def _update(ask: Ask, keyword: str, operands: list[str]) -> int:
         return _update_job(ask, pairs)
     if "nodename" in pairs:
         return _update_node(ask, pairs)
+    if "stepid" in pairs:
+        return _update_step(ask, pairs)
+    if pairs.keys() & {"partitionname", "partition"}:
+        return _set_partition(ask, pairs, create=False)
+    if pairs.keys() & {"reservationname", "reservation"}:
+        raise RequestError(_NO_RESERVATIONS)
     raise UsageError(
         "No valid entity in update command",
-        hint="Input line must include JobId or NodeName",
+        hint="Input line must include JobId, StepId, NodeName or PartitionName",
     )
+
+
+def _update_step(ask: Ask, pairs: dict[str, str]) -> int:
+    job, dot, name = pairs.pop("stepid").partition(".")
+    step = step_number(name)
+    if not dot or step is None or not job.isdecimal():
+        raise UsageError("Invalid StepId specification", hint="StepId=JOB.STEP")
+    limit = pairs.pop("timelimit", None)
+    if pairs or limit is None:
+        what = next(iter(pairs), "")
+        sentence = f"Update of this parameter is not supported: {what}" if what else ""
+        raise UsageError(sentence or "No changes specified", hint="TimeLimit=MINUTES")
+    ask({"op": "update_step", "job_id": int(job), "step_id": step, "limit": limit})
+    return 0
+
+
+_NO_RESERVATIONS: Final = "the local engine has no reservations"
+
+
+def _set_partition(ask: Ask, pairs: dict[str, str], *, create: bool) -> int:
+    name = pairs.pop("partitionname", "") or pairs.pop("partition", "")
+    if not pairs and not create:
+        raise UsageError("No changes specified", hint="PartitionName=NAME State=DOWN, for example")
+    ask({"op": "set_partition", "name": name, "pairs": pairs, "create": create})
+    return 0
+
+
+def _create(ask: Ask, keyword: str, operands: list[str]) -> int:
+    """``create PartitionName=new Nodes=n1 MaxTime=60``."""
+    pairs = {}
+    for operand in operands:
+        name, equals, value = operand.partition("=")
+        pairs[name.lower()] = value
+        if name.lower() in ("reservation", "reservationname"):
+            raise RequestError(_NO_RESERVATIONS)
+        if not equals and name.lower() != "partition":
+            raise UsageError(
+                f"Invalid creation entity: {name}", hint="PartitionName=NAME KEY=VALUE…"
+            )
+    if not operands:
+        raise UsageError(
+            "too few arguments for create keyword", hint="PartitionName=NAME KEY=VALUE…"
+        )
+    if pairs.get("partition") == "":  # create partition PartitionName=new
+        del pairs["partition"]
+    return _set_partition(ask, pairs, create=True)
+
+
+def _delete(ask: Ask, keyword: str, operands: list[str]) -> int:
+    """``delete PartitionName=old``."""
+    if not operands:
+        raise UsageError("too few arguments for delete keyword", hint="PartitionName=NAME")
+    for operand in operands:
+        tag, _, name = operand.partition("=")
+        if tag.lower() in ("reservation", "reservationname"):
+            raise RequestError(_NO_RESERVATIONS)
+        if tag.lower() not in ("partition", "partitionname") or not name:
+            raise UsageError(f"Invalid deletion entity: {operand}", hint="PartitionName=NAME")
+        ask({"op": "delete_partition", "name": name})
+    return 0
+
+
+def _notify(ask: Ask, keyword: str, operands: list[str]) -> int:
+    """``notify JOB MESSAGE``: a line where the job's user reads."""
+    if len(operands) < 2:
+        raise UsageError("too few arguments for keyword:notify", hint="scontrol notify JOB MESSAGE")
+    request = {"op": "control", "action": "notify", "jobs": _jobs(keyword, operands[:1])}
+    answer = ask({**request, "sentence": " ".join(operands[1:])})
+    for error in answer["errors"]:
+        report.write_line(f"job notify failure: {error['why']}")
+    return int(bool(answer["errors"]))
+
+
+def _wait_job(ask: Ask, keyword: str, operands: list[str]) -> int:
+    """``wait_job JOB``: until it has its nodes."""
+    if len(operands) != 1:
+        few = "many" if operands else "few"
+        raise UsageError(f"too {few} arguments for keyword:wait_job", hint="scontrol wait_job JOB")
+    number = operands[0]
+    if not (number.isascii() and number.isdigit() and len(number) < 19):
+        raise RequestError(f"Invalid job id specified: {number}", hint="squeue lists them")
+    try:
+        answer = ask({"op": "ready", "job_id": int(number)})
+    except RequestError:
+        report.warn_plainly("scontrol", f"Problem running job {number}")
+        return 1
+    if answer["event"] == "ready":
+        return 0
+    report.warn_plainly("scontrol", f"Job {number} no longer running")
+    return 1
 
 
 # What Slurm calls the same thing by.
@@ -149,13 +248,18 @@ VERBS: dict[str, Verb] = {
     "suspend": _to_jobs("suspend"),
     "resume": _to_jobs("resume"),
     "update": _update,
+    "create": _create,
+    "delete": _delete,
+    "notify": _notify,
+    "top": _to_jobs("top"),
+    "wait_job": _wait_job,
     "reconfigure": _reconfigure,
 }
 
 # How much of a keyword has to be there; of the others, all (Slurm: scontrol.c, _process_command).
 _LEAST: Final = {
     "reconfigure": 3, "release": 3, "requeue": 3, "requeuehold": 8, "resume": 3, "suspend": 2,
-    "update": 1,
+    "update": 1, "create": 2, "delete": 2, "notify": 1, "wait_job": 2,
 }  # fmt: skip
 
 

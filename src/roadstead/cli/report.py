@@ -90,6 +90,11 @@ def warn(command: str, sentence: str) -> None:
     write_line(f"{command}: error: {sentence}")
 
 
+def warn_plainly(command: str, sentence: str) -> None:
+    """The same where Slurm's sentence has no ``error:``."""
+    write_line(f"{command}: {sentence}")
+
+
 def informational(command: str, asked: dict[str, str]) -> bool:
     """Print --help, --usage or --version, if that was asked for; whether it was."""
     if not any(name in asked for name in ("help", "usage", "version")):

@@ -11,9 +11,9 @@ import os
 import sys
 
 from roadstead.cli import attend, options, report
-from roadstead.engines import local
-from roadstead.errors import EngineError, RoadsteadError
-from roadstead.host import paths, signals, wire
+from roadstead.engines import local, steps
+from roadstead.errors import RoadsteadError
+from roadstead.host import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 COMMAND = "sattach"
 
-_UNKNOWN = "Could not get job step info: Invalid job id specified"
 _FILTERS = ("input-filter", "output-filter", "error-filter")
 _STEPS = {"batch": 0xFFFFFFFB, "interactive": 0xFFFFFFFA}
 _LARGEST = (1 << 32) - 1
@@ -94,44 +93,8 @@ def _is_null(fd: int) -> bool:
     return os.fstat(fd).st_rdev == os.stat(os.devnull).st_rdev
 
 
-def _latest(runtime: str, job: int, step: int) -> str:
-    """The name of the step's directory; a requeued job's batch step has one for each run."""
-    name = f"{job}.{step}"
-    runs = [0]
-    for each in os.listdir(f"{runtime}/steps"):
-        again = each[len(name) + 1 :]
-        if each.startswith(f"{name}.") and again.isdecimal():
-            runs.append(int(again))
-    return f"{name}.{max(runs)}" if max(runs) else name
-
-
-def _connect(job: int, step: int) -> wire.Connection:
-    """A connection to the step's supervisor.  Raises RoadsteadError where there is none."""
-    runtime = paths.runtime_directory(os.environ)
-    try:
-        return wire.connect(f"{runtime}/steps/{_latest(runtime, job, step)}/ctl.sock")
-    except FileNotFoundError:
-        pass  # no such step, or none yet
-    except ConnectionRefusedError:
-        raise RoadsteadError(_UNKNOWN) from None
-    except OSError as error:
-        raise EngineError(f"StepId={job}.{step}: {error.strerror}") from None
-    if local.is_running(os.environ):
-        steps = local.ask({"op": "query", "what": "steps", "job_id": job})["steps"]
-        if any(each["step_id"] == step for each in steps):
-            raise RoadsteadError(
-                f"StepId={job}.{step} has not started, or is just ending", hint="try again"
-            )
-    raise RoadsteadError(_UNKNOWN)
-
-
 def _show_layout(job: int, step: int) -> int:
-    connection = _connect(job, step)
-    connection.send({"op": "layout"})
-    answer = local.receive(connection)
-    if answer is None:
-        raise RoadsteadError(_UNKNOWN)
-    nodes = answer["nodes"]
+    nodes = steps.ask(job, step, {"op": "layout"})["nodes"]
     from roadstead.core import hostlist
 
     names = hostlist.fold([node["name"] for node in nodes])
@@ -154,13 +117,13 @@ class Visit(attend.Attendance):
     def attach(self, job: int, step: int) -> int:
         """Attach; the exit code is the step's.  Raises RoadsteadError."""
         self._job, self._step, self._started = job, step, True
-        self._connection = _connect(job, step)
+        self._connection = steps.connect(job, step)
         pty = self.message["terminal"] is not None
         fds = self._streams(pty)
         try:
             self._connection.send(self.message, fds)
         except (BrokenPipeError, ConnectionResetError):
-            raise RoadsteadError(_UNKNOWN) from None
+            raise RoadsteadError(steps.UNKNOWN) from None
         for fd in fds:
             if fd > 2:
                 os.close(fd)

@@ -1,22 +1,23 @@
-"""scontrol: show what the controller knows of a job, a step, a node …, in full; and change it.
+"""scontrol: show what the controller knows, and change it; one command, or a prompt for many.
 
-A command line is a keyword, what it is about, and an id: ``show job 7``, also ``show job=7``.
-Keywords may be cut short where Slurm lets them be (``sho jo 7``), and options may follow them.
-Slurm's sentences for what is not there go where Slurm sends them: of a job to standard error, of a
-node, a partition or a step to standard output; the exit code is 1 for all.
+A command is a keyword, what it is about, and an id.  Keywords may be cut short where Slurm lets
+them be (``sho jo 7``), and options may follow them.  What is shown is in scontrol_show.py, what
+changes something in control.py; a keyword that cannot be served is refused by name, with a reason.
 
-Keywords that change things are in control.py; some are refused by name until they are there.
+Without a command it reads commands from standard input until ``exit``; ``!!`` is the last again.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 
-from roadstead.cli import control, inquiry, report, show, words
+from roadstead.cli import control, inquiry, report, scontrol_show, words
 from roadstead.cli.control import VERBS
-from roadstead.core import hostlist
+from roadstead.cli.scontrol_show import Session, begins
 from roadstead.engines import local
-from roadstead.errors import EngineError, RequestError, UsageError
+from roadstead.errors import EngineError, RequestError, RoadsteadError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,49 +27,37 @@ if TYPE_CHECKING:
     from roadstead.cli.inquiry import Inquiry
     from roadstead.cli.words import Ask, View
 
-    Entity: TypeAlias = "Callable[[Session, str], int]"
+    Keyword: TypeAlias = Callable[[Session, list[str]], int]
 
 COMMAND: Final = "scontrol"
 
-# Slurm's keywords that are not here yet.
-_LATER: Final = (
-    *("abort", "all", "cancel_reboot", "cluster", "completing", "create", "delete", "details"),
-    *("errnumstr", "exit", "fsdampeningfactor", "hide", "listpids", "notify", "oneliner"),
-    *("pidinfo", "quiet", "quit", "reboot", "schedloglevel", "setdebug", "setdebugflags"),
-    *("shutdown", "takeover", "token", "top", "verbose", "wait_job", "write"),
-)
-# What there is none of, and how Slurm says so.
-_NONE: Final[dict[str, str]] = {
-    "federation": "",
-    "reservations": "No reservations in the system\n",
+_ONE_MACHINE: Final = "the local engine is this machine, which is not its to restart"
+_NO_DAEMON: Final = "there are no daemons of a site; roadstead engine stop ends the controller"
+_LEVELS: Final = "the controller writes one log, of one level"
+# Keywords that cannot be served, and why.
+REFUSED: Final[dict[str, str]] = {
+    "abort": _NO_DAEMON,
+    "cancel_reboot": _ONE_MACHINE,
+    "fsdampeningfactor": "the local engine keeps no shares of users",
+    "reboot": _ONE_MACHINE,
+    "schedloglevel": _LEVELS,
+    "setdebug": _LEVELS,
+    "setdebugflags": _LEVELS,
+    "shutdown": _NO_DAEMON,
+    "takeover": "there is no second controller",
+    "token": "the kernel vouches for users; there are no tokens",
 }
-
-
-class Session:
-    """One command line: how it wants its answers, and whom to ask."""
-
-    __slots__ = ("ask", "clock", "details", "environ", "one_line", "query", "quiet")
-
-    def __init__(self, inquiry: Inquiry) -> None:
-        self.ask, self.query = inquiry.ask, inquiry.query
-        self.clock, self.environ = inquiry.clock, inquiry.environ
-        self.one_line = "oneliner" in inquiry
-        self.details = "details" in inquiry
-        self.quiet = "quiet" in inquiry
-
-    def records(self, records: list[list[str]]) -> int:
-        """Print records."""
-        report.write_out("".join(show.record(lines, one_line=self.one_line) for lines in records))
-        return 0
-
-    def missing(self, sentence: str, *, on_stderr: bool = False) -> int:
-        """Say that what was asked for is not there."""
-        if not self.quiet:
-            if on_stderr:
-                report.write_line(sentence)
-            else:
-                report.write_out(f"{sentence}\n")
-        return 1
+# Slurm's numbers for errors that scripts ask for (slurm_errno.h).
+_ERRORS: Final = {
+    2000: "Invalid partition name specified",
+    2014: "Requested node configuration is not available",
+    2017: "Invalid job id specified",
+    2021: "Job/step already completing or completed",
+    2022: "Job is pending execution",
+    2035: "Job is no longer pending execution",
+    2052: "Job dependency problem",
+    2072: "Invalid generic resource (gres) specification",
+}
 
 
 def main(
@@ -83,209 +72,195 @@ def main(
 
 
 def _answer(inquiry: Inquiry) -> int:
-    session, operands = Session(inquiry), inquiry.operands
-    if not operands:
-        raise UsageError("no keyword given", hint=_known())
+    session = Session(inquiry)
+    if inquiry.operands:
+        return _do(session, inquiry.operands)
+    return _converse(session)
+
+
+def _converse(session: Session) -> int:
+    """Do what is typed, line by line; the exit code is 1 if anything failed.
+
+    What comes from a file or a pipe stands in the output behind its prompt, as with Slurm: so a
+    transcript can be read.
+    """
+    last: list[str] = []
+    code = 0
+    echo = not sys.stdin.isatty()
+    while True:
+        report.write_out("scontrol: ")
+        line = sys.stdin.readline()
+        if not line or echo:
+            report.write_out(line if line.endswith("\n") else f"{line}\n")
+        if not line:
+            return code
+        try:
+            operands = shlex.split(line)
+            if operands == ["!!"]:
+                operands = last
+            if operands and operands[0].lower() in ("exit", "quit"):
+                return code
+            last = operands
+            if operands:
+                code |= int(_do(session, operands) != 0)
+        except (RoadsteadError, ValueError) as error:
+            failure = error if isinstance(error, RoadsteadError) else UsageError(f"{error}")
+            code |= int(report.fail(COMMAND, failure) != 0)
+
+
+def _do(session: Session, operands: list[str]) -> int:
     word, rest = operands[0].lower(), operands[1:]
-    if _begins(word, "show", 3):
-        return _show(session, rest)
-    if _begins(word, "ping", 3):
-        return _ping(session, rest)
-    if word in ("version", "help"):
-        report.informational(COMMAND, {word: "1"})
-        return 0
+    for name, least, keyword in KEYWORDS:
+        if begins(word, name, least):
+            return keyword(session, rest)
     verb = control.named(word)
     if verb:
         return VERBS[verb](session.ask, verb, rest)
-    if word in _LATER:
-        raise RequestError(f"{word}: not supported yet by the local engine", hint=_known())
+    if word in REFUSED:
+        raise RequestError(f"{word}: {REFUSED[word]}")
     raise UsageError(f"invalid keyword: {operands[0]}", hint=_known())
 
 
 def _known() -> str:
-    return f"the keywords here are show, ping, version, help, {', '.join(VERBS)}"
+    names = [name for name, _, _ in KEYWORDS]
+    return f"the keywords here are {', '.join([*names, *VERBS])}"
 
 
-def _begins(word: str, name: str, least: int) -> bool:
-    return len(word) >= least and name.startswith(word)
-
-
-def _show(session: Session, operands: list[str]) -> int:
-    if not operands:
-        raise UsageError("too few arguments for keyword:show", hint=_entities())
-    if len(operands) > 2:
-        raise UsageError("too many arguments for keyword:show", hint="show one at a time")
-    tag, equals, ident = operands[0].partition("=")
-    if not equals:
-        ident = operands[1] if operands[1:] else ""
-    word = tag.lower()
-    for name, least, entity in _ENTITIES:
-        if _begins(word, name, least):
-            return entity(session, ident)
-    for name, sentence in _NONE.items():
-        if _begins(word, name, 3):
-            report.write_out(sentence)
-            return 0
-    raise UsageError(f"invalid entity:{tag} for keyword:show", hint=_entities())
-
-
-def _entities() -> str:
-    return f"show knows {', '.join(dict.fromkeys(name for name, _, _ in _ENTITIES))}"
+def _few(keyword: str, operands: list[str], least: int, most: int, usage: str) -> None:
+    """Raise UsageError for too few or too many operands."""
+    if not least <= len(operands) <= most:
+        what = "few" if len(operands) < least else "many"
+        raise UsageError(f"too {what} arguments for keyword:{keyword}", hint=f"scontrol {usage}")
 
 
 def _ping(session: Session, operands: list[str]) -> int:
-    if operands:
-        raise UsageError("too many arguments for keyword:ping")
+    _few("ping", operands, 0, 0, "ping")
     try:
         session.ask({"op": "ping"})
     except EngineError:
-        report.write_out(f"Slurmctld(primary) at {_host()} is DOWN\n")
+        report.write_out(f"Slurmctld(primary) at {session.host} is DOWN\n")
         raise
-    report.write_out(f"Slurmctld(primary) at {_host()} is UP\n")
+    report.write_out(f"Slurmctld(primary) at {session.host} is UP\n")
     return 0
 
 
-def _host() -> str:
-    return os.uname().nodename
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-
-
-def _job(session: Session, ident: str) -> int:
-    text, underscore, task = ident.partition("_")
-    number = _number(text)
-    if ident and (number is None or (underscore and _number(task) is None)):
-        return session.missing("scontrol_print_job error: Invalid job id specified", on_stderr=True)
-    jobs = session.query("jobs", number, ended=True)
-    if underscore:
-        jobs = [view for view in jobs if words.job_id(view) == ident]
-    if ident and not jobs:
-        return session.missing("slurm_load_jobs error: Invalid job id specified", on_stderr=True)
-    if not jobs:
-        report.write_out("No jobs in the system\n")
-    host = _host()
-    return session.records(
-        [show.job(view, session.clock, host, details=session.details) for view in jobs]
-    )
-
-
-def _step(session: Session, ident: str) -> int:
-    job, dot, _ = ident.partition(".")
-    number = _number(job)
-    if ident and number is None:
-        return session.missing(f"Job step {ident} not found")
-    # A step that waits in its job is not shown: scripts take what is shown for started.
-    steps = [view for view in session.query("steps") if view["start_time"] is not None]
-    if not ident:
-        if not steps:
-            report.write_out("No job steps in the system\n")
-    elif not dot:
-        steps = [view for view in steps if view["job_id"] == number]
-    else:
-        steps = [view for view in steps if words.step_id(view) == ident]
-    if ident and not steps:
-        if not session.query("jobs", number, ended=True):
-            sentence = "slurm_get_job_steps error: Invalid job id specified"
-            return session.missing(sentence, on_stderr=True)
-        return session.missing(f"Job step {ident} not found")
-    return session.records([show.step(view, session.clock) for view in steps])
-
-
-def _node(session: Session, ident: str) -> int:
-    nodes: list[View] = session.query("nodes")
-    code = 0
-    if ident:
-        by_name = {view["name"]: view for view in nodes}
-        names = hostlist.expand(ident)
-        nodes = [by_name[name] for name in names if name in by_name]
-        for name in names:
-            if name not in by_name:
-                code = session.missing(f"Node {name} not found")
-    members = [
-        (partition["name"], hostlist.expand(partition["nodes"]))
-        for partition in session.query("partitions")
-    ]
-    records = []
-    for view in nodes:
-        partitions = [name for name, hosts in members if view["name"] in hosts]
-        records.append(show.node(view, session.clock, partitions, details=session.details))
-    session.records(records)
-    return code
-
-
-def _partition(session: Session, ident: str) -> int:
-    partitions: list[View] = session.query("partitions")
-    if ident:
-        partitions = [view for view in partitions if view["name"] == ident]
-        if not partitions:
-            return session.missing(f"Partition {ident} not found")
-    return session.records([show.partition(view, session.clock) for view in partitions])
-
-
-def _licenses(session: Session, ident: str) -> int:
-    found: list[View] = session.query("licenses")
-    if ident:
-        found = [view for view in found if view["name"] == ident]
-    if not found:
-        report.write_out("No licenses configured in Slurm.\n")
-    return session.records([show.license(view) for view in found])
-
-
-def _config(session: Session, ident: str) -> int:
-    if ident:
-        raise UsageError("too many arguments for keyword:show", hint="show config takes none")
-    text = show.config(session.query("config"), session.clock)
-    report.write_out(f"{text}\nSlurmctld(primary) at {_host()} is UP\n")
+def _completing(session: Session, operands: list[str]) -> int:
+    """Jobs that have ended, and whose last processes have not."""
+    for job in session.query("jobs"):
+        if job["state"] == "COMPLETING":
+            ended = session.clock.moment(job["end_time"], "Unknown")
+            report.write_out(
+                f"JobId={words.job_id(job)} EndTime={ended} Nodes(COMPLETING)={job['node']}\n"
+            )
     return 0
 
 
-def _hostnames(session: Session, ident: str) -> int:
-    named = ("SLURM_JOB_NODELIST", "SLURM_NODELIST")
-    text = ident or next((session.environ[name] for name in named if session.environ.get(name)), "")
-    if not text:
-        raise UsageError("host list is empty", hint="give one, or set SLURM_JOB_NODELIST")
-    report.write_out("".join(f"{name}\n" for name in hostlist.expand(text)))
-    return 0
+def _listpids(session: Session, operands: list[str]) -> int:
+    from roadstead.cli import processes
+
+    return processes.listpids(session, operands)
 
 
-def _hostlist(session: Session, ident: str) -> int:
-    return _fold(_listed(ident))
+def _pidinfo(session: Session, operands: list[str]) -> int:
+    from roadstead.cli import processes
+
+    return processes.pidinfo(session, operands)
 
 
-def _sorted_hostlist(session: Session, ident: str) -> int:
-    return _fold(sorted(_listed(ident), key=words.natural))
-
-
-def _fold(names: list[str]) -> int:
-    report.write_out(f"{hostlist.fold(names)}\n")
-    return 0
-
-
-def _listed(text: str) -> list[str]:
-    """Names from the command line, or from the file of that path."""
-    if not text:
-        raise UsageError("invalid encode argument", hint="give names, or the path of a file")
-    if not text.startswith("/"):
-        return hostlist.expand(text)
+def _write(session: Session, operands: list[str]) -> int:
+    """``write batch_script JOB [FILE]``; ``-`` is standard output."""
+    _few("write", operands, 2, 3, "write batch_script JOBID [FILE]")
+    what, ident = operands[0].lower(), operands[1]
+    if begins(what, "config", 1):
+        raise RequestError("write config: roadstead.conf is the configuration, in your own words")
+    if not begins(what, "batch_script", 1):
+        raise UsageError(f"invalid write argument:{operands[0]}", hint="batch_script JOBID [FILE]")
+    script = _script(session, ident)
+    if script is None:
+        return session.missing(
+            "job script retrieval failed: Invalid job id specified", on_stderr=True
+        )
+    name = operands[2] if operands[2:] else f"slurm-{ident}.sh"
+    if name == "-":
+        report.write_out(script)
+        return 0
     try:
-        with open(text, encoding="utf-8", errors="surrogateescape") as file:
-            return hostlist.expand(",".join(file.read().split()))
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o700)
+        with open(fd, "wb") as file:
+            file.write(script.encode("utf-8", "surrogateescape"))
     except OSError as error:
-        raise RequestError(f"Can not open {text}: {error.strerror}") from None
+        raise RequestError(f"failed to create script file `{name}`: {error.strerror}") from None
+    if not session.quiet:
+        report.write_out(f"batch script for job {ident} written to {name}\n")
+    return 0
 
 
-# What can be shown: its name, how little of it will do, and what shows it.
-_ENTITIES: Final[tuple[tuple[str, int, Entity], ...]] = (
-    ("jobs", 1, _job),
-    ("jobid", 4, _job),
-    ("steps", 2, _step),
-    ("nodes", 1, _node),
-    ("partitions", 2, _partition),
-    ("config", 1, _config),
-    ("licenses", 3, _licenses),
-    ("hostnames", 5, _hostnames),
-    ("hostlist", 5, _hostlist),
-    ("hostlistsorted", 9, _sorted_hostlist),
+def _script(session: Session, ident: str) -> str | None:
+    """What a batch job was submitted with, while it is kept; None for what has none."""
+    number = ident.partition("_")[0]
+    if not (number.isascii() and number.isdigit() and len(number) < 19):
+        return None
+    request = {"op": "query", "what": "jobs", "job_id": int(number), "details": True}
+    jobs: list[View] = session.ask(request)["jobs"]
+    found = [job for job in jobs if ident in (words.job_id(job), number)]
+    return (found[0].get("script") or None) if found else None
+
+
+def _errnumstr(session: Session, operands: list[str]) -> int:
+    """What an error's number stands for."""
+    _few("errnumstr", operands, 1, 1, "errnumstr NUMBER")
+    number = operands[0]
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise UsageError(f"invalid error number: {number}", hint="scontrol errnumstr 2017")
+    report.write_out(f"{_ERRORS.get(int(number)) or os.strerror(int(number))}\n")
+    return 0
+
+
+def _informational(name: str) -> Keyword:
+    def keyword(session: Session, operands: list[str]) -> int:
+        report.informational(COMMAND, {name: "1"})
+        return 0
+
+    return keyword
+
+
+def _setting(keyword: str, **values: bool) -> Keyword:
+    """A keyword that says how answers are wanted from now on."""
+
+    def setting(session: Session, operands: list[str]) -> int:
+        _few(keyword, operands, 0, 0, keyword)
+        for name, value in values.items():
+            setattr(session, name, value)
+        return 0
+
+    return setting
+
+
+def _cluster(session: Session, operands: list[str]) -> int:
+    """There is one."""
+    if operands:
+        raise RequestError(f"No cluster '{operands[0]}' known by database.")
+    return 0
+
+
+# Keywords that change nothing: the name, how little of it will do, and what does it.
+KEYWORDS: Final[tuple[tuple[str, int, Keyword], ...]] = (
+    ("show", 3, scontrol_show.run),
+    ("ping", 3, _ping),
+    ("completing", 3, _completing),
+    ("listpids", 1, _listpids),
+    ("pidinfo", 3, _pidinfo),
+    ("write", 1, _write),
+    ("errnumstr", 2, _errnumstr),
+    ("version", 4, _informational("version")),
+    ("help", 2, _informational("help")),
+    ("oneliner", 1, _setting("oneliner", one_line=True)),
+    ("details", 3, _setting("details", details=True)),
+    ("quiet", 4, _setting("quiet", quiet=True)),
+    ("verbose", 4, _setting("verbose", quiet=False)),
+    ("all", 3, _setting("all")),
+    ("hide", 2, _setting("hide")),
+    ("cluster", 2, _cluster),
+    ("exit", 1, _setting("exit")),
+    ("quit", 4, _setting("quit")),
 )

@@ -147,6 +147,14 @@ def step_id(view: View) -> str:
     return f"{view['job_id']}.{_NAMED_STEPS.get(number, number)}"
 
 
+def step_number(text: str) -> int | None:
+    """The number of ``0`` or ``batch``; None for what is no step."""
+    for number, name in _NAMED_STEPS.items():
+        if text == name:
+            return number
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 11 else None
+
+
 def is_named_step(view: View) -> bool:
     """Whether a step is a batch script's or an allocation's own, and not one of srun's."""
     return view["step_id"] in _NAMED_STEPS

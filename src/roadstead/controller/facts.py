@@ -33,7 +33,7 @@ def gather(state: State, journal: Journal, body: Mapping[str, Any], pid: int, no
             )
         case "control":
             return _for_control(state, journal, body, now)
-        case "wait":
+        case "wait" | "ready":
             return _for_wait(state, journal, body)
         case "query":
             return _for_query(state, journal, body, now)

@@ -25,15 +25,23 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from roadstead.core import lifecycle as life
-from roadstead.core.effects import DropPayload, Effect, Save, SaveNode, SavePayload, SaveStep
+from roadstead.core.effects import (
+    DropPayload,
+    Effect,
+    Save,
+    SaveNode,
+    SavePartition,
+    SavePayload,
+    SaveStep,
+)
 from roadstead.core.history import Record, Wanted
 from roadstead.core.lifecycle import Job, Step
 from roadstead.core.model import JobSpec, StepRequest, compact_json, from_json
-from roadstead.core.site import NodeCondition
+from roadstead.core.site import NodeCondition, Partition
 from roadstead.errors import EngineError
 from roadstead.host.wire import dumps, loads
 
-VERSION: Final = 2
+VERSION: Final = 3
 _LOWEST_SPECIAL_STEP: Final = 0xFFFFFFF0  # slurm.h: steps from here on have no number of their own
 _LOG_PAGES: Final = 256
 _PAGE: Final = 4096  # bytes, SQLite's default
@@ -49,6 +57,7 @@ class Contents:
     next_job_id: int
     next_step_ids: dict[int, int]
     conditions: dict[str, NodeCondition]
+    partitions: dict[str, Partition | None]
     kept: dict[int, float]  # payloads of jobs that have ended, and when that was
 
 
@@ -85,6 +94,7 @@ class Journal:
         payloads: list[SavePayload] = []
         dropped: list[int] = []
         nodes: list[SaveNode] = []
+        partitions: list[SavePartition] = []
         for effect in effects:
             if isinstance(effect, Save):
                 jobs[effect.job.id] = effect.job
@@ -96,7 +106,9 @@ class Journal:
                 dropped.append(effect.job_id)
             elif isinstance(effect, SaveNode):
                 nodes.append(effect)
-        if not jobs and not steps and not nodes and not dropped:
+            elif isinstance(effect, SavePartition):
+                partitions.append(effect)
+        if not any((jobs, steps, nodes, partitions, dropped)):
             return
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -110,9 +122,19 @@ class Journal:
             for node in nodes:
                 condition = dumps(compact_json(node.condition))
                 self._db.execute(self._sql["save node"], (node.node, condition))
+            for each in partitions:
+                found = None if each.partition is None else compact_json(each.partition)
+                self._db.execute(self._sql["save partition"], (each.name, dumps(found)))
             for job_id in dropped:
                 self._db.execute(self._sql["drop payload"], (job_id,))
             self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._failure(error) from None
+
+    def forget_partitions(self) -> None:
+        """What scontrol made of partitions is over: roadstead.conf is read again."""
+        try:
+            self._db.execute(self._sql["forget partitions"])
         except sqlite3.Error as error:
             raise self._failure(error) from None
 
@@ -160,6 +182,10 @@ class Journal:
             next_step_ids={job_id: step_id + 1 for job_id, step_id in highest},
             conditions={
                 name: from_json(NodeCondition, loads(text)) for name, text in self._rows("nodes")
+            },
+            partitions={
+                name: None if (found := loads(text)) is None else from_json(Partition, found)
+                for name, text in self._rows("partitions")
             },
             kept=dict(self._rows("kept payloads")),
         )

@@ -61,6 +61,13 @@ UPDATE job SET state = json_set(
     ))
 ) WHERE json_extract(state, '$.allocation.node') IS NOT NULL;
 
+-- migration 3 --
+-- What scontrol made of partitions.
+CREATE TABLE partition (
+    name       TEXT PRIMARY KEY,
+    definition TEXT NOT NULL           -- JSON, core/site.py: Partition; null: it was deleted
+) STRICT, WITHOUT ROWID;
+
 -- save job --
 INSERT INTO job (id, key, array_id, word, name, submitted_at, ended_at, spec, state, restarts)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -74,6 +81,16 @@ UPDATE job SET word = ?, ended_at = ?, state = ?, restarts = ? WHERE id = ?;
 -- save node --
 INSERT INTO node (name, condition) VALUES (?, ?)
 ON CONFLICT (name) DO UPDATE SET condition = excluded.condition;
+
+-- save partition --
+INSERT INTO partition (name, definition) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET definition = excluded.definition;
+
+-- partitions --
+SELECT name, definition FROM partition;
+
+-- forget partitions --
+DELETE FROM partition;
 
 -- nodes --
 SELECT name, condition FROM node;

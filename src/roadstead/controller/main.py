@@ -90,6 +90,7 @@ class Controller:
                 ),
                 next_step_ids=contents.next_step_ids,
                 conditions=contents.conditions,
+                partitions=contents.partitions,
                 kept=contents.kept,
             )
         )
@@ -188,6 +189,8 @@ class Controller:
                 self._tell(
                     effect.step, "signal", signal=effect.signal, batch_only=effect.batch_only
                 )
+            case do.Notify():
+                self._tell(effect.step, "notify", sentence=effect.sentence)
             case do.Terminate():
                 self._tell(effect.step, "terminate", reason=effect.reason, signal=effect.signal)
             case do.Suspend():
@@ -215,7 +218,14 @@ class Controller:
                 self._watch_owner(effect)
             case do.Quit():
                 self.quit()
-            case do.Save() | do.SaveStep() | do.SavePayload() | do.DropPayload() | do.SaveNode():
+            case (
+                do.Save()
+                | do.SaveStep()
+                | do.SavePayload()
+                | do.DropPayload()
+                | do.SaveNode()
+                | do.SavePartition()
+            ):
                 pass  # committed
 
     @staticmethod
@@ -326,6 +336,7 @@ class Controller:
         except RoadsteadError as error:
             self._effects.error(client.number, error)
             return
+        self._journal.forget_partitions()  # the file says again what there is
         client.send({"event": "done", "warnings": list(conf.warnings)})
         log.info("reconfigured source=%r", conf.site.source)
         self._restart = True

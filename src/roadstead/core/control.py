@@ -6,16 +6,27 @@ Each request names jobs, and is answered with those it was done to and, for the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from roadstead.core import arrays, course, dependency, hostlist, needs, values, waiting
+from roadstead.core import (
+    arrays,
+    course,
+    dependency,
+    hostlist,
+    needs,
+    queue,
+    values,
+    waiting,
+)
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
 from roadstead.core.effects import Effects
 from roadstead.core.lifecycle import Job, Outcome
+from roadstead.core.model import BATCH_STEP
 from roadstead.core.site import NodeCondition, NodeWord
 from roadstead.core.state import State, allocation_of
 from roadstead.errors import EngineError, RequestError, UsageError
@@ -170,6 +181,62 @@ def _resume(state: State, effects: Effects, job: Job, event: on.Message, at: flo
         if isinstance(step.state, life.StepRunning):
             effects(do.Resume(step.key))
     return ""
+
+
+def _notify(state: State, effects: Effects, job: Job, event: on.Message, at: float) -> str:
+    """A line for whoever watches the job: on its srun's or salloc's terminal, or in the file that
+    its batch script writes errors to."""
+    sentence = event.body.get("sentence")
+    if not isinstance(sentence, str):
+        raise EngineError("malformed request: sentence")
+    if isinstance(job.state, life.JobPending):
+        return _PENDING
+    if job.spec.kind == "batch":
+        effects(do.Notify((job.id, BATCH_STEP), sentence))
+        return ""
+    for key in ((job.id, course.ALLOCATION), (job.id, course.RUN_STEP)):
+        effects.reply(state.owners.get(key), "notice", sentence=f"Job {job.id}: {sentence}")
+    return ""
+
+
+def _top(state: State, effects: Effects, job: Job, event: on.Message, at: float) -> str:
+    """Put it before all others of its tier: it gets the points of the first, and one more."""
+    if not isinstance(job.state, life.JobPending):
+        return _NOT_PENDING
+    if state.queue.head in (None, job.id):
+        return ""
+    first = state.jobs[state.queue.first(1)[0]]
+    ahead = queue.standing(first.spec, first.submitted_at, state.site)
+    own = queue.standing(replace(job.spec, priority=0.0), job.submitted_at, state.site)
+    spec = replace(job.spec, priority=math.floor(ahead - own) + 1.0)
+    before, job = job, state.put_job(replace(job, spec=spec))
+    effects(do.Save(job))
+    _wait_anew(state, effects, before, job, at)
+    return ""
+
+
+# -- scontrol update step --------------------------------------------------------------------------
+
+
+def on_update_step(state: State, effects: Effects, event: on.Message) -> None:
+    """scontrol update StepId=… TimeLimit=…: the step ends then, or with its job."""
+    job_id, step_id, text = (event.body.get(name) for name in ("job_id", "step_id", "limit"))
+    if type(job_id) is not int or type(step_id) is not int or not isinstance(text, str):
+        raise EngineError("malformed request: step_id")
+    step = state.steps.get((job_id, step_id))
+    if step is None or not isinstance(step.state, life.StepRunning):
+        raise RequestError(_UNKNOWN, hint="squeue --steps lists the steps that run")
+    limit = values.time_limit(text, "TimeLimit")
+    step = state.put_step(replace(step, request=replace(step.request, time_limit=limit)))
+    effects(do.SaveStep(step))
+    granted = allocation_of(state.jobs[job_id])
+    ends = [] if granted is None or granted.ends_at is None else [granted.ends_at]
+    assert isinstance(step.state, life.StepRunning)
+    if limit is not None:
+        ends.append(step.state.started_at + limit)
+    over = state.settings.over_time
+    effects(do.Limit(step.key, min(ends) + over if ends else None))
+    effects.reply(event.client, "done")
 
 
 # -- scontrol update job ---------------------------------------------------------------------------
@@ -345,6 +412,8 @@ ACTIONS: Final[dict[str, Action]] = {
     "suspend": _suspend,
     "resume": _resume,
     "update": _update,
+    "notify": _notify,
+    "top": _top,
 }
 
 
@@ -401,4 +470,8 @@ def _fail_jobs(state: State, effects: Effects, node: str, at: float) -> None:
             course.decide(state, effects, job, outcome, at, signal=course.SIGKILL)
 
 
-REQUESTS: Final = {"control": on_control, "update_node": on_update_node}
+REQUESTS: Final = {
+    "control": on_control,
+    "update_node": on_update_node,
+    "update_step": on_update_step,
+}

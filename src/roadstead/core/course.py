@@ -30,6 +30,7 @@ from roadstead.core.state import State, allocation_of
 from roadstead.errors import RequestError
 
 RUN_STEP: Final = 0  # srun's own step in the job that it made
+READY: Final = -2  # who waits for an allocation (scontrol wait_job) does so under this step number
 ALLOCATION: Final = -1  # the owner of an allocation is found under this step number
 SIGTERM: Final = 15
 SIGKILL: Final = 9
@@ -106,6 +107,8 @@ def _start(state: State, effects: Effects, job: Job, start: schedule.Start, at: 
     job = state.put_job(life.advance_job(job, life.JobAllocated(allocation=granted)))
     state.seats[job.id] = Seats(granted.shares)
     effects(do.Save(job))
+    for client in state.dismiss_watchers((job.id, READY)):
+        effects.reply(client, "ready")
     waiting.started(state, effects, job, at)
     if spec.immediate is not None:
         effects(do.CancelTimer(("patience", job.id, ALLOCATION)))
@@ -515,8 +518,9 @@ def wait_again(state: State, effects: Effects, job: Job, at: float) -> Job:
 
 
 def _tell_watchers(state: State, effects: Effects, job: Job) -> None:
-    for client in state.dismiss_watchers((job.id, ALLOCATION)):
-        effects.reply(client, "exit", **job_answer(state, job))
+    for key in ((job.id, ALLOCATION), (job.id, READY)):
+        for client in state.dismiss_watchers(key):
+            effects.reply(client, "exit", **job_answer(state, job))
 
 
 def quit_if_idle(state: State, effects: Effects) -> None:

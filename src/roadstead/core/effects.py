@@ -12,7 +12,7 @@ from typing import Any
 from roadstead.core.events import Client, TimerName
 from roadstead.core.lifecycle import FINAL, Job, Step, StepKey
 from roadstead.core.model import StepSpec
-from roadstead.core.site import NodeCondition
+from roadstead.core.site import NodeCondition, Partition
 from roadstead.errors import RoadsteadError
 
 
@@ -99,6 +99,22 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
+class Notify:
+    """Write a line to a batch script's standard error."""
+
+    step: StepKey
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavePartition:
+    """Keep what a partition has become; None: it is deleted."""
+
+    name: str
+    partition: Partition | None
+
+
+@dataclass(frozen=True, slots=True)
 class Terminate:
     step: StepKey
     reason: str
@@ -167,9 +183,9 @@ class Quit:
 
 
 Effect = (
-    Save | SaveStep | SavePayload | DropPayload | SaveNode | Launch | Adopt | WatchOwner | Reply
-    | Close | Signal | Terminate | Suspend | Resume | Limit | Resize | Forget | ClearNamed
-    | SetTimer | CancelTimer | Quit
+    Save | SaveStep | SavePayload | DropPayload | SaveNode | SavePartition | Launch | Adopt
+    | WatchOwner | Reply | Close | Signal | Notify | Terminate | Suspend | Resume
+    | Limit | Resize | Forget | ClearNamed | SetTimer | CancelTimer | Quit
 )  # fmt: skip
 
 

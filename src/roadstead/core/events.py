@@ -13,7 +13,7 @@ from typing import Any
 from roadstead.core.lifecycle import Job, Step, StepKey
 from roadstead.core.model import ExitRecord
 from roadstead.core.request import Extra
-from roadstead.core.site import NodeCondition
+from roadstead.core.site import NodeCondition, Partition
 
 Client = int  # a connection's number, never used twice
 TimerName = tuple[str, int, int]
@@ -123,6 +123,7 @@ class Restored:
     next_job_id: int
     next_step_ids: Mapping[int, int]
     conditions: Mapping[str, NodeCondition] = field(default_factory=dict)
+    partitions: Mapping[str, Partition | None] = field(default_factory=dict)  # None: deleted
     kept: Mapping[int, float] = field(default_factory=dict)  # payloads of jobs that have ended
 
 

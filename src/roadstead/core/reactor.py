@@ -21,6 +21,7 @@ from roadstead.core import (
     history,
     hostlist,
     messages,
+    partitions,
     request,
     restart,
     submission,
@@ -196,6 +197,18 @@ def on_wait(state: State, effects: Effects, event: on.Message) -> None:
         effects.reply(event.client, "exit", **_ended_answer(state, event))
 
 
+def on_ready(state: State, effects: Effects, event: on.Message) -> None:
+    """scontrol wait_job: say when the job has its nodes, or how it ended without."""
+    job_id = _number(event.body, "job_id")
+    job = state.jobs.get(job_id)
+    if job is None:
+        effects.reply(event.client, "exit", **_ended_answer(state, event))
+    elif isinstance(job.state, life.JobPending):
+        state.watch(event.client, Role("watch", job_id, course.READY))
+    else:
+        effects.reply(event.client, "ready")
+
+
 def _ended_answer(state: State, event: on.Message) -> dict[str, object]:
     """How it ended, from what the journal had."""
     step = event.facts.ended_step
@@ -290,9 +303,11 @@ REQUESTS: Final[dict[str, Handler]] = {
     "submit": submission.on_submit,
     "allocate": on_allocate,
     "wait": on_wait,
+    "ready": on_ready,
     "query": on_query,
     "cancel": on_cancel,
     **control.REQUESTS,
+    **partitions.REQUESTS,
     "stop": on_stop,
     "signal": on_signal,
     "terminate": on_terminate,

@@ -21,6 +21,8 @@ def on_restored(state: State, effects: Effects, event: on.Restored) -> None:
     state.next_job_id = event.next_job_id
     state.next_step_ids = dict(event.next_step_ids)
     state.conditions = dict(event.conditions)
+    for name, found in event.partitions.items():
+        state.put_partition(name, found)
     for job in event.jobs:
         state.put_job(job)
     for job in event.jobs:

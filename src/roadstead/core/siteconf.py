@@ -26,7 +26,7 @@ from roadstead.core import hostlist, needs, values
 from roadstead.core.grammar import BLANKS, Read, logical_lines
 from roadstead.core.model import Gres
 from roadstead.core.site import PARTITION, Node, Partition, PartitionWord, Site, Weights
-from roadstead.errors import ConfigError, RoadsteadError
+from roadstead.errors import ConfigError, RequestError, RoadsteadError
 
 _PAIR: Final = re.compile(r'[ \t]*([A-Za-z0-9_.]+)[ \t]*=[ \t]*("[^"]*"|[^ \t"]*)')
 _INCLUDE: Final = re.compile(r"include[ \t]+([^ \t]+)[ \t]*", re.IGNORECASE)
@@ -74,8 +74,16 @@ class _Line:
     number: int
     pairs: dict[str, str]
 
-    def error(self, sentence: str, hint: str = "") -> ConfigError:
+    def error(self, sentence: str, hint: str = "") -> RoadsteadError:
         return ConfigError(sentence, path=self.path, line=self.number, hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Typed(_Line):
+    """The pairs of a command of scontrol's."""
+
+    def error(self, sentence: str, hint: str = "") -> RoadsteadError:
+        return RequestError(sentence, hint=hint)
 
 
 @dataclass(slots=True)
@@ -405,6 +413,33 @@ def _partitions(draft: _Draft, nodes: tuple[Node, ...]) -> tuple[Partition, ...]
     if not defaults and len(found) == 1:
         found = [replace(found[0], default=True)]
     return tuple(found)
+
+
+# The keys of a partition, and what of it each one sets.
+PARTITION_FIELDS: Final = {
+    "nodes": "nodes", "default": "default", "state": "state", "maxtime": "max_time",
+    "defaulttime": "default_time", "minnodes": "min_nodes", "maxnodes": "max_nodes",
+    "defmempernode": "default_memory_per_node", "defmempercpu": "default_memory_per_cpu",
+    "oversubscribe": "exclusive", "prioritytier": "tier", "priorityjobfactor": "job_factor",
+}  # fmt: skip
+
+
+def changed_partition(old: Partition, pairs: Mapping[str, str], site: Site) -> Partition:
+    """The partition with what scontrol's KEY=VALUE pairs say of it, keys in lower case.
+
+    Raises RequestError for a key or a value that cannot be.
+    """
+    line = _Typed("", 0, dict(pairs))
+    for key in pairs:
+        if key not in PARTITION_FIELDS:
+            raise line.error(
+                f"Update of this parameter is not supported: {key}",
+                f"what can be: {', '.join(PARTITION_FIELDS)}",
+            )
+    found = _partition(old.name, line, pairs, tuple(node.name for node in site.nodes))
+    return replace(
+        old, **{name: getattr(found, name) for name in [PARTITION_FIELDS[key] for key in pairs]}
+    )
 
 
 def _partition(

@@ -7,7 +7,7 @@ in the journal.  Only ``put_job`` and ``put_step`` store what ``lifecycle`` retu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from roadstead.core import queue
@@ -27,7 +27,7 @@ from roadstead.core.model import Allocation
 from roadstead.core.pool import Pool
 from roadstead.core.queue import Queue
 from roadstead.core.seats import Seats
-from roadstead.core.site import NodeCondition, Site
+from roadstead.core.site import NodeCondition, Partition, Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +131,18 @@ class State:
         number = self.next_step_ids.get(job_id, 0)
         self.next_step_ids[job_id] = number + 1
         return number
+
+    # -- partitions -----------------------------------------------------------------------------
+
+    def put_partition(self, name: str, found: Partition | None) -> None:
+        """Store what a partition has become; None: it is no more.  There is one default."""
+        others = [each for each in self.site.partitions if each.name != name]
+        if found is not None and found.default:
+            others = [replace(each, default=False) for each in others]
+        place = [each.name for each in self.site.partitions]
+        if found is not None:
+            others.insert(place.index(name) if name in place else len(others), found)
+        self.site = replace(self.site, partitions=tuple(others))
 
     # -- the queue ------------------------------------------------------------------------------
 

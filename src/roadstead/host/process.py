@@ -219,6 +219,25 @@ def resident(pid: int) -> int:
         return 0
 
 
+def virtual(pid: int) -> int:
+    """The bytes of address space that a process has; 0 where it is gone (proc(5), statm)."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and of the children that it has waited for."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
 def proportional(pid: int) -> int:
     """As ``resident``, with pages that several processes map divided between them (PSS).
 

@@ -24,7 +24,7 @@ from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RequestError, RoadsteadError
 from roadstead.host import linux, paths, process, removal, terminal, wire
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import mpi, record
+from roadstead.step import mpi, record, usage
 from roadstead.step import plan as plans
 from roadstead.step.attached import Reader, wish
 from roadstead.step.layout import task_specs
@@ -263,6 +263,11 @@ class Supervisor:
             case "resize":
                 rows = _number(message, "rows", _LARGEST_TERMINAL)
                 self._resize(rows, _number(message, "columns", _LARGEST_TERMINAL))
+            case "usage":
+                tasks = usage.measure(self.tasks, self.spec.node)
+                self._send(connection, {"event": "usage", "tasks": tasks})
+            case "notify":
+                self._notify(str(message.get("sentence", "")))
             case "layout":
                 self._send(connection, {"event": "layout", "nodes": self._layout()})
             case _:
@@ -332,6 +337,10 @@ class Supervisor:
         self.tell({"event": "notice", "sentence": sentence})
         if self.spec.kind == "batch" and sentence.startswith(("error:", "warning:")):
             self.streams.say(f"slurmstepd: {sentence}")
+
+    def _notify(self, sentence: str) -> None:
+        """What scontrol notify says to a batch job: a line in its standard error."""
+        self.streams.say(f"slurmstepd: error: {sentence}")
 
     def _notice_of_end(self, why: str) -> None:
         """The line that tells a script's reader, or srun's, why it all ended (as slurmstepd's)."""
@@ -584,16 +593,16 @@ class Supervisor:
         ]
 
     def _record(self) -> ExitRecord:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return ExitRecord(
             job_id=self.spec.job_id,
             step_id=self.spec.step_id,
             tasks=tuple(sorted(self.exits, key=lambda ended: ended.procid)),
             started_at=self.started_at,
             ended_at=time.time(),
-            user_seconds=usage.ru_utime,
-            system_seconds=usage.ru_stime,
-            max_rss_kib=usage.ru_maxrss,
+            user_seconds=used.ru_utime,
+            system_seconds=used.ru_stime,
+            max_rss_kib=used.ru_maxrss,
         )
 
 
