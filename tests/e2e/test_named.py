@@ -99,12 +99,10 @@ def test_a_supervisor_that_is_killed(engine: Engine, rootfs: Path) -> None:
     try:
         waiting.eventually(lambda: "R" in engine.run(["squeue", "-h", "-o", "%t"]).stdout)
         engine.run([*with_name, "--container-image=./rootfs", "sh", "-c", "echo x > /x"]).check()
-        first = engine.popen([*with_name, "sh", "-c", "touch /in; sleep 100"])
-        look = [*with_name, "--overlap", "test", "-e", "/in"]
-        waiting.eventually(lambda: engine.run(look).returncode == 0)
-        (killed,) = [
-            pid for step, pid in supervisors(engine) if step == "1.1"
-        ]  # fmt: skip
+        first = engine.popen([*with_name, "sh", "-c", "echo 1.$SLURM_STEP_ID > /in; sleep 100"])
+        look = [*with_name, "--overlap", "cat", "/in"]
+        step = waiting.eventually(lambda: engine.run(look).stdout.strip())
+        (killed,) = [pid for name, pid in supervisors(engine) if name == step]
         os.kill(killed, signal.SIGKILL)
         done = engine.run([*with_name, "--overlap", "cat", "/x"]).check()
         assert done.stdout == "x\n"

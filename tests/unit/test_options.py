@@ -79,8 +79,8 @@ SLURM_LETTERS = {
     "sacct": "aA:bBcC:DeE:f:F:g:hi:I:j:k:K:lLM:nN:o:pPq:r:s:S:Tu:UvVW:x:X",
 }
 OUR_OWN = {
-    "container-env-policy", "container-hooks", "container-id", "container-readonly",
-    "container-writable", "partition", "states", "users",
+    "container-env-policy", "container-hooks", "container-hooks-dir", "container-id",
+    "container-readonly", "container-writable", "partition", "states", "users",
     # Pyxis's and the Container Engine's
     "container-entrypoint", "container-entrypoint-log", "container-env", "container-image",
     "container-mount-home", "container-mounts", "container-name", "container-remap-root",

@@ -29,8 +29,6 @@ def apply(
         raise RequestError(
             f"--environment={name}: it names no image", hint='add image = "NAME:TAG" to the file'
         )
-    if found.devices:
-        raise RequestError(f"--environment={name}: devices are not supported yet")
     if found.image:
         options["container-image"] = found.image
     if found.workdir:

@@ -19,6 +19,7 @@ from roadstead.core.model import (
     BATCH_STEP,
     INTERACTIVE_STEP,
     Allocation,
+    ContainerRequest,
     ExitRecord,
     JobSpec,
     Share,
@@ -221,7 +222,7 @@ def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> St
         shares=shares,
         deadline=min((limit for limit in limits if limit is not None), default=None),
         kill_wait=state.settings.kill_wait,
-        container=wanted.container,
+        container=_with_hooks(state, wanted.container),
         oci_conf=wanted.oci_conf,
         stdio=wanted.stdio,
         terminal=wanted.terminal,
@@ -230,6 +231,13 @@ def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> St
         launch=wanted.launch,
         directory=step_directory(state, step.key),
     )
+
+
+def _with_hooks(state: State, wanted: ContainerRequest | None) -> ContainerRequest | None:
+    """The site's hooks, which files of the same name in the request's directories replace."""
+    if wanted is None or not state.site.hooks_dirs:
+        return wanted
+    return replace(wanted, hooks_dirs=(*state.site.hooks_dirs, *wanted.hooks_dirs))
 
 
 def _of_machine(state: State, share: Share) -> Share:

@@ -111,7 +111,8 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What requests are judged by.  ``login``: the variables that a login would set."""
+    """What requests are judged by.  ``login``: the variables that a login would set;
+    ``hooks_dirs``: directories of hooks that every container has."""
 
     nodes: tuple[Node, ...]
     uid: int
@@ -125,6 +126,7 @@ class Site:
     requeue: bool = True
     requeue_exit: frozenset[int] = frozenset()
     requeue_exit_hold: frozenset[int] = frozenset()
+    hooks_dirs: tuple[str, ...] = ()
     source: str = ""
 
     @classmethod

@@ -127,6 +127,7 @@ def parse(text: str, path: str, read: Read, *, machine: Node, uid: int,
         requeue=number.yes("jobrequeue", default=True),
         requeue_exit=number.codes("requeueexit"),
         requeue_exit_hold=number.codes("requeueexithold"),
+        hooks_dirs=_directories(draft, "ocihooksdir"),
         source=path,
     )
     return SiteConf(
@@ -213,7 +214,7 @@ def _take(draft: _Draft, line: _Line) -> None:
 PLAIN_KEYS: Final = frozenset(
     _words("""
         killwait overtimelimit minjobage jobrequeue schedulertype schedulerparameters licenses
-        prioritymaxage priorityfavorsmall priorityweightage priorityweightjobsize
+        ocihooksdir prioritymaxage priorityfavorsmall priorityweightage priorityweightjobsize
         priorityweightpartition requeueexit requeueexithold authinfo
     """)
 )
@@ -559,6 +560,17 @@ def _licenses(draft: _Draft) -> dict[str, int]:
     line, text = draft.plain["licenses"]
     found = _value(line, "Licenses", lambda: needs.gres(text, "Licenses"))
     return {each.name: each.count for each in found}
+
+
+def _directories(draft: _Draft, key: str) -> tuple[str, ...]:
+    if key not in draft.plain:
+        return ()
+    line, text = draft.plain[key]
+    found = tuple(each for each in text.split(",") if each)
+    for each in found:
+        if not each.startswith("/"):
+            raise line.error(f"{key}={text}: {each!r} is not an absolute path")
+    return found
 
 
 def _depth(draft: _Draft) -> int:

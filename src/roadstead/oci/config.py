@@ -43,7 +43,9 @@ class Change:
     ``terminal`` is the size of the container's own terminal, in rows and columns, if it has one.
     ``limits`` are our own hard limits by name (RLIMIT_NOFILE …), -1 for none.  ``unmounted`` are
     mount points at and below which nothing of the bundle's is mounted; ``user`` is who the process
-    is to be, uid and gid, in a container without a user namespace.
+    is to be, uid and gid, in a container without a user namespace.  ``added_hooks`` are (stage,
+    entry) that run whatever the policy for the bundle's; ``device_rules`` let root's containers use
+    devices.
     """
 
     rootfs: str
@@ -62,6 +64,8 @@ class Change:
     annotations: Mapping[str, str] = field(default_factory=dict)
     hooks: HookPolicy = "drop"
     disabled_hooks: tuple[str, ...] = ()
+    added_hooks: tuple[tuple[str, dict[str, Any]], ...] = ()
+    device_rules: tuple[dict[str, Any], ...] = ()
     report: str = ""
     limits: dict[str, int] | None = None
     oom_score_adj: int = 0
@@ -87,6 +91,10 @@ def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
     _orders(config, bundle.path, change, notes)
     if not change.privileged:
         _unprivileged(config, change, notes)
+    elif change.device_rules:
+        linux = config["linux"] = config.get("linux") or {}
+        resources = linux["resources"] = linux.get("resources") or {}
+        resources["devices"] = [*(resources.get("devices") or []), *change.device_rules]
     if change.cgroup:
         # Below the step's group, whose limits count; by a name that we know if it is left behind.
         config["linux"] = {**(config.get("linux") or {}), "cgroupsPath": f"/{change.cgroup}"}
@@ -169,6 +177,9 @@ def _hooks(config: dict[str, Any], bundle: str, change: Change, notes: list[str]
             f"warning: hooks of the bundle left out ({', '.join(found)}): they would run outside "
             "the container; --container-hooks=run allows them"
         )
+    for stage, entry in change.added_hooks:
+        if stage not in change.disabled_hooks:
+            hooks[stage] = [*(hooks.get(stage) or []), entry]
     if change.report:
         hook = {"path": "/bin/cp", "args": ["cp", "/dev/stdin", change.report]}
         hooks["poststart"] = [*(hooks.get("poststart") or []), hook]

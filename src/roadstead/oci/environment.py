@@ -30,10 +30,12 @@ _CLEAN = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
     """What the options add to a policy: in ``kept`` variables the job's value wins over the
-    image's; those of ``own`` win over all but the step's, "" takes a variable away.  In their
-    values ${NAME} stands for a variable of the image or else of the job."""
+    image's; ``devices`` are NAME=VALUE that its devices bring; those of ``own`` win over all but
+    the step's, "" takes a variable away.  In their values ${NAME} stands for a variable of the
+    image or else of the job."""
 
     kept: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
     own: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -103,4 +105,11 @@ def _layers(
     kept = {name: job[name] for name in wishes.kept if name in job}
     known = {**job, **image} if wishes.own else {}
     own = {name: expand(value, known) for name, value in wishes.own.items()}
-    return [*layers, ("--container-env", kept), ("--environment", own), ("step", step)]
+    brought = dict(entry.partition("=")[::2] for entry in wishes.devices)
+    return [
+        *layers,
+        ("--container-env", kept),
+        ("--device", brought),
+        ("--environment", own),
+        ("step", step),
+    ]

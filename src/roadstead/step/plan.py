@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from roadstead.errors import LaunchError, RuntimeFailure
 from roadstead.host import namespaces, overlay, process
-from roadstead.oci import idmap, runtime, search
-from roadstead.step import contents, record, taskdir
+from roadstead.oci import cdi, hooks, idmap, runtime, search
+from roadstead.oci.hooks import Hook
+from roadstead.step import contents, devices, record, taskdir
 from roadstead.step.named import Named
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Plan:
     runtime_root: str
     runtime_env: dict[str, str]
     named: Named | None = None
+    devices: dict[str, cdi.Edits] = field(default_factory=dict)  # by node
+    hooks: tuple[Hook, ...] = ()
     shared: str = ""  # the root that all tasks have, if it is neither the bundle's nor each its own
 
     @property
@@ -57,7 +60,7 @@ class Plan:
         """Whether each task has a writable layer of its own."""
         if self.shared or self.contents is None:
             return False
-        return _is_private(self.request, self.contents)
+        return _is_private(self.request, self.contents, self.devices)
 
     @property
     def keeps_readonly(self) -> bool:
@@ -126,8 +129,14 @@ def _prepare(
     assert request is not None
     opaque = conf is not None and conf.ignore_file_config_json
     found = None if opaque else contents.of(request, spec)
+    edits = devices.of_step(request, spec, notice)
+    if opaque and edits:
+        raise LaunchError(
+            f"--device: {spec.oci_conf} leaves containers to the runtime (IgnoreFileConfigJson)"
+        )
+    wanted_hooks = tuple(hooks.read(request.hooks_dirs, cdi.read_trusted))
     called = runtime.program_name(conf) if conf else os.path.basename(program)
-    private = found is not None and (named is not None or _is_private(request, found))
+    private = found is not None and (named is not None or _is_private(request, found, edits))
     hide = called == "crun" and namespaces.hybrid_cgroups()
     uids = gids = None
     if found is not None:
@@ -138,7 +147,9 @@ def _prepare(
     root = os.path.normpath(f"{os.path.dirname(spec.directory)}/../containers")
     os.makedirs(root, mode=0o700, exist_ok=True)
     env = _runtime_env(spec, conf)
-    plan = Plan(spec, request, conf, program, found, uids, gids, root, env, named)
+    plan = Plan(
+        spec, request, conf, program, found, uids, gids, root, env, named, edits, wanted_hooks
+    )
     taskdir.prepare_container_path(plan)
     ranged = uids is not None and len(uids.entries) > 1
     if named is not None:
@@ -165,12 +176,12 @@ def _say_copied(why: str, notice: Callable[[str], None]) -> None:
         notice(f"warning: no overlay here ({why}): the container's root was copied")
 
 
-def _is_private(request: ContainerRequest, contents: Contents) -> bool:
+def _is_private(request: ContainerRequest, contents: Contents, edits: object) -> bool:
     """Images are never written to.  Nor is a bundle for the sake of a mount point that it lacks,
     where its own root is read-only."""
     if contents.is_image or request.writable == "private":
         return True
-    adds = bool(request.mounts or request.mount_home or request.devices)
+    adds = bool(request.mounts or request.mount_home or edits)
     return (
         adds
         and request.writable == "bundle"

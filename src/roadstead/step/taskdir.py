@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from roadstead.errors import BundleError, LaunchError, RuntimeFailure
 from roadstead.host import cgroup, files, namespaces, overlay, paths, process, removal
 from roadstead.oci import bundle as bundles
-from roadstead.oci import config, environment, idmap, lookup
+from roadstead.oci import cdi, config, environment, idmap, lookup
 from roadstead.oci.patterns import Substitutions, expand
-from roadstead.step import layout, limits, wanted
+from roadstead.step import devices, layout, limits, wanted
 
 if TYPE_CHECKING:
     from roadstead.core.model import TaskSpec
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Where the step's own files are seen inside: on the container's own tmpfs, so that nothing has to
 # be made in a root file system that may be read-only or shared (Slurm 22.05 uses /tmp/slurm).
+_NO_EDITS: Final = cdi.Edits()
 _SPOOL_INSIDE: Final = "slurm"
 _RLIMITS: Final = {
     f"RLIMIT_{name}": getattr(resource, f"RLIMIT_{name}")
@@ -105,7 +106,9 @@ class TaskDirectory:
         if plan.bundle is not None:
             image = (plan.bundle.config.get("process") or {}).get("env") or []
         excluded = plan.conf.env_exclude.search if plan.conf and plan.conf.env_exclude else None
-        wishes = environment.Wishes(kept=plan.request.keep_env, own=plan.request.set_env)
+        wishes = environment.Wishes(
+            kept=plan.request.keep_env, devices=self._edits.env, own=plan.request.set_env
+        )
         env = environment.compose(
             plan.request.env_policy, self.task.env, image, excluded=excluded, wishes=wishes
         )
@@ -127,7 +130,8 @@ class TaskDirectory:
                 self._make_layer()
             readonly = True if request.readonly else None if plan.keeps_readonly else False
         asked = wanted.mounts(request, plan.spec, self._notice if self.task.procid == 0 else None)
-        args, mounts = self.task.argv, [*asked, *self._spool_mounts(bundle)]
+        brought = devices.mounts(self._edits)
+        args, mounts = self.task.argv, [*brought, *asked, *self._spool_mounts(bundle)]
         if plan.spec.script:
             inside = mounts[-1]["destination"]
             args = (f"{inside}/startup", *args[1:])
@@ -150,10 +154,29 @@ class TaskDirectory:
             annotations=request.annotations,
             hooks=request.hooks,
             disabled_hooks=conf.disable_hooks if conf else (),
+            added_hooks=(*self._edits.hooks, *self._wanted_hooks(bundle, args, mounts)),
+            device_rules=tuple(devices.rules(self._edits)) if plan.privileged else (),
             report=self.report if reports else "",
             limits={name: resource.getrlimit(number)[1] for name, number in _RLIMITS.items()},
             oom_score_adj=_oom_score_adj(),
         )
+
+    @property
+    def _edits(self) -> cdi.Edits:
+        return self.plan.devices.get(self.task.node or self.plan.spec.node, _NO_EDITS)
+
+    def _wanted_hooks(
+        self, bundle: bundles.Bundle, args: tuple[str, ...], added: list[dict[str, Any]]
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """Those of the hooks' directories that are for a container like this."""
+        own = bundle.config.get("annotations") or {}
+        annotations = {**own, **self.plan.request.annotations}
+        return [
+            (stage, each.entry)
+            for each in self.plan.hooks
+            if each.is_wanted(annotations, args[0], bind_mounts=bool(added))
+            for stage in each.stages
+        ]
 
     def _make_layer(self) -> None:
         contents = self.plan.contents
