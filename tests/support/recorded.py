@@ -138,6 +138,7 @@ def step(job_id: int, step_id: int, name: str, **changes: Any) -> dict[str, Any]
         "cpus": 1,
         "container": "/srv/bundle",
         "pids": [],
+        "memory": 0,
         "container_id": "",
         "command": "sleep",
     }

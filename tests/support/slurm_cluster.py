@@ -53,14 +53,18 @@ TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters={selected}
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0
 ReturnToService=2
 SlurmdParameters=config_overrides
 KillWait=5
+EnforcePartLimits=ALL
 {nodes}
-PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:16
+{partitions}
 """
+PARTITIONS = (
+    "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:16"
+)
 NODE = (
     "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=1000"
 )
@@ -101,11 +105,15 @@ class SlurmCluster:
         nodes: int = 1,
         *,
         cpus: int = 2,
+        partitions: str = PARTITIONS,
+        selected: str = "CR_Core",
         base: Path | None = None,
         mark: leaks.Mark | None = None,
     ) -> None:
         self.nodes = nodes
         self.cpus = cpus
+        self.partitions = partitions
+        self.selected = selected
         self.base = base or Path(tempfile.mkdtemp(prefix=f"{leaks.PREFIX}slurm-", dir="/tmp"))
         self.conf = self.base / "slurm.conf"
         self.variables = {"SLURM_CONF": os.fspath(self.conf)}
@@ -167,7 +175,14 @@ class SlurmCluster:
             for i, each in enumerate(ports, 1)
         ]
         self.conf.write_text(
-            CONF.format(host=host, port=port, base=self.base, nodes="\n".join(nodes))
+            CONF.format(
+                host=host,
+                port=port,
+                base=self.base,
+                nodes="\n".join(nodes),
+                partitions=self.partitions,
+                selected=self.selected,
+            )
         )
         (self.base / "oci.conf").write_text(OCI_CONF.format(base=self.base))
         if _version() >= (24, 5):

@@ -271,7 +271,7 @@ def test_a_change_that_cannot_be_changes_nothing(
 def test_what_cannot_be_changed_is_said_before_anything_is_done(world: TwoNodes) -> None:
     job_id = world.submit()
     sentence = world.change(job_id, name="new", account="a")
-    assert sentence == "Update of this parameter is not supported: account"
+    assert sentence == "Update of this parameter is not supported: account=a"
     assert world.state.jobs[job_id].spec.name == "x"
 
 

@@ -321,7 +321,10 @@ def test_a_batch_script_is_written(capsys: Any, monkeypatch: Any, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("event", "code", "said"),
-    [("ready", 0, ""), ("exit", 1, "scontrol: Job 4 no longer running\n")],
+    [
+        ("ready", 0, "scontrol: Nodes are ready for job 4\n"),
+        ("exit", 1, "scontrol: Job 4 no longer running\n"),
+    ],
 )
 def test_waiting_for_a_job(event: str, code: int, said: str, capsys: Any) -> None:
     assert run("wait_job", "4", ask=lambda _: {"event": event}) == code

@@ -195,6 +195,7 @@ def _wait_job(ask: Ask, keyword: str, operands: list[str]) -> int:
         report.warn_plainly("scontrol", f"Problem running job {number}")
         return 1
     if answer["event"] == "ready":
+        report.warn_plainly("scontrol", f"Nodes are ready for job {number}")
         return 0
     report.warn_plainly("scontrol", f"Job {number} no longer running")
     return 1

@@ -69,8 +69,8 @@ class Inquiry:
         if given and "long" in self:
             short = "o" if given[0] == "format" else "O"
             raise UsageError(
-                f"Options -{short}(--{given[0]}) and -l(--long) are mutually exclusive",
-                hint="remove one and retry",
+                f"Options -{short}(--{given[0]}) and -l(--long) are mutually exclusive. "
+                "Please remove one and retry."
             )
         return given
 

@@ -92,6 +92,8 @@ def _job(session: Session, ident: str) -> int:
     jobs = session.query("jobs", number, ended=True)
     if underscore:
         jobs = [view for view in jobs if words.job_id(view) == ident]
+    else:
+        jobs = words.together(jobs)
     if ident and not jobs:
         return session.missing("slurm_load_jobs error: Invalid job id specified", on_stderr=True)
     if not jobs:
@@ -161,7 +163,8 @@ def _licenses(session: Session, ident: str) -> int:
         found = [view for view in found if view["name"] == ident]
     if not found:
         report.write_out("No licenses configured in Slurm.\n")
-    return session.records([show.license(view) for view in found])
+    report.write_out("".join(show.license(view, one_line=session.one_line) for view in found))
+    return 0
 
 
 def _config(session: Session, ident: str) -> int:

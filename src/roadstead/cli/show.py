@@ -61,7 +61,8 @@ def _element(view: View) -> str:
         return ""
     throttle = view["array_throttle"]
     limit = f" ArrayTaskThrottle={throttle}" if throttle else ""
-    return f" ArrayJobId={view['array_job_id']} ArrayTaskId={view['array_task_id']}{limit}"
+    task = view.get("array_tasks", view["array_task_id"])
+    return f" ArrayJobId={view['array_job_id']} ArrayTaskId={task}{limit}"
 
 
 def _job_times(view: View, clock: Clock) -> list[str]:
@@ -146,7 +147,8 @@ def _container(view: View) -> list[str]:
 
 def step(view: View, clock: Clock) -> list[str]:
     """The lines of a step.  The batch script's has no tasks that were distributed."""
-    tres = f"cpu={view['cpus']},node={view['nodes']}" if view["cpus"] else words.NULL
+    memory = f",mem={clock.memory(view['memory'])}" if view["memory"] else ""
+    tres = f"cpu={view['cpus']}{memory},node={view['nodes']}" if view["cpus"] else words.NULL
     distribution = "" if words.is_named_step(view) else " Dist=Block"
     return [
         f"StepId={words.step_id(view)} UserId={view['uid']}"
@@ -243,13 +245,13 @@ def _default_memory(view: View) -> str:
     return f"DefMemPerNode={view['memory_per_node'] or 'UNLIMITED'}"
 
 
-def license(view: View) -> list[str]:
-    """The lines of a licence."""
+def license(view: View, *, one_line: bool) -> str:
+    """A licence's record: its second line is set in further, and no empty line follows it."""
     free = view["total"] - view["used"]
-    return [
-        f"LicenseName={view['name']}",
-        f"Total={view['total']} Used={view['used']} Free={free} Reserved=0 Remote=no",
-    ]
+    between = " " if one_line else "\n    "
+    return printable(f"LicenseName={view['name']}") + (
+        f"{between}Total={view['total']} Used={view['used']} Free={free} Reserved=0 Remote=no\n"
+    )
 
 
 def config(settings: Mapping[str, str], clock: Clock) -> str:

@@ -276,10 +276,10 @@ def _answer(inquiry: Inquiry) -> int:
     if "list-reasons" in asked:
         members = {name for each in shown for name in hostlist.expand(each["nodes"])}
         nodes = [node for node in nodes if node["reason"] and node["name"] in members]
-        shown = [_everywhere(nodes)]
+        shown = [_everywhere(nodes)] if nodes else []
     rows: list[Row] = [
         {"partition": partition, "nodes": group}
-        for partition in shown
+        for partition in (shown if "Node" in asked else _told_apart(shown, layout, clock))
         for group in _groups(partition, nodes, asked, layout, clock)
     ]
     if "sort" in asked:
@@ -394,6 +394,27 @@ def _wanted_partitions(partitions: list[View], asked: dict[str, str]) -> list[Vi
         return partitions
     names = asked["partition"].split(",")
     return [partition for partition in partitions if partition["name"] in names]
+
+
+# Columns about nodes; all others tell partitions apart.
+_OF_NODES: Final = _APART_EXACT.union(
+    ("nodes", "nodelist", "nodeai", "nodeaiot", "cpusstate", "allocmem", "version", "disk"),
+    ("weight", "cluster", "comment", "extra", "port"),
+)
+
+
+def _told_apart(partitions: list[View], layout: Layout, clock: Clock) -> list[View]:
+    """The partitions; those that agree in all columns that are shown of them are one."""
+    shown = [field.column for field in layout.fields if field.column]
+    telling = [column for column in shown if _OF_NODES.isdisjoint(column.names)]
+    found: dict[tuple[str, ...], View] = {}
+    for each in partitions:
+        alike = tuple(column.value({"partition": each, "nodes": []}, clock) for column in telling)
+        if alike in found:
+            nodes = dict.fromkeys(hostlist.expand(f"{found[alike]['nodes']},{each['nodes']}"))
+            each = found[alike] | {"nodes": hostlist.fold(list(nodes))}
+        found[alike] = each
+    return list(found.values())
 
 
 def _groups(

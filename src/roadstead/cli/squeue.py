@@ -59,7 +59,7 @@ def _answer(inquiry: Inquiry) -> int:
         return 1
     chosen = [view for view in views if all(test(view) for test in tests)]
     if "array" not in asked and not by_step:
-        chosen = words.together(chosen)
+        chosen = words.together(chosen, alone=_parts(asked.get("jobs", "")))
     _sort(chosen, asked, clock)
     if document:
         from roadstead.cli import openapi

@@ -13,7 +13,7 @@ from roadstead.core import hostlist, values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import Any, Final, TypeAlias
 
     View: TypeAlias = dict[str, Any]
@@ -220,12 +220,14 @@ def counted(gres: str, nodes: int) -> list[str]:
     return found
 
 
-def together(jobs: list[View]) -> list[View]:
-    """The elements of an array that wait for the same reason as one, as Slurm lists them."""
+def together(jobs: list[View], alone: Collection[str] = ()) -> list[View]:
+    """The elements of an array that wait for the same reason as one, as Slurm lists them; those of
+    these names by themselves."""
     shown: list[View] = []
     groups: dict[tuple[int, str], list[int]] = {}
     for view in jobs:
-        if view["array_job_id"] is None or view["state"] != "PENDING":
+        lone = view["array_job_id"] is None or view["state"] != "PENDING"
+        if lone or (alone and job_id(view) in alone):
             shown.append(view)
             continue
         held = view["reason"] if view["reason"].startswith("JobHeld") else ""

@@ -248,10 +248,10 @@ def _check_changes(body: Mapping[str, Any]) -> None:
     wanted = body.get("changes")
     if not isinstance(wanted, dict) or not all(isinstance(v, str) for v in wanted.values()):
         raise EngineError("malformed request: changes")
-    for name in wanted:
+    for name, value in wanted.items():
         if name not in CHANGES:
             raise RequestError(
-                f"Update of this parameter is not supported: {name}",
+                f"Update of this parameter is not supported: {name}={value}",
                 hint=f"what can be: {', '.join(CHANGES)}",
             )
 

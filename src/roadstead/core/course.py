@@ -416,7 +416,9 @@ def withdraw_quietly(
     at: float,
     outcome: Outcome = CANCELLED,
 ) -> None:
-    """The same, without starting those behind it."""
+    """The same, without starting those behind it.  Of a job that was held that stays the reason."""
+    if isinstance(job.state, life.JobPending) and job.state.held and outcome is CANCELLED:
+        outcome = replace(outcome, reason="JobHeldUser")
     _withdraw_alone(state, effects, job, error, at, outcome)
     tell_dependants(state, effects, job, at)
 

@@ -25,7 +25,7 @@ from roadstead.core import (
 from roadstead.core import lifecycle as life
 from roadstead.core.events import Facts
 from roadstead.core.lifecycle import Job, Outcome, Step
-from roadstead.core.model import Gres, JobSpec, Share
+from roadstead.core.model import INTERACTIVE_STEP, Gres, JobSpec, Share
 from roadstead.core.site import Node, Partition
 from roadstead.core.state import State
 from roadstead.errors import EngineError
@@ -106,7 +106,9 @@ def job(state: State, job: Job, at: float) -> View:
     spec = job.spec
     granted = _allocation(job)
     outcome = _outcome(job)
-    held = isinstance(job.state, life.JobPending) and job.state.held
+    held = outcome.reason == "JobHeldUser" or (
+        isinstance(job.state, life.JobPending) and job.state.held
+    )
     shares = () if granted is None else granted.shares
     return {
         "job_id": job.id,
@@ -263,11 +265,13 @@ def step(state: State, step: Step) -> View:
         "uid": spec.uid,
         "partition": spec.partition,
         "start_time": step.state.started_at if running else None,  # type: ignore[union-attr]
-        "time_limit": wanted.time_limit,
+        # A batch script's own step has what its job has, and Slurm counts nothing of that twice.
+        "time_limit": None if step.id >= INTERACTIVE_STEP else wanted.time_limit,
         "node": hostlist.fold([share.node for share in shares]),
         "nodes": len(shares),
         "ntasks": wanted.ntasks,
-        "cpus": sum([len(share.cpus) for share in shares]),
+        "cpus": 0 if step.id >= INTERACTIVE_STEP else sum([len(each.cpus) for each in shares]),
+        "memory": sum([share.memory for share in shares]),
         "container": "" if wanted.container is None else wanted.container.bundle,
         "container_id": "" if wanted.container is None else wanted.container.id,
         "command": " ".join(wanted.argv),
