@@ -47,9 +47,14 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
     return TEXT if hint is str else models(hint)
 
 
-def models(cls: type) -> st.SearchStrategy[Any]:
+def models(cls: type, level: int = 0) -> st.SearchStrategy[Any]:
     hints = typing.get_type_hints(cls)
-    return st.builds(cls, **{name: values(hint) for name, hint in hints.items()})
+    found = {name: values(hint) for name, hint in hints.items() if hint != tuple[cls, ...]}
+    for name, hint in hints.items():
+        if hint == tuple[cls, ...]:  # the parts of a step, which have none
+            parts = st.lists(models(cls, 1), max_size=2) if not level else st.just([])
+            found[name] = parts.map(tuple)
+    return st.builds(cls, **found)
 
 
 @pytest.mark.parametrize("cls", KINDS)

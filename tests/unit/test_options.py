@@ -244,7 +244,6 @@ def test_what_is_refused_says_why_and_where_it_came_from() -> None:
     [
         (["--bogus"], UsageError, "unrecognized option '--bogus'"),
         (["-n2", "stray", "-N1"], RequestError, "invalid directive found in batch script: stray"),
-        (["hetjob"], RequestError, "heterogeneous jobs are not supported yet"),
     ],
 )
 def test_an_error_in_a_directive_names_its_line(

@@ -48,8 +48,8 @@ class JournalInMemory(Journal):
 def _by_name(ended: tuple[life.Job, ...]) -> dict[int, tuple[life.Job, ...]]:
     found: dict[int, tuple[life.Job, ...]] = {}
     for job in ended:
-        array = job.id if job.spec.array is None else job.spec.array.job_id
-        for name in {job.id, array}:
+        group = job.spec.array or job.spec.het
+        for name in {job.id, job.id if group is None else group.job_id}:
             found[name] = (*found.get(name, ()), job)
     return found
 

@@ -8,13 +8,14 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from roadstead.core import queue, schedule
+from roadstead.core import needs, queue, schedule
 from roadstead.core.model import Allocation, Gres, JobSpec
 from roadstead.core.placement import Free, fit
 from roadstead.core.pool import Pool
 from roadstead.core.queue import Queue
 from roadstead.core.schedule import Holding
 from roadstead.core.site import Node, NodeCondition, Partition, Site
+from roadstead.errors import RequestError
 
 GPU = Gres(name="gpu", count=2, indexes=(0, 1))
 N1 = Node(name="n1", cpus=(0, 1, 2, 5), memory=1000, gres=(GPU,), features=("fast",))
@@ -51,19 +52,26 @@ class Simulation:
     started: dict[int, float] = field(default_factory=dict)
     conditions: dict[str, NodeCondition] = field(default_factory=dict)
     reserved: dict[int, float] = field(default_factory=dict)
+    groups: dict[int, range] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pool = Pool(self.site.nodes, self.site.licenses)
 
     def submit(self, wanted: JobSpec, length: float = 1e9) -> int:
+        return self.submit_together([wanted], length)
+
+    def submit_together(self, wanted: list[JobSpec], length: float = 1e9) -> int:
+        """A job, of several components if there are several."""
         job_id = len(self.specs) + 1
-        self.specs[job_id], self.lengths[job_id] = wanted, length
-        self.queue.add(queue.key(job_id, wanted, self.now, self.site))
+        self.groups[job_id] = range(job_id, job_id + len(wanted))
+        for number, each in zip(self.groups[job_id], wanted, strict=True):
+            self.specs[number], self.lengths[number] = each, length
+        self.queue.add(queue.key(job_id, wanted[0], self.now, self.site))
         return job_id
 
     def turn(self) -> list[int]:
         """One turn of the scheduler; who started."""
-        waiting = [(job_id, self.specs[job_id]) for job_id in self.queue]
+        waiting = [(n, [self.specs[each] for each in self.groups[n]]) for n in self.queue]
         holdings = [Holding(self.specs[j], granted) for j, granted in self.running.items()]
         made = schedule.plan(waiting, holdings, self.pool, self.site, self.conditions, self.now)
         for start in made.starts:
@@ -79,6 +87,9 @@ class Simulation:
             )
         for each in made.reservations[:1]:
             self.reserved.setdefault(each.job_id, each.start)
+        begun = {start.job_id for start in made.starts}
+        for group in self.groups.values():
+            assert not begun & set(group) or begun >= set(group), "together or not at all"
         self.check()
         return [start.job_id for start in made.starts]
 
@@ -208,18 +219,15 @@ def test_nice_priority_and_age() -> None:
 
 
 Workload = list[tuple[int, int, int, int, int, float]]
-WORKLOADS = st.lists(
-    st.tuples(
-        st.integers(1, 6),  # tasks
-        st.integers(0, 500),  # memory
-        st.integers(1, 2),  # nodes
-        st.integers(0, 2),  # GPUs
-        st.integers(1, 50),  # limit
-        st.floats(0.1, 1.0),  # how much of it is used
-    ),
-    min_size=1,
-    max_size=14,
+JOBS = st.tuples(
+    st.integers(1, 6),  # tasks
+    st.integers(0, 500),  # memory
+    st.integers(1, 2),  # nodes
+    st.integers(0, 2),  # GPUs
+    st.integers(1, 50),  # limit
+    st.floats(0.1, 1.0),  # how much of it is used
 )
+WORKLOADS = st.lists(JOBS, min_size=1, max_size=14)
 
 
 def world_of(workload: Workload) -> Simulation:
@@ -250,6 +258,51 @@ def test_nobody_starves_and_nobody_is_later_than_reserved(workload: Workload) ->
     assert set(world.started) == set(world.specs), "everybody has run"
     for job_id, at in world.reserved.items():
         assert world.started[job_id] <= at + 1e-6, "backfill has delayed who was first in line"
+
+
+def test_components_start_together_or_wait_together() -> None:
+    world = Simulation()
+    blocker = world.submit(spec(3, time_limit=60), 60)
+    assert world.turn() == [blocker]
+    three = world.submit_together([spec(2), spec(1, nodelist=("n2",)), spec(3)], 10)
+    small = world.submit(spec(1, time_limit=50), 50)
+    late = world.submit(spec(1, time_limit=70), 70)
+    assert world.turn() == [small], "it fits before the others can start; the last does not"
+    assert world.reserved[three] == 1060.0
+    world.run()
+    assert [world.started[each] for each in (three, three + 1, three + 2)] == [1060.0] * 3
+    assert world.started[late] >= 1060.0
+
+
+def test_one_that_could_be_anywhere_leaves_the_only_place_of_another() -> None:
+    world = Simulation(replace(SITE, nodes=(N2, N1)))
+    first = world.submit_together([spec(1), spec(1, nodelist=("n2",), exclusive=True)])
+    assert world.turn() == [first, first + 1]
+    assert [share.node for share in world.running[first].shares] == ["n1"]
+
+
+@given(st.lists(st.lists(JOBS, min_size=1, max_size=3), max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_jobs_of_components_start_at_one_time_and_nobody_starves(
+    jobs: list[list[tuple[int, int, int, int, int, float]]],
+) -> None:
+    world = Simulation()
+    for parts in jobs:
+        limit = parts[0][4]
+        specs = [
+            spec(max(ntasks, nodes), memory=memory, nodes=nodes, time_limit=limit)
+            for ntasks, memory, nodes, *_ in parts
+        ]
+        try:
+            needs.check_together("batch", specs, world.site)
+        except RequestError:
+            continue
+        world.submit_together(specs, parts[0][5] * limit)
+    world.run()
+    for group in world.groups.values():
+        assert len({world.started[each] for each in group}) == 1
+    for job_id, at in world.reserved.items():
+        assert world.started[job_id] <= at + 1e-6
 
 
 @given(WORKLOADS)

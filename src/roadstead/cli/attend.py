@@ -324,6 +324,18 @@ def base_message(
     }
 
 
+def add_components(
+    command: str, message: dict[str, Any], others: list[tuple[dict[str, str], list[str]]]
+) -> None:
+    """Add those of a heterogeneous request beside its first one, each with its options and what it
+    runs."""
+    if others:
+        message["components"] = [
+            {"options": asked, "argv": argv, **settle(command, asked, message["cwd"])}
+            for asked, argv in others
+        ]
+
+
 def settle(command: str, options: dict[str, str], cwd: str) -> dict[str, Any]:
     """Change those of the ``options`` that mean something here and now into what they mean anywhere
     and later; what the message is to say of the container beside them.  Raises RoadsteadError."""

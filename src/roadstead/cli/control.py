@@ -55,7 +55,7 @@ def _jobs(keyword: str, operands: list[str]) -> list[int | str]:
         if not words or listed.endswith(","):
             words.append("")
         for word in words:
-            number, underscore, index = word.partition("_")
+            number, underscore, index = word.replace("+", "_").partition("_")
             parts = [
                 number,
                 *(index.strip("[]").replace("-", ",").split(",") if underscore else []),

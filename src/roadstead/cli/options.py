@@ -304,7 +304,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("epilog", "", REQUIRED, SRUN, "EPILOG", treatment=_LATER),
     Option("exact", "", NO_ARG, SRUN, "EXACT", "", "give the step only what it asks for"),
     Option("interactive", "", NO_ARG, SRUN),
-    Option("het-group", "", REQUIRED, SRUN, treatment=_LATER, aliases="pack-group"),
+    Option("het-group", "", REQUIRED, SRUN, "", "numbers",
+           "components of the job that the step is for", aliases="pack-group"),
     Option("jobid", "", REQUIRED, SRUN, "JOB_ID", "id", "run the step in this allocation"),
     Option("kill-on-bad-exit", "K", OPTIONAL, SRUN, "KILL_BAD_EXIT", "0|1", "end if a task fails"),
     Option("mpi", "", REQUIRED, SRUN, "MPI_TYPE", "type", "kind of MPI; list shows them"),
@@ -494,20 +495,26 @@ def gather(
     for name, _ in pairs:
         if name in _INFORMATION:
             return {name: "1"}, rest
-    asked: dict[str, str] = {}
     levels = (_script(grammar, directives), _environment(grammar, environ), _level(grammar, pairs))
-    for level in levels:
-        for group in _RIVALS:
-            if any(name in level for name in group):
-                for name in group:
-                    asked.pop(name, None)
-        asked.update(level)
+    asked = layered(levels)
     if not any(name in asked for name in _SELECTORS):
         # What the environment says of containers is about steps that have one.
         for name in levels[1]:
             if name not in levels[0] and name not in levels[2] and _is_about_containers(name):
                 del asked[name]
     return asked, rest
+
+
+def layered(levels: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """What is asked for where each level is over those before it."""
+    asked: dict[str, str] = {}
+    for level in levels:
+        for group in _RIVALS:
+            if any(name in level for name in group):
+                for name in group:
+                    asked.pop(name, None)
+        asked.update(level)
+    return asked
 
 
 def _is_about_containers(name: str) -> bool:
@@ -610,8 +617,6 @@ def _script(grammar: Grammar, directives: Iterable[Directive]) -> dict[str, str]
     for directive in directives:
         try:
             pairs, stray = grammar.parse(directive.argv)
-            if stray and stray[0] in ("hetjob", "packjob"):
-                raise RequestError("heterogeneous jobs are not supported yet")
             if stray:
                 raise RequestError(f"invalid directive found in batch script: {stray[0]}")
             values.update(_level(grammar, pairs))

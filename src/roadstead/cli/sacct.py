@@ -164,14 +164,17 @@ def _unit(asked: dict[str, str]) -> str:
 
 
 class Named:
-    """One word of --jobs: ``7``, ``7_2``, ``7_[0-3]``, ``7.0``, ``7.batch``."""
+    """One word of --jobs: ``7``, ``7_2``, ``7_[0-3]``, ``7+1``, ``7.0``, ``7.batch``."""
 
-    __slots__ = ("jobs", "step", "tasks")
+    __slots__ = ("jobs", "offset", "step", "tasks")
 
     def __init__(self, text: str) -> None:
         head, dot, self.step = text.partition(".")
         job, underscore, tasks = head.partition("_")
-        job = job.partition("+")[0]
+        job, plus, offset = job.partition("+")
+        self.offset = int(offset) if plus and values.is_number(offset) else None
+        if plus and self.offset is None:
+            raise RequestError(f"Bad job/step specified: {text}")
         if not values.is_number(job) or (dot and not _is_step(self.step)):
             raise RequestError(f"Bad job/step specified: {text}")
         self.jobs = (int(job),)
@@ -186,7 +189,10 @@ class Named:
         """Whether a job is meant, or has the step that is."""
         if self.tasks is not None:
             return job["array_job_id"] in self.jobs and job["array_task_id"] in self.tasks
-        return job["job_id"] in self.jobs or job["array_job_id"] in self.jobs
+        numbers = job["job_id"], job["array_job_id"], job.get("het_job_id")
+        if self.offset is not None:
+            return job.get("het_offset") == self.offset and job["het_job_id"] in self.jobs
+        return any(number in self.jobs for number in numbers)
 
 
 def _is_step(text: str) -> bool:

@@ -32,19 +32,26 @@ def main(argv: list[str] | None = None) -> int:
     attend.open_standard_streams()
     try:
         asked, operands = options.gather(COMMAND, argv, os.environ)
+        others: list[dict[str, str]] = []
+        if operands[:1] == [":"]:
+            from roadstead.cli import components
+
+            lines, operands = components.lines(COMMAND, argv)
+            asked, *others = components.gather(COMMAND, lines, os.environ)
         if report.informational(COMMAND, asked):
             return 0
-        return _allocate(asked, operands)
+        return _allocate(asked, others, operands)
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
     except KeyboardInterrupt:
         return report.INTERRUPTED
 
 
-def _allocate(asked: dict[str, str], operands: list[str]) -> int:
+def _allocate(asked: dict[str, str], others: list[dict[str, str]], operands: list[str]) -> int:
     quiet = "quiet" in asked
     report.explain(COMMAND, asked)
     message = attend.base_message(COMMAND, "allocate", asked, operands)
+    attend.add_components(COMMAND, message, [(each, operands) for each in others])
     signal_fd = signals.watch([signals.SIGINT, *signals.FORWARDED])
     connection = local.request(message, environ=os.environ)
     granted = _until_granted(connection, signal_fd, quiet)

@@ -22,11 +22,15 @@ def main(argv: list[str] | None = None) -> int:
         asked, operands = options.gather(COMMAND, argv, os.environ)
         if report.informational(COMMAND, asked):
             return 0
+        if operands[:1] == [":"]:
+            return _submit_components(argv)
         text, operands = _script(asked, operands)
         if "wrap" not in asked:
             found = scripts.directives(text)
+            if any(each.argv[0] in ("hetjob", "packjob") for each in found):
+                return _submit_components(argv)
             asked, _ = options.gather(COMMAND, argv, os.environ, found)
-        return _submit(asked, text, operands)
+        return _submit([asked], text, operands)
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
     except KeyboardInterrupt:
@@ -53,9 +57,26 @@ def _script(asked: dict[str, str], operands: list[str]) -> tuple[str, list[str]]
     return data.decode("utf-8", "surrogateescape"), operands or ["sbatch"]
 
 
-def _submit(asked: dict[str, str], text: str, operands: list[str]) -> int:
+def _submit_components(argv: list[str]) -> int:
+    """The same for a heterogeneous job: of the command line, of the script, or of both."""
+    from roadstead.cli import components
+
+    lines, operands = components.lines(COMMAND, argv)
+    asked = components.gather(COMMAND, lines, os.environ)
+    if report.informational(COMMAND, asked[0]):
+        return 0
+    text, operands = _script(asked[0], operands)
+    if "wrap" not in asked[0]:
+        found = components.of_script(scripts.directives(text))
+        asked = components.gather(COMMAND, lines, os.environ, found)
+    return _submit(asked, text, operands)
+
+
+def _submit(components: list[dict[str, str]], text: str, operands: list[str]) -> int:
+    asked, *others = components
     report.explain(COMMAND, asked)
     message = attend.base_message(COMMAND, "submit", asked, operands)
+    attend.add_components(COMMAND, message, [(each, operands) for each in others])
     message["script"] = text
     if "test-only" in asked:
         try:

@@ -112,10 +112,7 @@ def _run(argv: list[str], ask: Ask, environ: Mapping[str, str]) -> int:
     sent = []
     for ident in ids:
         request.announce(ident)
-        if "+" in ident:  # of a heterogeneous job; there are none
-            code = max(code, request.unknown(ident))
-        else:
-            sent.append(ident)
+        sent.append(ident)
     if not sent:
         return code
     answer = ask(
@@ -156,11 +153,15 @@ def _chosen(request: Request, ask: Ask) -> tuple[int, list[str]]:
     jobs: dict[str, View] = {words.job_id(view): view for view in answer["jobs"]}
     code, ids = 0, []
     passing = _passing(request.asked, jobs)
-    whole = {str(view["array_job_id"]) for view in answer["jobs"]}
+    whole = {str(view["array_job_id"] or view.get("het_job_id")) for view in answer["jobs"]}
     named = [
         each
         for ident in request.ids
-        for each in ([n for n in jobs if n.startswith(f"{ident}_")] if ident in whole else [ident])
+        for each in (
+            [n for n in jobs if n.startswith((f"{ident}_", f"{ident}+"))]
+            if ident in whole
+            else [ident]
+        )
     ]
     for ident in named or passing:
         job = ident.partition(".")[0]

@@ -197,7 +197,7 @@ def _write(session: Session, operands: list[str]) -> int:
 
 def _script(session: Session, ident: str) -> str | None:
     """What a batch job was submitted with, while it is kept; None for what has none."""
-    number = ident.partition("_")[0]
+    number = ident.replace("+", "_").partition("_")[0]
     if not (number.isascii() and number.isdigit() and len(number) < 19):
         return None
     request = {"op": "query", "what": "jobs", "job_id": int(number), "details": True}

@@ -85,7 +85,7 @@ def _number(text: str) -> int | None:
 
 
 def _job(session: Session, ident: str) -> int:
-    text, underscore, task = ident.partition("_")
+    text, underscore, task = ident.replace("+", "_").partition("_")
     number = _number(text)
     if ident and (number is None or (underscore and _number(task) is None)):
         return session.missing("scontrol_print_job error: Invalid job id specified", on_stderr=True)

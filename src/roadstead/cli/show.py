@@ -32,6 +32,7 @@ def job(view: View, clock: Clock, host: str, *, details: bool) -> list[str]:
     """The lines of a job.  ``host`` is where it was submitted: here."""
     lines = [
         f"JobId={view['job_id']}{_element(view)} JobName={view['name']}",
+        *([f"HetJobIdSet={words.het_set(view)}"] if view.get("het_size") else []),
         f"UserId={view['user']}({view['uid']}) GroupId={view['group']}({view['gid']})"
         " MCS_label=N/A",
         f"Priority={view['priority']} Nice={view['nice']}"
@@ -57,6 +58,8 @@ def job(view: View, clock: Clock, host: str, *, details: bool) -> list[str]:
 
 def _element(view: View) -> str:
     """Which element of which array."""
+    if view.get("het_job_id") is not None:
+        return f" HetJobId={view['het_job_id']} HetJobOffset={view['het_offset']}"
     if view["array_job_id"] is None:
         return ""
     throttle = view["array_throttle"]

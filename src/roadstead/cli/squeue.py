@@ -140,6 +140,8 @@ def _job_number(text: str) -> int:
 def _names(view: View) -> set[str]:
     """What a job answers to: its number, its array's, its place in that."""
     names = {str(view["job_id"])}
+    if view.get("het_job_id") is not None:
+        return names | {words.job_id(view), str(view["het_job_id"])}
     if view.get("array_job_id") is None:
         return names
     return names | {words.job_id(view), str(view["array_job_id"])}

@@ -46,6 +46,11 @@ def _per_node(view: View) -> str:
     return f"gres:{view['gres']}" if view["gres"] else "N/A"
 
 
+def _het(name: str) -> Value:
+    """What a heterogeneous job's components have, and other jobs have not."""
+    return lambda view, clock: "N/A" if view.get(name) is None else str(view[name])
+
+
 _NULL = fixed(words.NULL)
 _NA = fixed("N/A")
 _ZERO = fixed("0")
@@ -192,9 +197,10 @@ JOBS: tuple[Column, ...] = (
     Column("", "wait4switch", "WAIT4SWITCH", fixed("0:00")),
     Column("", "resizetime", "RESIZE_TIME", _NA),
     Column("s", "selectjobinfo", "", fixed("")),
-    Column("", "hetjobid packjobid", "HET_JOB_ID", _NA),
-    Column("", "hetjoboffset packjoboffset", "HET_JOB_OFFSET", _NA),
-    Column("", "hetjobidset packjobidset", "HET_JOB_ID_SET", _NA),
+    Column("", "hetjobid packjobid", "HET_JOB_ID", _het("het_job_id")),
+    Column("", "hetjoboffset packjoboffset", "HET_JOB_OFFSET", _het("het_offset")),
+    Column("", "hetjobidset packjobidset", "HET_JOB_ID_SET",
+           lambda v, c: words.het_set(v) if v.get("het_size") else "N/A"),
 )
 
 STEPS: tuple[Column, ...] = (

@@ -20,17 +20,25 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     attend.open_standard_streams()
     try:
-        asked, operands = options.gather(COMMAND, argv, os.environ)
+        others: list[tuple[dict[str, str], list[str]]] = []
+        if ":" in argv or "SLURM_HET_SIZE" in os.environ:
+            from roadstead.cli import components
+
+            (asked, operands), *others = components.commands(COMMAND, argv, os.environ)
+        else:
+            asked, operands = options.gather(COMMAND, argv, os.environ)
         if report.informational(COMMAND, asked):
             return 0
-        return _run(asked, operands)
+        return _run(asked, operands, others)
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
     except KeyboardInterrupt:
         return report.INTERRUPTED
 
 
-def _run(asked: dict[str, str], operands: list[str]) -> int:
+def _run(
+    asked: dict[str, str], operands: list[str], others: list[tuple[dict[str, str], list[str]]]
+) -> int:
     if asked.get("mpi") == "list":
         report.write_line("MPI plugin types are...")
         for name in ("none", "pmi2"):
@@ -45,6 +53,7 @@ def _run(asked: dict[str, str], operands: list[str]) -> int:
         raise RoadsteadError("No command given to execute", hint="srun [options] command …")
     report.explain(COMMAND, asked)
     message = attend.base_message(COMMAND, "run", asked, operands)
+    attend.add_components(COMMAND, message, others)
     if "multi-prog" in asked or "distribution" in asked:
         _add_files(message, asked, operands)
     if asked.pop("pty", None) is not None:

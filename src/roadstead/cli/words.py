@@ -134,11 +134,20 @@ def or_null(text: str | None) -> str:
 
 
 def job_id(view: View) -> str:
-    """``9``, an element's ``7_2``, or ``7_[0-3%2]`` for those that wait, in one line."""
+    """``9``, an element's ``7_2``, or ``7_[0-3%2]`` for those that wait, in one line; ``7+1`` is a
+    component of a heterogeneous job."""
+    if view.get("het_job_id") is not None:
+        return f"{view['het_job_id']}+{view['het_offset']}"
     if view["array_job_id"] is None:
         return str(view["job_id"])
     tasks = view.get("array_tasks")
     return f"{view['array_job_id']}_{view['array_task_id'] if tasks is None else f'[{tasks}]'}"
+
+
+def het_set(view: View) -> str:
+    """The numbers of all components of a heterogeneous job."""
+    first = view["het_job_id"]
+    return f"{first}-{first + view['het_size'] - 1}"
 
 
 def step_id(view: View) -> str:

@@ -42,18 +42,28 @@ def gather(state: State, journal: Journal, body: Mapping[str, Any], pid: int, no
 
 
 def _extra(body: Mapping[str, Any], pid: int) -> Extra:
-    options, env = body.get("options"), body.get("env")
+    env = body.get("env")
     oci_conf = ""
-    contained = isinstance(options, dict) and (
-        options.get("container") or options.get("container-name")
-    )
-    if contained and _is_environment(env):
+    if any(map(_is_contained, _components(body))) and _is_environment(env):
         oci_conf = search.find(env) or ""
     group = machine.group_name(body.get("gid"))
     if body.get("op") == "submit":  # a batch job does not end with its sbatch
         return Extra(group=group, oci_conf=oci_conf)
     start = record.start_time(pid)
     return Extra(group=group, oci_conf=oci_conf, client_pid=pid, client_start=start)
+
+
+def _components(body: Mapping[str, Any]) -> list[object]:
+    """The options of a job, or of each of its components."""
+    others = body.get("components")
+    listed = others if isinstance(others, list) else []
+    return [each.get("options") for each in (body, *listed) if isinstance(each, Mapping)]
+
+
+def _is_contained(options: object) -> bool:
+    return isinstance(options, dict) and bool(
+        options.get("container") or options.get("container-name")
+    )
 
 
 def _known(state: State, journal: Journal, body: Mapping[str, Any]) -> Job | None:

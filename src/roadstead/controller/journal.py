@@ -146,7 +146,9 @@ class Journal:
             self._db.execute(self._sql["save job state"], row)
         else:
             spec = dumps(compact_json(job.spec))
-            array = None if job.spec.array is None else job.spec.array.job_id
+            # The components of a heterogeneous job are found by its number too.
+            group = job.spec.array or job.spec.het
+            array = None if group is None else group.job_id
             about = (
                 job.id,
                 job.spec.key or None,
@@ -163,7 +165,7 @@ class Journal:
 
     def _save_step(self, step: Step) -> None:
         wanted = compact_json(step.request)
-        wanted.pop("env", None)
+        wanted.pop("env", None)  # its parts have none (core/het.py)
         row = (step.job_id, step.id, step.state.word.value, step.submitted_at)
         texts = (_ended_at(step.state), dumps(wanted), _state_text(step.state))
         self._db.execute(self._sql["save step"], (*row, *texts))

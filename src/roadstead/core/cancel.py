@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from roadstead.core import arrays, course, needs, values
+from roadstead.core import arrays, course, het, needs, values
 from roadstead.core import effects as do
 from roadstead.core import lifecycle as life
 from roadstead.core.effects import Effects
@@ -37,14 +37,17 @@ def cancel(
     done: list[str] = []
     failures: list[Failure] = []
     # All are read before any is cancelled: a slip of the pen cancels nothing.
-    for name, job_id, step_id in list(_meant(state, body)):
+    meant = list(_meant(state, body))
+    along = _along(state, {job_id for _, job_id, step_id in meant if step_id is None})
+    for name, job_id, step_id in meant:
         job = state.jobs.get(job_id)
-        if job is not None and not _matches(job, body):
+        if (job is not None and not _matches(job, body)) or (step_id is None and job_id in along):
             continue
         if step_id is None:
             why = _cancel_job(state, effects, job, signal, body, at)
         else:
-            why = _cancel_step(state, effects, state.steps.get((job_id, step_id)), signal, at)
+            found = state.step_among([job_id] if job is None else het.members(job), step_id)
+            why = _cancel_step(state, effects, found, signal, at)
         if not why:
             done.append(name)
             continue
@@ -53,6 +56,14 @@ def cancel(
         sentence = f"Kill job error on {what} {name}: {why}"
         failures.append({"job": name, "sentence": sentence, "quiet": quiet})
     return done, failures
+
+
+def _along(state: State, named: set[int]) -> set[int]:
+    """Those that are components of a job that is named as well, and done with that."""
+    jobs = [state.jobs[each] for each in named if each in state.jobs]
+    return {
+        job.id for job in jobs if het.is_led(job.spec) and het.leader(job.spec, job.id) in named
+    }
 
 
 def _meant(state: State, body: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None]]:
@@ -71,10 +82,16 @@ def _meant(state: State, body: Mapping[str, Any]) -> Iterator[tuple[str, int, in
 
 
 def _parse(name: str, state: State) -> list[tuple[int, int | None]]:
-    """The jobs of ``7``, ``7.0``, ``7_3``, ``7_[1-3]``, with the step; nobody is job 0."""
+    """The jobs of ``7``, ``7.0``, ``7_3``, ``7_[1-3]``, ``7+1``, with the step; nobody is job 0."""
     job, dot, step = name.partition(".")
     step_id = _STEP_NAMES.get(step, int(step) if values.is_number(step) else None)
-    jobs = [int(job)] if dot and values.is_number(job) else arrays.members(job, state.arrays)
+    component = het.named(job)
+    if component is not None:
+        jobs: list[int] | None = [component]
+    elif dot and values.is_number(job):
+        jobs = [int(job)]
+    else:
+        jobs = arrays.members(job, state.arrays)
     if jobs is None or (dot and step_id is None):
         raise RequestError(f"Invalid job id {name}")
     return [(job_id, step_id) for job_id in jobs or [0]]
@@ -106,16 +123,24 @@ def _cancel_job(
     if isinstance(job.state, life.JobPending):
         if not ends_it:
             return "Job is pending execution"
+        if het.is_led(job.spec):
+            return het.NOT_WHOLE
         _withdraw(state, effects, job, at)
         return ""
     if ends_it:
         _end(state, effects, job, signal or course.SIGTERM, at)
         return ""
-    for step in state.steps_of(job.id):
+    for step in _steps(state, job):
         meant = step.id == BATCH_STEP if only_batch else step.id != BATCH_STEP
         if (meant or body.get("full")) and not isinstance(step.state, life.StepPending):
             effects(do.Signal(step.key, signal or course.SIGTERM, only_batch))
     return ""
+
+
+def _steps(state: State, job: Job) -> list[Step]:
+    """The steps of a job; of a heterogeneous one those of all its components."""
+    jobs = [job.id] if het.is_led(job.spec) else het.members(job)
+    return list({step.key: step for each in jobs for step in state.steps_of(each)}.values())
 
 
 def _withdraw(state: State, effects: Effects, job: Job, at: float) -> None:

@@ -15,6 +15,7 @@ from roadstead.core import (
     arrays,
     course,
     dependency,
+    het,
     hostlist,
     needs,
     queue,
@@ -53,6 +54,8 @@ def on_control(state: State, effects: Effects, event: on.Message) -> None:
     errors: list[dict[str, object]] = []
     for job_id in _named(state, names):
         job = state.jobs.get(job_id)
+        if action is _requeue and job is not None and het.leader(job.spec, job_id) in done:
+            continue  # it went along
         try:
             if job is not None:
                 why = action(state, effects, job, event, event.at)
@@ -69,11 +72,18 @@ def on_control(state: State, effects: Effects, event: on.Message) -> None:
 
 
 def _named(state: State, names: list[object]) -> list[int]:
-    """The jobs of numbers and of names (``JobName=``)."""
+    """The jobs of numbers and of names (``JobName=``); the number of a heterogeneous job is that of
+    all its components."""
     found: list[int] = []
     for name in names:
         if type(name) is int:
-            found += arrays.members(str(name), state.arrays) or [name]
+            job = state.jobs.get(name)
+            if job is not None and job.spec.het is not None and not job.spec.het.offset:
+                found += [each for each in het.members(job) if each in state.jobs]
+            else:
+                found += arrays.members(str(name), state.arrays) or [name]
+        elif isinstance(name, str) and (component := het.named(name)) is not None:
+            found.append(component)
         elif isinstance(name, str):
             elements = arrays.members(name, state.arrays)
             if elements is None:
@@ -119,6 +129,8 @@ def _requeue(state: State, effects: Effects, job: Job, event: on.Message, at: fl
         return _BATCH_ONLY
     if not job.spec.requeue:
         return _DISABLED
+    if het.is_led(job.spec):
+        return het.NOT_WHOLE
     again = _again(event)
     # What was suspended is held: somebody did not want it to run (scontrol(1), requeue).
     if again == "queue" and isinstance(job.state, life.JobSuspended):
@@ -143,12 +155,18 @@ def _revive(state: State, effects: Effects, job_id: int, event: on.Message) -> s
     assert isinstance(job.state, life.JobEnded)
     if event.body.get("action") != "requeue" or job.state.allocation is None:
         return _OVER  # one that never started has left no script
+    if het.is_led(job.spec):
+        return het.NOT_WHOLE
     if job.spec.kind != "batch":
         return _BATCH_ONLY
     if not job.spec.requeue:
         return _DISABLED
-    revived = life.advance_job(job, life.JobRevived(again=_again(event)))
-    course.wait_again(state, effects, revived, event.at)
+    together = [each for each in event.facts.named[job_id] if each.id in het.members(job)]
+    if job.spec.het is not None and len(together) < job.spec.het.size:
+        return _OVER  # a component of it is not remembered, or still there
+    for each in reversed(together):  # the first one last: it waits for all
+        revived = life.advance_job(each, life.JobRevived(again=_again(event)))
+        course.wait_again(state, effects, revived, event.at)
     return ""
 
 

@@ -7,10 +7,11 @@ The moves here are what the reactor's handlers are made of.  How a job ends is i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from roadstead.core import distribution, environment, hostlist, request, schedule, waiting
+from roadstead.core import distribution, environment, het, hostlist, request, schedule, waiting
 from roadstead.core import effects as do
 from roadstead.core import lifecycle as life
 from roadstead.core.effects import Effects
@@ -23,6 +24,7 @@ from roadstead.core.model import (
     ExitRecord,
     JobSpec,
     Share,
+    StepRequest,
     StepSpec,
     to_json,
 )
@@ -51,12 +53,17 @@ def run_queue(state: State, effects: Effects, at: float) -> None:
     depth = state.site.depth
     while state.stopping is None and state.queue and state.pool.has_cpu:
         looked_at, there = state.queue.first(depth), len(state.queue)
-        wanted = [(job_id, state.jobs[job_id].spec) for job_id in looked_at]
+        wanted = _wanted(state, looked_at)
         made = schedule.plan(wanted, _holdings(state), state.pool, state.site, state.conditions, at)
+        gone = 0
         for start in made.starts:
+            gone += start.job_id in state.queue
             state.queue.remove(start.job_id)
-            _start(state, effects, state.jobs[start.job_id], start, at)
-        came = len(state.queue) > there - len(made.starts)  # who waited for one of them to start
+            job = _allocate(state, effects, state.jobs[start.job_id], start, at)
+            together = het.members(job)
+            if job.id == together[-1]:  # the last of its components
+                _begin(state, effects, [state.jobs[each] for each in together], at)
+        came = len(state.queue) > there - gone  # who waited for one of them to start
         if not made.starts or (len(looked_at) < depth and not came):
             return  # else others have come into view
 
@@ -70,18 +77,32 @@ def consider(state: State, effects: Effects, job: Job, at: float) -> None:
         run_queue(state, effects, at)
 
 
-def forecast(state: State, spec: JobSpec, at: float) -> schedule.Forecast | None:
-    """When the job would start if it were submitted now."""
-    depth = state.site.depth
-    wanted = [(each, state.jobs[each].spec) for each in state.queue.first(depth)]
+def _wanted(state: State, jobs: Sequence[int]) -> list[schedule.Waiting]:
+    """What jobs of the queue need.  A heterogeneous one waits on while one of its components is
+    held, or has not quite ended after a requeue."""
+    found: list[schedule.Waiting] = []
+    for job_id in jobs:
+        job = state.jobs[job_id]
+        if job.spec.het is None:
+            found.append((job_id, (job.spec,)))
+            continue
+        together = [state.jobs[each] for each in het.members(job) if each in state.jobs]
+        if len(together) == job.spec.het.size and all(map(life.is_waiting, together)):
+            found.append((job_id, [each.spec for each in together]))
+    return found
+
+
+def forecast(state: State, specs: Sequence[JobSpec], at: float) -> schedule.Forecast | None:
+    """When the job, or all the components of one, would start if it were submitted now."""
+    wanted = _wanted(state, state.queue.first(state.site.depth))
     return schedule.forecast(
-        spec, wanted, _holdings(state), state.pool, state.site, state.conditions, at
+        specs, wanted, _holdings(state), state.pool, state.site, state.conditions, at
     )
 
 
 def expected(state: State, at: float) -> list[schedule.Reservation]:
     """When the first of those that wait would start, as far as time limits tell."""
-    wanted = [(each, state.jobs[each].spec) for each in state.queue.first(state.site.depth)]
+    wanted = _wanted(state, state.queue.first(state.site.depth))
     return schedule.expected(wanted, _holdings(state), state.pool, state.site, state.conditions, at)
 
 
@@ -93,7 +114,8 @@ def _holdings(state: State) -> list[schedule.Holding]:
     ]
 
 
-def _start(state: State, effects: Effects, job: Job, start: schedule.Start, at: float) -> None:
+def _allocate(state: State, effects: Effects, job: Job, start: schedule.Start, at: float) -> Job:
+    """Give a job what has been taken for it."""
     if start.time_limit != job.spec.time_limit:
         job = replace(job, spec=replace(job.spec, time_limit=start.time_limit))
     spec = job.spec
@@ -106,7 +128,6 @@ def _start(state: State, effects: Effects, job: Job, start: schedule.Start, at: 
     )
     waiting.disarm(effects, job)
     job = state.put_job(life.advance_job(job, life.JobAllocated(allocation=granted)))
-    state.seats[job.id] = Seats(granted.shares)
     effects(do.Save(job))
     for client in state.dismiss_watchers((job.id, READY)):
         effects.reply(client, "ready")
@@ -114,32 +135,67 @@ def _start(state: State, effects: Effects, job: Job, start: schedule.Start, at: 
     if spec.immediate is not None:
         effects(do.CancelTimer(("patience", job.id, ALLOCATION)))
     arm_limit(state, effects, job)
-    step_id = main_step_id(job)
+    return job
+
+
+def seat(state: State, jobs: Sequence[Job]) -> None:
+    """Make the seats of a job that has its allocation; its components share them."""
+    groups = {
+        0 if job.spec.het is None else job.spec.het.offset: granted.shares
+        for job in jobs
+        if (granted := allocation_of(job)) is not None
+    }
+    seats = Seats((), groups)
+    for job in jobs:
+        state.seats[job.id] = seats
+
+
+def _begin(state: State, effects: Effects, jobs: Sequence[Job], at: float) -> None:
+    """Begin what a job is for, once all of its components have what they need."""
+    seat(state, jobs)
+    job = jobs[0]
+    spec, step_id = job.spec, main_step_id(job)
     if step_id is None:
-        _grant(state, effects, job, granted)
+        _grant(state, effects, jobs)
         return
-    wanted = request.main_step(spec, state.environments.pop(job.id, {}))
+    env = state.environments.pop(job.id, {})
+    wanted = request.main_step(spec, env)
+    granted = _granted(jobs)
+    shares = granted[0][1].shares
+    lengths: tuple[int, ...] = ()
+    if len(jobs) > 1 and step_id == RUN_STEP:
+        parts = [replace(request.main_step(each.spec, {}), group=n) for n, each in enumerate(jobs)]
+        wanted = het.whole(parts, env)
+        shares = tuple([share for _, own in granted for share in own.shares])
+        lengths = tuple([len(own.shares) for _, own in granted])
     step = Step(
         job_id=job.id, id=step_id, request=wanted, submitted_at=at, state=life.StepPending()
     )
     if step_id == RUN_STEP:
         state.next_step_ids[job.id] = RUN_STEP + 1
-    shares = granted.shares
     if step_id == BATCH_STEP:
         shares = (replace(shares[0], ntasks=1),)
-    place = Place(shares=shares, claimed=not wanted.overlap)
+    place = Place(shares=shares, claimed=not wanted.overlap, lengths=lengths)
     state.seats[job.id].seat(step_id, wanted, place)
     launch(state, effects, step, place, at)
 
 
-def _grant(state: State, effects: Effects, job: Job, granted: Allocation) -> None:
+def _grant(state: State, effects: Effects, jobs: Sequence[Job]) -> None:
+    granted = _granted(jobs)
+    alone = len(jobs) == 1
+    env = environment.allocation(*granted[0]) if alone else het.of_allocation(granted)
+    nodes = dict.fromkeys([name for _, own in granted for name in own.nodes])
     effects.reply(
-        state.owners.get((job.id, ALLOCATION)),
+        state.owners.get((jobs[0].id, ALLOCATION)),
         "granted",
-        job_id=job.id,
-        env=environment.allocation(job, granted),
-        node=hostlist.fold(list(granted.nodes)),
+        job_id=jobs[0].id,
+        env=env,
+        node=hostlist.fold(list(nodes)),
     )
+
+
+def _granted(jobs: Sequence[Job]) -> list[tuple[Job, Allocation]]:
+    return [(job, own) for job in jobs if (own := allocation_of(job)) is not None]
 
 
 def arm_limit(state: State, effects: Effects, job: Job) -> None:
@@ -189,15 +245,49 @@ def payload_of(job: Job) -> int:
 
 def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> StepSpec:
     """All that the supervisor needs to know, save what a batch job keeps in the journal."""
-    wanted, spec, granted = step.request, job.spec, allocation_of(job)
+    parts = list(zip(step.request.parts or (step.request,), place.parts, strict=True))
+    specs = [_part_spec(state, job, step, place, part, own, at) for part, own in parts]
+    if len(specs) == 1:
+        return specs[0]
+    shares = tuple([share for each in specs for share in each.shares])
+    return replace(
+        specs[0],
+        name=step.request.name,
+        env=step.request.env,
+        ntasks=step.request.ntasks,
+        cpus=tuple(sorted({cpu for share in shares for cpu in share.cpus})),
+        memory=sum([share.memory for share in shares]),
+        shares=shares,
+        deadline=min((each.deadline for each in specs if each.deadline is not None), default=None),
+        parts=tuple(specs),
+    )
+
+
+def _part_spec(
+    state: State,
+    job: Job,
+    step: Step,
+    place: Place,
+    wanted: StepRequest,
+    own: tuple[Share, ...],
+    at: float,
+) -> StepSpec:
+    """A step, or one of the parts of a step that spans several components."""
+    spec = job.spec
+    jobs = [state.jobs[each] for each in het.members(job) if each in state.jobs]
+    owner = job if spec.het is None else state.jobs[spec.het.job_id + wanted.group]
+    granted = allocation_of(owner)
     assert granted is not None
-    placed = distribution.arranged(place.shares, wanted.launch)
+    placed = distribution.arranged(own, wanted.launch)
     if step.id == BATCH_STEP:
         ours = environment.batch(job, granted)
     elif step.id == INTERACTIVE_STEP:
         ours = environment.node(job, granted)
     else:
-        ours = environment.step(job, step.id, granted, wanted, placed)
+        ours = _step_variables(state, owner, step, place, wanted, placed)
+    if spec.het is not None:
+        ours |= het.variables(_granted(jobs))
+        ours["SLURM_JOB_ID"] = ours["SLURM_JOBID"] = str(spec.het.job_id)
     shares = tuple([_of_machine(state, share) for share in placed])
     over = state.settings.over_time
     ends_at = None if granted.ends_at is None else granted.ends_at + over
@@ -213,7 +303,7 @@ def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> St
         node=shares[0].node,
         cwd=wanted.cwd,
         argv=wanted.argv,
-        env={**wanted.env, **ours},
+        env={**(step.request.env if step.request.parts else wanted.env), **ours},
         umask=wanted.umask,
         ntasks=wanted.ntasks,
         cpus_per_task=wanted.cpus_per_task,
@@ -240,6 +330,26 @@ def _with_hooks(state: State, wanted: ContainerRequest | None) -> ContainerReque
     return replace(wanted, hooks_dirs=(*state.site.hooks_dirs, *wanted.hooks_dirs))
 
 
+def _step_variables(
+    state: State,
+    job: Job,
+    step: Step,
+    place: Place,
+    wanted: StepRequest,
+    placed: tuple[Share, ...],
+) -> dict[str, str]:
+    """The variables of an srun step; the tasks of one that has parts see all of it."""
+    granted = allocation_of(job)
+    assert granted is not None
+    if not step.request.parts:
+        return environment.step(job, step.id, granted, wanted, placed)
+    jobs = [state.jobs[each] for each in dict.fromkeys(state.jobs_of(step))]
+    every = het.joined([share for _, own in _granted(jobs) for share in own.shares])
+    whole = replace(wanted, ntasks=step.request.ntasks)
+    granted = replace(granted, shares=every)
+    return environment.step(job, step.id, granted, whole, het.joined(place.shares))
+
+
 def _of_machine(state: State, share: Share) -> Share:
     """The share with the kernel's numbers of its CPUs."""
     node = state.site.node(share.node)
@@ -264,7 +374,9 @@ def seat_waiting(state: State, effects: Effects, job_id: int, at: float) -> None
     seats = state.seats.get(job_id)
     while seats is not None and (found := seats.next()) is not None:
         step_id, place = found
-        step = state.steps[job_id, step_id]
+        step = state.step_among(het.members(state.jobs[job_id]), step_id)
+        assert step is not None
+        job_id = step.job_id
         effects.reply(
             state.owners.get(step.key), "notice", sentence=f"Step created for job {job_id}"
         )
@@ -289,10 +401,12 @@ def finish_step(state: State, effects: Effects, step: Step, record: ExitRecord, 
     if step.id == main_step_id(job) and isinstance(job.state, (life.JobRunning, life.JobSuspended)):
         outcome = _or_again(state, job, life.outcome_of(record, stopped=stopped))
         decide(state, effects, job, outcome, at)
-    elif isinstance(job.state, life.JobCompleting):
-        emptied_if_so(state, effects, job, at)
-    else:
-        seat_waiting(state, effects, job.id, at)
+        return
+    for job in [state.jobs[each] for each in dict.fromkeys(state.jobs_of(step))]:
+        if isinstance(job.state, life.JobCompleting):
+            emptied_if_so(state, effects, job, at)
+        else:
+            seat_waiting(state, effects, job.id, at)
 
 
 def _or_again(state: State, job: Job, outcome: Outcome) -> Outcome:
@@ -341,7 +455,11 @@ def decide(
     *,
     signal: int = SIGTERM,
 ) -> None:
-    """The running job ends as ``outcome`` says: its steps are told, and it completes."""
+    """The running job ends as ``outcome`` says: its steps are told, and it completes.  The first
+    component of a heterogeneous job takes the others with it."""
+    for each in _led(state, job):
+        if isinstance(each.state, (life.JobRunning, life.JobSuspended)):
+            decide(state, effects, each, outcome, at, signal=signal)
     job = state.put_job(life.advance_job(job, life.JobDecided(outcome=outcome)))
     effects(do.Save(job))
     disarm_limit(effects, job)
@@ -355,6 +473,13 @@ def decide(
     for step in state.steps_of(job.id):
         stop_step(state, effects, step, stop_reason(job), at, signal=signal)
     emptied_if_so(state, effects, job, at)
+
+
+def _led(state: State, job: Job) -> list[Job]:
+    """The unfinished components that a job leads."""
+    if het.is_led(job.spec):
+        return []
+    return [state.jobs[each] for each in het.members(job)[1:] if each in state.jobs]
 
 
 def stop_reason(job: Job) -> str:
@@ -441,6 +566,10 @@ def cancel_invalid(state: State, effects: Effects, job: Job, at: float) -> Job:
 def _withdraw_alone(
     state: State, effects: Effects, job: Job, error: RequestError, at: float, outcome: Outcome
 ) -> Job:
+    for each in _led(state, job):
+        if isinstance(each.state, life.JobPending):
+            each = _withdraw_alone(state, effects, each, error, at, outcome)
+            tell_dependants(state, effects, each, at)
     state.dequeue(job)
     waiting.disarm(effects, job)
     job = state.put_job(life.advance_job(job, life.JobWithdrawn(outcome=outcome, at=at)))

@@ -48,7 +48,14 @@ def without_job(env: Mapping[str, str]) -> dict[str, str]:
     left = dict(env)
     for name in _OF_JOBS:
         left.pop(name, None)
+    if "SLURM_HET_SIZE" in left:
+        left = {name: value for name, value in left.items() if not _is_of_component(name)}
     return left
+
+
+def _is_of_component(name: str) -> bool:
+    marks = ("_HET_GROUP_", "_PACK_GROUP_", "_HET_SIZE", "_PACK_SIZE")
+    return name.startswith("SLURM_") and any(mark in name for mark in marks)
 
 
 def exported(

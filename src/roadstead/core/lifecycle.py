@@ -133,10 +133,12 @@ JobState = JobPending | JobRunning | JobSuspended | JobCompleting | JobEnded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What a step has of its job's nodes.  ``claimed``: no step beside it may run there."""
+    """What a step has of its job's nodes.  ``claimed``: no step beside it may run there.
+    ``lengths``: how many of the shares are each component's, in a step that spans several."""
 
     shares: tuple[Share, ...]
     claimed: bool
+    lengths: tuple[int, ...] = ()
 
     @property
     def cpu_count(self) -> int:
@@ -144,7 +146,16 @@ class Place:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        return tuple([share.node for share in self.shares])
+        return tuple(dict.fromkeys([share.node for share in self.shares]))
+
+    @property
+    def parts(self) -> list[tuple[Share, ...]]:
+        """The shares of each component."""
+        found, at = [], 0
+        for length in self.lengths or (len(self.shares),):
+            found.append(self.shares[at : at + length])
+            at += length
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,6 +401,11 @@ def advance_step(step: Step, event: StepEvent) -> Step:
 def _check(table: Table, what: str, before: Word, event: object, after: Word | None) -> None:
     if after is None or after not in table[before].get(type(event), ()):
         raise ImpossibleTransition(f"{what}: {before} cannot take {type(event).__name__}")
+
+
+def is_waiting(job: Job) -> bool:
+    """Whether it is pending and nobody holds it."""
+    return isinstance(job.state, JobPending) and not job.state.held
 
 
 def _job_after(state: JobState, event: JobEvent) -> JobState | None:

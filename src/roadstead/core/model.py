@@ -214,6 +214,15 @@ class ArrayTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HetComponent:
+    """Which component of which heterogeneous job of ``size``: ``job_id`` is the first one's."""
+
+    job_id: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
     """One condition of ``--dependency``: what a job, an array or an element (``task_id``) is to do.
 
@@ -305,6 +314,7 @@ class JobSpec:
     client_start: str = ""
     key: str = ""
     array: ArrayTask | None = None
+    het: HetComponent | None = None
     dependency: Dependency | None = None
     kill_on_invalid_dep: bool = False
     begin: float | None = None
@@ -321,6 +331,8 @@ class StepRequest:
     ``exact`` takes only the CPUs that its tasks need, otherwise a step has all of the job's;
     ``relative`` is the number of the first of the job's nodes that it may have;
     ``overlap`` shares them with other steps; ``parent_step`` is the step that srun was typed in.
+    ``group`` is the component of a heterogeneous job that it is in; one that spans several has
+    ``parts``, whose tasks are numbered through and whose environment is the whole's.
     """
 
     name: str
@@ -352,6 +364,8 @@ class StepRequest:
     launch: Launch = Launch()
     asked: tuple[str, ...] = ()
     oci_conf: str = ""
+    group: int = 0
+    parts: tuple[StepRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,6 +404,8 @@ class StepSpec:
     by the supervisor; the exit record goes there.  ``shares`` are the nodes of the step in the
     order of their tasks: a virtual node is a part of this machine, so one supervisor has them all.
     ``oci_conf`` is the path of the oci.conf in force, or "" for the built-in patterns.
+    ``parts`` are the components of a step that spans several: each says what its tasks are, the
+    whole what they have in common.
     """
 
     job_id: int
@@ -420,11 +436,12 @@ class StepSpec:
     wait: float | None = None
     launch: Launch = Launch()
     directory: str = ""
+    parts: tuple[StepSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """One task of a step: what differs from its siblings."""
+    """One task of a step: what differs from its siblings.  ``part``: of which of its components."""
 
     procid: int
     localid: int
@@ -433,6 +450,7 @@ class TaskSpec:
     node: str = ""
     nodeid: int = 0
     cpus: tuple[int, ...] = ()
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ what it can satisfy later waits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from roadstead.core import hostlist, values
 from roadstead.core.model import Gres, JobKind, JobSpec, WarnSignal
-from roadstead.core.placement import Free, fit, in_partition, units_free
+from roadstead.core.placement import Free, fit, in_partition, orders, subtract, units_free
 from roadstead.core.site import Partition, Site
 from roadstead.errors import RequestError, UsageError
 
@@ -82,6 +82,40 @@ def check(kind: JobKind, spec: JobSpec, site: Site) -> None:
         if partition is not None and _fits(spec, partition, site):
             return
     raise _never(kind, spec, site)
+
+
+def check_together(kind: JobKind, specs: Sequence[JobSpec], site: Site) -> None:
+    """Raise RequestError if not even an empty site could run the components of a job at a time."""
+    for name, there in site.licenses.items():
+        wanted = [each.count for spec in specs for each in spec.licenses if each.name == name]
+        if sum(wanted) > there:
+            raise RequestError(
+                f"{REFUSED[kind]}: Invalid license specification",
+                hint=f"the components want {sum(wanted)} of {name}, there are {there}",
+            )
+    for order in orders(specs):
+        frees = {node.name: Free.all_of(node) for node in site.nodes}
+        if all(_takes(specs[at], frees, site) for at in order):
+            return
+    raise RequestError(
+        f"{REFUSED[kind]}: {_AVAILABLE}",
+        hint="its components fit one by one and not side by side",
+    )
+
+
+def _takes(spec: JobSpec, frees: dict[str, Free], site: Site) -> bool:
+    """Take what the job needs of what is left; whether that is there."""
+    for name in spec.partition.split(","):
+        partition = site.partition(name)
+        if partition is None:
+            continue
+        wanted = in_partition(spec, partition)
+        left = [free for node, free in frees.items() if node in partition.nodes]
+        slots = fit(wanted, left)
+        if slots is not None:
+            subtract(left, wanted, slots)
+            return True
+    return False
 
 
 def _fits(spec: JobSpec, partition: Partition, site: Site) -> bool:

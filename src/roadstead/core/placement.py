@@ -155,6 +155,20 @@ def deal(ntasks: int, capacities: Sequence[int], *, evenly: bool = False) -> lis
     return numbers
 
 
+def orders(specs: Sequence[JobSpec]) -> list[tuple[int, ...]]:
+    """In which orders to place the components of a job: as they are, then the choosiest first, so
+    that one that could be anywhere does not take the only place of another."""
+    natural = tuple(range(len(specs)))
+
+    def demand(at: int) -> tuple[int, bool, int, int]:
+        spec = specs[at]
+        cpus = spec.ntasks * spec.cpus_per_task
+        return -len(spec.nodelist), not spec.exclusive, -len(spec.features) - len(spec.gres), -cpus
+
+    choosy = tuple(sorted(natural, key=demand))
+    return [natural] if choosy == natural else [natural, choosy]
+
+
 def memory_of(spec: JobSpec, slot: Slot) -> int:
     """MiB that a job takes of a node; 0 takes none."""
     return spec.memory or spec.memory_per_cpu * slot.cpus

@@ -18,12 +18,14 @@ from roadstead.core import (
     cancel,
     control,
     course,
+    het,
     history,
     hostlist,
     messages,
     partitions,
     request,
     restart,
+    steps,
     submission,
     views,
     waiting,
@@ -34,14 +36,8 @@ from roadstead.core import lifecycle as life
 from roadstead.core.course import ALLOCATION, RUN_STEP
 from roadstead.core.effects import Effects
 from roadstead.core.lifecycle import Job, Outcome, Step
-from roadstead.core.model import (
-    BATCH_STEP,
-    INTERACTIVE_STEP,
-    ExitRecord,
-    StepRequest,
-    TaskExit,
-)
-from roadstead.core.state import Role, State, allocation_of
+from roadstead.core.model import BATCH_STEP, ExitRecord, TaskExit
+from roadstead.core.state import Role, State
 from roadstead.errors import EngineError, RequestError, RoadsteadError
 
 _ROADSTEAD_FAILED: Final = 125
@@ -95,7 +91,7 @@ def on_run(state: State, effects: Effects, event: on.Message) -> None:
     if known is not None:
         _attach(state, effects, known, RUN_STEP, event)
     elif request.is_for_step(event.body):
-        _run_in_job(state, effects, event)
+        steps.on_run_in_job(state, effects, event)
     else:
         submission.with_client(state, effects, "run", RUN_STEP, event)
 
@@ -105,77 +101,6 @@ def on_allocate(state: State, effects: Effects, event: on.Message) -> None:
     if submission.known(state, event) is not None:
         raise RequestError("Job submit/allocate failed: this request was made before")
     submission.with_client(state, effects, "alloc", None, event)
-
-
-def _run_in_job(state: State, effects: Effects, event: on.Message) -> None:
-    job_id = request.job_of_step(event.body)
-    granted = None if job_id not in state.jobs else allocation_of(state.jobs[job_id])
-    allocated = 1 if granted is None else len(granted.shares)
-    wanted = request.step(event.body, state.site, event.facts.extra, allocated)
-    job = _job_for_step(state, job_id, wanted)
-    seats = state.seats[job_id]
-    parent = state.steps.get((job_id, -1 if wanted.parent_step is None else wanted.parent_step))
-    if parent is None or allocation_of(job) is None or parent.id in (BATCH_STEP, INTERACTIVE_STEP):
-        wanted = replace(wanted, parent_step=None)
-    must_wait = seats.has_line(wanted) and not wanted.overlap and not wanted.interactive
-    step_id = INTERACTIVE_STEP
-    if not wanted.interactive or (job_id, INTERACTIVE_STEP) in state.steps:
-        step_id = state.new_step_id(job_id)
-    place = None if must_wait else seats.place(step_id, wanted)
-    if place is None and wanted.immediate is not None and wanted.immediate <= submission.AT_ONCE:
-        raise course.step_error(job_id, submission.BUSY)
-    step = Step(
-        job_id=job_id,
-        id=step_id,
-        request=wanted,
-        submitted_at=event.at,
-        state=life.StepPending(),
-    )
-    state.own(event.client, Role("step", job_id, step_id))
-    if place is not None:
-        course.launch(state, effects, step, place, event.at)
-        return
-    seats.wait(step_id, wanted)
-    state.put_step(step)
-    effects(do.SaveStep(step))
-    if wanted.immediate is not None:
-        effects(do.SetTimer(("patience", job_id, step_id), event.at + wanted.immediate))
-    sentence = f"Job {job_id} step creation temporarily disabled, retrying ({submission.BUSY})"
-    effects.reply(event.client, "notice", sentence=sentence)
-
-
-def _job_for_step(state: State, job_id: int, wanted: StepRequest) -> Job:
-    """The job that a step may start in; raises RequestError where it may not."""
-    job = state.jobs.get(job_id)
-    if job is None:
-        raise RequestError(
-            f"Unable to confirm allocation for job {job_id}: Invalid job id specified",
-            hint=f"Check SLURM_JOB_ID environment variable. Expired or invalid job {job_id}",
-        )
-    if isinstance(job.state, life.JobPending):
-        raise course.step_error(job_id, "Job is pending execution")
-    if isinstance(job.state, life.JobSuspended):
-        raise course.step_error(job_id, "Job is suspended")
-    if not isinstance(job.state, life.JobRunning):
-        raise course.step_error(job_id, "Job/step already completing or completed")
-    shares = state.seats[job_id].shares
-    if wanted.nodes > len(shares):
-        raise RequestError(f"Only allocated {len(shares)} nodes asked for {wanted.nodes}")
-    names = [share.node for share in shares]
-    for name in (*wanted.nodelist, *wanted.exclude, *wanted.launch.hosts):
-        if name not in names:
-            raise course.step_error(job_id, f"Requested node {name} is not in this allocation")
-    if wanted.relative >= len(shares):
-        raise course.step_error(job_id, f"--relative={wanted.relative}: it has {len(shares)} nodes")
-    for each in wanted.gres or ():
-        if not any(own.name == each.name for share in shares for own in share.gres):
-            raise course.step_error(job_id, "Invalid generic resource (gres) specification")
-    if not state.seats[job_id].can_ever_place(wanted):
-        raise course.step_error(job_id, "More processors requested than permitted")
-    memory = min((share.memory for share in shares), default=0)
-    if memory and wanted.memory > memory:
-        raise course.step_error(job_id, "Memory required by task is not available")
-    return job
 
 
 def on_wait(state: State, effects: Effects, event: on.Message) -> None:
@@ -451,7 +376,7 @@ def on_due(state: State, effects: Effects, event: on.Due) -> None:
     elif kind == "patience":
         step = state.steps.get((job_id, step_id))
         if step is not None and isinstance(step.state, life.StepPending):
-            effects.error(state.dismiss(step.key), course.step_error(job_id, submission.BUSY))
+            effects.error(state.dismiss(step.key), course.step_error(job_id, steps.BUSY))
             course.stop_step(state, effects, step, "cancelled", event.at)
 
 
@@ -464,6 +389,7 @@ def _time_to_start(state: State, effects: Effects, job: Job, kind: str, at: floa
         course.run_queue(state, effects, at)
         return
     outcome = Outcome(word=life.DEADLINE, code=1, reason="DeadLine")
+    job = state.jobs[het.leader(job.spec, job.id)]  # none of its components starts alone
     course.withdraw(state, effects, job, submission.revoked(job), at, outcome)
 
 

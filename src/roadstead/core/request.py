@@ -146,6 +146,11 @@ def job_of_step(message: Message) -> int:
     return values.count(_options(message).get("jobid", ""), "--jobid")
 
 
+def het_group(message: Message) -> str | None:
+    """--het-group: for which components of a heterogeneous job the step, or a part of it, is."""
+    return _options(message).get("het-group")
+
+
 def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> StepRequest:
     """The step that a ``run`` message inside an allocation of so many nodes asks for."""
     options = distribution.resolve(message, _options(message))

@@ -5,14 +5,13 @@ Its clients are gone: what only waited with one is withdrawn; what runs is looke
 
 from __future__ import annotations
 
-from roadstead.core import course, submission, waiting
+from roadstead.core import course, het, submission, waiting
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
 from roadstead.core.course import ALLOCATION
 from roadstead.core.effects import Effects
 from roadstead.core.lifecycle import Job
-from roadstead.core.seats import Seats
 from roadstead.core.state import State, allocation_of
 
 
@@ -34,7 +33,9 @@ def on_restored(state: State, effects: Effects, event: on.Restored) -> None:
     waiting_ = [job for job in event.jobs if _waits(state, effects, job, event.at)]
     state.queue.fill([state.place_of(job) for job in waiting_ if state.admits(job)])
     for job in event.jobs:
-        if isinstance(job.state, life.JobPending) and job.spec.kind != "batch":
+        # Not one that has been withdrawn with the first of its components.
+        waits = isinstance(job.state, life.JobPending) and job.id in state.jobs
+        if waits and job.spec.kind != "batch":
             course.withdraw_quietly(state, effects, job, submission.revoked(job), event.at)
     for step in event.steps:
         state.put_step(step)
@@ -55,7 +56,9 @@ def on_restored(state: State, effects: Effects, event: on.Restored) -> None:
 def _restore_running(state: State, effects: Effects, job: Job) -> None:
     granted = allocation_of(job)
     assert granted is not None
-    state.seats[job.id] = Seats(granted.shares)
+    if job.id not in state.seats:
+        together = [state.jobs[each] for each in het.members(job) if each in state.jobs]
+        course.seat(state, [each for each in together if allocation_of(each) is not None])
     state.pool.take_again(job.spec, granted)
     if isinstance(job.state, (life.JobRunning, life.JobSuspended)):
         if isinstance(job.state, life.JobRunning):

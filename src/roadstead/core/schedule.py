@@ -13,18 +13,21 @@ limit could go on overtaking one that waits for all of a node.
 With --time-min a job's limit is lowered where it starts now for that, by as little as it takes: to
 the beginning of a reservation that is in its way.  A --deadline lowers it likewise.
 
+The components of a heterogeneous job start in the same turn or not at all: each is reserved its
+place while one is looked for for the next.
+
 A turn costs what it looks at: nothing when no CPU is free, else the first ``depth`` of the queue.
 Plans are made anew each time; nothing of them is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from roadstead.core.model import Allocation, JobSpec, Share
-from roadstead.core.placement import Free, GresKey, Slot, fit, in_partition, subtract
+from roadstead.core.placement import Free, GresKey, Slot, fit, in_partition, orders, subtract
 from roadstead.core.pool import Pool
 from roadstead.core.site import NodeCondition, Partition, Site
 
@@ -33,6 +36,10 @@ _HORIZON: Final = _YEAR
 _FOR_EVER: Final = 2 * _YEAR
 _RESERVATIONS: Final = 16  # so many jobs that wait are protected at a time
 _MOMENT: Final = 1.0  # who is past its time limit ends "soon"
+
+# A job that waits: its number, and what it needs.  The components of a heterogeneous job are
+# several, whose numbers follow each other.
+Waiting = tuple[int, Sequence[JobSpec]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +54,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Nodes that a waiting job will have from ``start`` on, until ``end`` if it takes that long."""
+    """Nodes that a waiting job will have from ``start`` on, until ``end`` if it takes that long.
+    ``spec`` is the job as it is in that partition, and with the time limit that it has then."""
 
     job_id: int
     start: float
     end: float
     spec: JobSpec
+    partition: str
     slots: tuple[Slot, ...]
 
 
@@ -73,7 +82,7 @@ class Holding:
 
 
 def plan(
-    waiting: Iterable[tuple[int, JobSpec]],
+    waiting: Iterable[Waiting],
     running: Iterable[Holding],
     pool: Pool,
     site: Site,
@@ -85,7 +94,7 @@ def plan(
 
 
 def _plan(
-    waiting: Iterable[tuple[int, JobSpec]],
+    waiting: Iterable[Waiting],
     outlook: Outlook,
     site: Site,
     conditions: Mapping[str, NodeCondition],
@@ -95,29 +104,28 @@ def _plan(
     """The plan; ``through``: with reservations even where nobody can start."""
     made = Plan()
     hopeless: set[object] = set()
-    for job_id, spec in waiting:
+    for job_id, specs in waiting:
         if not through and not outlook.pool.has_cpu:
             break
-        shape = _shape(spec)
+        shape = tuple([_shape(spec) for spec in specs])
         if shape in hopeless:
             continue
-        start = _start(job_id, spec, outlook, site, conditions)
-        if start is not None:
-            made.starts.append(start)
+        starts = _start(job_id, specs, outlook, site, conditions)
+        if starts:
+            made.starts += starts
             continue
         hopeless.add(shape)
         if not site.backfill:
             break
         if len(made.reservations) < _RESERVATIONS:
-            reserved = _reserve(job_id, spec, outlook, site, conditions)
-            if reserved is not None:
-                made.reservations.append(reserved)
-                outlook.reservations.append(reserved)
+            reserved = _reserve(job_id, specs, outlook, site, conditions)
+            made.reservations += reserved
+            outlook.reservations += reserved
     return made
 
 
 def expected(
-    waiting: Iterable[tuple[int, JobSpec]],
+    waiting: Iterable[Waiting],
     running: Iterable[Holding],
     pool: Pool,
     site: Site,
@@ -127,12 +135,10 @@ def expected(
     """When and where the first of those that wait would start if nobody else came (squeue --start).
     ``pool`` stays as it is."""
     outlook = Outlook(running, pool.copy(), now)
-    for job_id, spec in waiting:
-        if len(outlook.reservations) == _RESERVATIONS:
+    for job_id, specs in waiting:
+        if len(outlook.reservations) >= _RESERVATIONS:
             break
-        reserved = _reserve(job_id, spec, outlook, site, conditions)
-        if reserved is not None:
-            outlook.reservations.append(reserved)
+        outlook.reservations += _reserve(job_id, specs, outlook, site, conditions)
     return outlook.reservations
 
 
@@ -146,8 +152,8 @@ class Forecast:
 
 
 def forecast(
-    spec: JobSpec,
-    waiting: Iterable[tuple[int, JobSpec]],
+    specs: Sequence[JobSpec],
+    waiting: Iterable[Waiting],
     running: Iterable[Holding],
     pool: Pool,
     site: Site,
@@ -158,14 +164,12 @@ def forecast(
     time.  ``pool`` stays as it is."""
     outlook = Outlook(running, pool.copy(), now)
     _plan(waiting, outlook, site, conditions, through=True)
-    length = spec.least_time or spec.time_limit or _FOR_EVER
-    for at in (now, *outlook.times()):
-        for partition in partitions_of(spec, site):
-            wanted = in_partition(spec, partition)
-            slots = fit(wanted, outlook.frees(usable(partition, conditions), at, at + length))
-            if slots is not None and outlook.has_licenses(spec, at, at + length):
-                return Forecast(at, partition.name, tuple(slots))
-    return None
+    found = _earliest(0, specs, [now, *outlook.times()], outlook, site, conditions)
+    if not found:
+        return None
+    partitions = dict.fromkeys([each.partition for each in found])
+    slots = tuple([slot for each in found for slot in each.slots])
+    return Forecast(found[0].start, ",".join(partitions), slots)
 
 
 def partitions_of(spec: JobSpec, site: Site) -> list[Partition]:
@@ -291,11 +295,57 @@ def _release(free: Free, name: str, allocation: Allocation) -> None:
 
 def _start(
     job_id: int,
+    specs: Sequence[JobSpec],
+    outlook: Outlook,
+    site: Site,
+    conditions: Mapping[str, NodeCondition],
+) -> list[Start]:
+    """Start a job, with all of its components; nothing where it cannot."""
+    found = _together(
+        specs, outlook, lambda at, spec: _now(job_id + at, spec, outlook, site, conditions)
+    )
+    return [
+        Start(
+            each.job_id,
+            each.spec.time_limit,
+            each.partition,
+            outlook.start(each.job_id, each.spec, each.slots),
+        )
+        for each in found
+    ]
+
+
+def _together(
+    specs: Sequence[JobSpec], outlook: Outlook, find: Callable[[int, JobSpec], Reservation | None]
+) -> list[Reservation]:
+    """What ``find`` finds for each of a job's components beside the others; nothing where one of
+    them is left over."""
+    if len(specs) == 1:
+        alone = find(0, specs[0])
+        return [] if alone is None else [alone]
+    before = len(outlook.reservations)
+    for order in orders(specs):
+        found: dict[int, Reservation] = {}
+        for at in order:
+            placed = find(at, specs[at])
+            if placed is None:
+                break
+            found[at] = placed
+            outlook.reservations.append(placed)
+        del outlook.reservations[before:]
+        if len(found) == len(specs):
+            return [found[at] for at in sorted(found)]
+    return []
+
+
+def _now(
+    job_id: int,
     spec: JobSpec,
     outlook: Outlook,
     site: Site,
     conditions: Mapping[str, NodeCondition],
-) -> Start | None:
+) -> Reservation | None:
+    """Where the job fits now, and with which time limit."""
     now = outlook.now
     for limit in _limits(spec, outlook):
         end = now + (_FOR_EVER if limit is None else limit)
@@ -307,8 +357,7 @@ def _start(
             if slots is not None:
                 if limit != wanted.time_limit:
                     wanted = replace(wanted, time_limit=limit)
-                shares = outlook.start(job_id, wanted, slots)
-                return Start(job_id, limit, partition.name, shares)
+                return Reservation(job_id, now, end, wanted, partition.name, tuple(slots))
     return None
 
 
@@ -329,26 +378,53 @@ def _limits(spec: JobSpec, outlook: Outlook) -> list[int | None]:
 
 def _reserve(
     job_id: int,
-    spec: JobSpec,
+    specs: Sequence[JobSpec],
     outlook: Outlook,
     site: Site,
     conditions: Mapping[str, NodeCondition],
-) -> Reservation | None:
-    """The earliest time that the job fits; None for one that waits for more than time."""
-    length = _FOR_EVER if spec.time_limit is None else spec.time_limit
-    if spec.least_time is not None:
-        length = spec.least_time
+) -> list[Reservation]:
+    """The earliest time that the job fits; nothing for one that waits for more than time."""
+    return _earliest(job_id, specs, outlook.times(), outlook, site, conditions)
+
+
+def _earliest(
+    job_id: int,
+    specs: Sequence[JobSpec],
+    times: Iterable[float],
+    outlook: Outlook,
+    site: Site,
+    conditions: Mapping[str, NodeCondition],
+) -> list[Reservation]:
+    """Where all of the job's components fit at the first of the ``times`` at which they do."""
     choices = [
-        (in_partition(spec, each), usable(each, conditions)) for each in partitions_of(spec, site)
-    ]
-    for at in outlook.times():
-        if not outlook.has_licenses(spec, at, at + length):
-            continue
-        for wanted, names in choices:
-            slots = fit(wanted, outlook.frees(names, at, at + length))
-            if slots is not None:
-                return Reservation(job_id, at, at + length, wanted, tuple(slots))
-    return None
+        [(each, in_partition(spec, each), usable(each, conditions))
+         for each in partitions_of(spec, site)]
+        for spec in specs
+    ]  # fmt: skip
+    for when in times:
+
+        def there(at: int, spec: JobSpec, when: float = when) -> Reservation | None:
+            end = when + _length(spec)
+            if not outlook.has_licenses(spec, when, end):
+                return None
+            for partition, wanted, names in choices[at]:
+                slots = fit(wanted, outlook.frees(names, when, end))
+                if slots is not None:
+                    place = wanted, partition.name, tuple(slots)
+                    return Reservation(job_id + at, when, end, *place)
+            return None
+
+        found = _together(specs, outlook, there)
+        if found:
+            return found
+    return []
+
+
+def _length(spec: JobSpec) -> float:
+    """How long the job has to be able to stay."""
+    if spec.least_time is not None:
+        return spec.least_time
+    return _FOR_EVER if spec.time_limit is None else spec.time_limit
 
 
 def _shape(spec: JobSpec) -> object:

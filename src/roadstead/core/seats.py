@@ -6,13 +6,16 @@ turn.  A step that was started from inside another one may use what that one has
 job of one CPU would wait for itself otherwise (it does, in Slurm 22.05).  So steps wait in one line
 for each step that they were started from, and lines do not wait for each other.
 
+The components of a heterogeneous job have their seats in one place: a step may span several of
+them, each part of it in its own, and gets all of them or waits.
+
 Devices that a step asks for by --gres are its own, like the CPUs; one that does not ask sees all of
 its job's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from roadstead.core.lifecycle import Place
@@ -23,11 +26,17 @@ _ANY_NUMBER = 1 << 30
 Unit = tuple[str, str, str, int]  # node, name, type, index; a CPU has no name
 
 
-class Seats:
-    """The CPUs and devices of one job, and which of its steps claim them."""
+_NOBODY = -1  # claims units while the parts of a step are placed
 
-    def __init__(self, shares: tuple[Share, ...]) -> None:
-        self.shares = shares
+
+class Seats:
+    """The CPUs and devices of one job, and which of its steps claim them.  ``others`` are those of
+    a heterogeneous job's components beside the first, by their offset."""
+
+    def __init__(
+        self, shares: tuple[Share, ...], others: Mapping[int, tuple[Share, ...]] | None = None
+    ) -> None:
+        self.groups = {0: shares, **(others or {})}
         self._claims: dict[Unit, set[int]] = {}
         self._places: dict[int, Place] = {}  # step → its place
         self._parents: dict[int, int | None] = {}
@@ -35,7 +44,10 @@ class Seats:
 
     def can_ever_place(self, request: StepRequest) -> bool:
         """Whether the step fits the job at all."""
-        return self._layout(request, self.shares, self.shares, None) is not None
+        if request.parts:
+            return Seats((), self.groups)._find(request) is not None
+        shares = self.groups[request.group]
+        return self._layout(request, shares, shares, None) is not None
 
     def place(self, step_id: int, request: StepRequest) -> Place | None:
         """CPUs for the step now, or None while others claim them."""
@@ -48,21 +60,28 @@ class Seats:
         """Note that a step has ``place``."""
         self._places[step_id] = place
         self._parents[step_id] = request.parent_step
-        for unit in _claimed(request, place):
-            self._claims.setdefault(unit, set()).add(step_id)
+        self._claim(step_id, request, place)
+
+    def _claim(self, step_id: int, request: StepRequest, place: Place) -> None:
+        for part, shares in zip(request.parts or (request,), place.parts, strict=False):
+            for unit in _claimed(part, replace(place, shares=shares, lengths=())):
+                self._claims.setdefault(unit, set()).add(step_id)
 
     def leave(self, step_id: int) -> None:
         """The step has gone, from its CPUs or from its line."""
         place = self._places.pop(step_id, None)
         parent = self._parents.pop(step_id, None)
         if place is not None:
-            for claims in self._claims.values():
-                claims.discard(step_id)
+            self._unclaim(step_id)
         line = self._waiting.get(parent)
         if line is not None:
             line.pop(step_id, None)
             if not line:
                 del self._waiting[parent]
+
+    def _unclaim(self, step_id: int) -> None:
+        for claims in self._claims.values():
+            claims.discard(step_id)
 
     def wait(self, step_id: int, request: StepRequest) -> None:
         """Put the step at the end of its line."""
@@ -85,14 +104,34 @@ class Seats:
         return None
 
     def _find(self, request: StepRequest) -> Place | None:
+        if not request.parts:
+            return self._find_alone(request)
+        found: list[Place] = []
+        for part in request.parts:
+            place = self._find_alone(part)
+            if place is None:
+                break
+            found.append(place)
+            self._claim(_NOBODY, part, place)
+        self._unclaim(_NOBODY)
+        if len(found) < len(request.parts):
+            return None
+        return Place(
+            shares=tuple([share for each in found for share in each.shares]),
+            claimed=found[0].claimed,
+            lengths=tuple([len(each.shares) for each in found]),
+        )
+
+    def _find_alone(self, request: StepRequest) -> Place | None:
         parent = self._places.get(-1 if request.parent_step is None else request.parent_step)
         ancestors = self._ancestors(request)
-        if parent is not None and parent.claimed:
+        shares = self.groups[request.group]
+        if parent is not None and parent.claimed and len(self.groups) == 1:
             # What the parent has, if that is enough; else whatever of the job is free.
-            inside = self._layout(request, parent.shares, self.shares, ancestors)
-            if inside is not None or self._layout(request, parent.shares, self.shares, None):
+            inside = self._layout(request, parent.shares, shares, ancestors)
+            if inside is not None or self._layout(request, parent.shares, shares, None):
                 return self._placed(request, inside)
-        return self._placed(request, self._layout(request, self.shares, self.shares, ancestors))
+        return self._placed(request, self._layout(request, shares, shares, ancestors))
 
     def _placed(self, request: StepRequest, shares: tuple[Share, ...] | None) -> Place | None:
         if shares is None:

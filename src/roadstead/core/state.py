@@ -7,6 +7,7 @@ in the journal.  Only ``put_job`` and ``put_step`` store what ``lifecycle`` retu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -78,7 +79,7 @@ class State:
         self.next_job_id = 1
         self.next_step_ids: dict[int, int] = {}
         self.stopping: list[Client] | None = None
-        self._live: dict[int, dict[int, None]] = {}
+        self._live: dict[int, dict[StepKey, None]] = {}
 
     # -- jobs and steps -------------------------------------------------------------------------
 
@@ -106,22 +107,37 @@ class State:
 
     def put_step(self, step: Step) -> Step:
         """Store what a step has become; one that has ended is forgotten."""
-        live = self._live.setdefault(step.job_id, {})
+        jobs = self.jobs_of(step)
         if step.state.word not in FINAL:
             self.steps[step.key] = step
-            live[step.id] = None
+            for job_id in jobs:
+                self._live.setdefault(job_id, {})[step.key] = None
             return step
         self.steps.pop(step.key, None)
-        live.pop(step.id, None)
-        if not live:
-            del self._live[step.job_id]
+        for job_id in jobs:
+            live = self._live.get(job_id, {})
+            live.pop(step.key, None)
+            if not live:
+                self._live.pop(job_id, None)
         if step.job_id in self.seats:
             self.seats[step.job_id].leave(step.id)
         return step
 
+    def jobs_of(self, step: Step) -> list[int]:
+        """The jobs that a step is in: several if it spans components of a heterogeneous one."""
+        job = self.jobs.get(step.job_id)
+        if not step.request.parts or job is None or job.spec.het is None:
+            return [step.job_id]
+        return [job.spec.het.job_id + part.group for part in step.request.parts]
+
+    def step_among(self, jobs: Iterable[int], step_id: int) -> Step | None:
+        """The live step of that number: a heterogeneous job's are numbered through."""
+        found = [self.steps[job_id, step_id] for job_id in jobs if (job_id, step_id) in self.steps]
+        return found[0] if found else None
+
     def steps_of(self, job_id: int) -> list[Step]:
         """The live steps of a job, waiting ones included."""
-        return [self.steps[job_id, step_id] for step_id in self._live.get(job_id, ())]
+        return [self.steps[key] for key in self._live.get(job_id, ())]
 
     def new_job_id(self) -> int:
         self.next_job_id += 1
@@ -154,7 +170,10 @@ class State:
             self.queue.add(self.place_of(job))
 
     def admits(self, job: Job) -> bool:
-        """Whether a job may be in the queue; an element that may not is noted for later."""
+        """Whether a job may be in the queue; an element that may not is noted for later, and for a
+        component of a heterogeneous job the first one waits."""
+        if job.spec.het is not None and job.spec.het.offset:
+            return False
         if job.spec.array is None:
             return True
         array = self.arrays[job.spec.array.job_id]

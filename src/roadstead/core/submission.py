@@ -7,23 +7,19 @@ key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Final
 
-from roadstead.core import arrays, course, dependency, needs, request, views, waiting
+from roadstead.core import arrays, course, dependency, het, needs, request, steps, views, waiting
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
 from roadstead.core.course import ALLOCATION
 from roadstead.core.effects import Effects
 from roadstead.core.lifecycle import Job
-from roadstead.core.model import ArrayTask, JobKind, JobSpec
+from roadstead.core.model import ArrayTask, HetComponent, JobKind, JobSpec
 from roadstead.core.state import Role, State
 from roadstead.errors import EngineError, RequestError
-
-BUSY: Final = "Requested nodes are busy"
-AT_ONCE: Final = 1.0  # --immediate=1 and less: in this very turn (srun(1))
 
 
 def on_submit(state: State, effects: Effects, event: on.Message) -> None:
@@ -32,15 +28,21 @@ def on_submit(state: State, effects: Effects, event: on.Message) -> None:
     if before is not None:
         effects.reply(event.client, "submitted", job_id=before.id)
         return
-    spec = job_spec(state, "batch", event)
+    components = job_specs(state, "batch", event)
     if request.is_test(event.body):
-        foretell(state, effects, spec, event)
+        foretell(state, effects, components, event)
         return
     numbers = request.array(event.body)
+    spec = components[0]
     bare = replace(spec, env={}, script="")
     first = state.next_job_id
-    specs = [bare]
+    specs = [bare, *components[1:]]
     if numbers is not None:
+        if len(specs) > 1:
+            raise RequestError(
+                "Batch job submission failed: Invalid job array specification",
+                hint="a heterogeneous job cannot be an array: leave out --array",
+            )
         elements = [_element(event, bare, task) for task in arrays.tasks(first, numbers)]
         specs = [elements[0], *[replace(each, key="") for each in elements[1:]]]
     effects(do.SavePayload(first, spec.env, spec.script))
@@ -66,18 +68,20 @@ def with_client(
     state: State, effects: Effects, kind: JobKind, step_id: int | None, event: on.Message
 ) -> None:
     """A job that lasts as long as the connection: srun's, or salloc's."""
-    spec = job_spec(state, kind, event)
+    specs = job_specs(state, kind, event)
+    spec = specs[0]
     if request.is_test(event.body):
-        foretell(state, effects, spec, event)
+        foretell(state, effects, specs, event)
         return
     role = Role("step" if kind == "run" else "allocation", state.next_job_id, step_id)
-    job = new_jobs(state, effects, [replace(spec, env={})], event, role)[0]
+    bare = [replace(spec, env={}), *specs[1:]]
+    job = new_jobs(state, effects, bare, event, role)[0]
     if job.id in state.jobs:
         state.environments[job.id] = spec.env
         course.consider(state, effects, job, event.at)
     if job.id not in state.jobs or not isinstance(state.jobs[job.id].state, life.JobPending):
         return
-    if spec.immediate is not None and spec.immediate <= AT_ONCE:
+    if spec.immediate is not None and spec.immediate <= steps.AT_ONCE:
         course.withdraw(state, effects, job, busy(job), event.at)
         return
     if spec.immediate is not None:
@@ -132,9 +136,10 @@ def new_jobs(
     return [state.jobs.get(job.id, job) for job in made]
 
 
-def foretell(state: State, effects: Effects, spec: JobSpec, event: on.Message) -> None:
+def foretell(state: State, effects: Effects, specs: Sequence[JobSpec], event: on.Message) -> None:
     """--test-only: when, where and on how many CPUs the job would start."""
-    found = course.forecast(state, spec, event.at)
+    spec = specs[0]
+    found = course.forecast(state, specs, event.at)
     if found is None:
         raise RequestError(f"{needs.REFUSED[spec.kind]}: Requested nodes are busy")
     effects.reply(
@@ -143,7 +148,7 @@ def foretell(state: State, effects: Effects, spec: JobSpec, event: on.Message) -
         job_id=state.next_job_id,
         start=max(found.start, spec.begin or 0.0),
         cpus=sum([slot.cpus for slot in found.slots]),
-        nodes=[slot.node.name for slot in found.slots],
+        nodes=list(dict.fromkeys([slot.node.name for slot in found.slots])),
         partition=found.partition,
     )
 
@@ -157,8 +162,29 @@ def known(state: State, event: on.Message) -> Job | None:
     return event.facts.known if job_id is None else state.jobs[job_id]
 
 
+def job_specs(state: State, kind: JobKind, event: on.Message) -> list[JobSpec]:
+    """What a message asks for: a job, or the components of one, of which only the first has the
+    script, the environment and what it waits for.  Raises RoadsteadError where it cannot be had."""
+    asked = het.components(event.body)
+    specs = [job_spec(state, kind, replace(event, body=each)) for each in asked]
+    if len(specs) == 1:
+        return specs
+    needs.check_together(kind, specs, state.site)
+    parts = [
+        HetComponent(job_id=state.next_job_id, offset=offset, size=len(specs))
+        for offset in range(len(specs))
+    ]
+    return [
+        replace(specs[0], het=parts[0]),
+        *[
+            replace(spec, het=part, env={}, script="", key="", dependency=None)
+            for spec, part in zip(specs[1:], parts[1:], strict=True)
+        ],
+    ]
+
+
 def job_spec(state: State, kind: JobKind, event: on.Message) -> JobSpec:
-    """What a message asks for.  Raises RoadsteadError where it cannot be had."""
+    """What the message of a job or a component asks for."""
     if state.stopping is not None:
         raise EngineError(
             "the controller is stopping and takes no new jobs",
@@ -168,7 +194,7 @@ def job_spec(state: State, kind: JobKind, event: on.Message) -> JobSpec:
 
 
 def busy(job: Job) -> RequestError:
-    return RequestError(f"{needs.REFUSED[job.spec.kind]}: {BUSY}")
+    return RequestError(f"{needs.REFUSED[job.spec.kind]}: {steps.BUSY}")
 
 
 def revoked(job: Job) -> RequestError:

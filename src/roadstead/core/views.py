@@ -17,6 +17,7 @@ from roadstead.core import (
     dependency,
     environment,
     filenames,
+    het,
     hostlist,
     queue,
     schedule,
@@ -68,6 +69,8 @@ def _jobs(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> Vi
         array = state.arrays.get(wanted)
         if array is not None:
             found = [state.jobs[number] for number in array.live.values()]
+        if found and array is None and not het.is_led(found[0].spec):
+            found = [state.jobs[each] for each in het.members(found[0]) if each in state.jobs]
         found = sorted([*facts.ended_jobs, *found], key=lambda each: each.id)
         script = {} if facts.script is None else {"script": facts.script}
         return {"jobs": [job(state, each, at) | script for each in found]}
@@ -115,6 +118,9 @@ def job(state: State, job: Job, at: float) -> View:
         "array_job_id": None if spec.array is None else spec.array.job_id,
         "array_task_id": None if spec.array is None else spec.array.task_id,
         "array_throttle": 0 if spec.array is None else spec.array.throttle,
+        "het_job_id": None if spec.het is None else spec.het.job_id,
+        "het_offset": None if spec.het is None else spec.het.offset,
+        "het_size": 0 if spec.het is None else spec.het.size,
         "name": spec.name,
         "user": spec.user,
         "uid": spec.uid,
@@ -232,6 +238,10 @@ def reason(state: State, job: Job, at: float) -> str:
         return _outcome(job).reason
     if job.state.held:
         return "JobHeldUser"
+    if het.is_led(job.spec):
+        first = state.jobs.get(het.leader(job.spec, job.id), job)
+        if first is not job and isinstance(first.state, life.JobPending):
+            return reason(state, first, at)
     if job.spec.dependency is not None:
         never = dependency.is_never(job.spec.dependency)
         return "DependencyNeverSatisfied" if never else "Dependency"

@@ -14,33 +14,46 @@ if TYPE_CHECKING:
 
 def task_specs(spec: StepSpec) -> list[TaskSpec]:
     """The tasks of a step, with the variables that tell them apart.  Raises RequestError for CPUs
-    that they cannot be bound to."""
-    shares = spec.shares or (Share(node=spec.node, cpus=spec.cpus, ntasks=spec.ntasks),)
-    order = distribution.nodes_of_tasks(shares, spec.launch)
-    here: dict[int, list[int]] = {}
-    for procid, nodeid in enumerate(order):
-        here.setdefault(nodeid, []).append(procid)
+    that they cannot be bound to.
+
+    Those of a step of several parts are numbered through, also on a node that two parts share.
+    """
     tasks: list[TaskSpec] = []
-    for procid, nodeid in enumerate(order):
-        share, localid = shares[nodeid], here[nodeid].index(procid)
+    nodes: dict[str, list[int]] = {}  # the numbers of each node's tasks
+    places: list[tuple[int, StepSpec, Share, int]] = []
+    for number, part in enumerate(spec.parts or (spec,)):
+        shares = part.shares or (Share(node=part.node, cpus=part.cpus, ntasks=part.ntasks),)
+        for share in shares:
+            nodes.setdefault(share.node, [])
+        seen = [0 for _ in shares]
+        for at in distribution.nodes_of_tasks(shares, part.launch):
+            nodes[shares[at].node].append(len(places))
+            places.append((number, part, shares[at], seen[at]))
+            seen[at] += 1
+    numbers = {name: number for number, name in enumerate(nodes)}
+    apart = len(nodes) > 1 or bool(spec.parts)
+    for procid, (number, part, share, bound_as) in enumerate(places):
+        here = nodes[share.node]
+        localid, nodeid = here.index(procid), numbers[share.node]
         env = {
-            **spec.env,
-            **environment.task(procid, localid, nodeid, share, here[nodeid]),
-            **_bound(spec, share),
+            **part.env,
+            **environment.task(procid, localid, nodeid, share, here),
+            **_bound(part, share),
             **mpi.environment(spec, procid),
             "ROADSTEAD_STEP": f"{spec.job_id}.{spec.step_id}",
             record.MARK: spec.directory,
         }
-        programs = spec.launch.programs
+        programs = part.launch.programs
         tasks.append(
             TaskSpec(
                 procid=procid,
                 localid=localid,
-                argv=multiprog.argv_of(programs, procid) if programs else spec.argv,
+                argv=multiprog.argv_of(programs, procid) if programs else part.argv,
                 env=env,
                 node=share.node,
                 nodeid=nodeid,
-                cpus=_cpus(spec, share, localid) if len(shares) > 1 or _binds(spec) else (),
+                cpus=_cpus(part, share, bound_as) if apart or _binds(part) else (),
+                part=number,
             )
         )
     return tasks

@@ -66,7 +66,7 @@ class Server:
         """What each task gets beyond its three streams; until ``started`` ours too."""
         if self._spec.launch.mpi != "pmi2":
             return [() for _ in tasks]
-        apart = self._spec.container is not None
+        apart = any(part.container is not None for part in self._spec.parts or (self._spec,))
         nodes = [number if apart else task.nodeid for number, task in enumerate(tasks)]
         # MPICH names its files in /dev/shm by this, and leaves them there if it is killed: another
         # engine's job of the same number must not meet them.

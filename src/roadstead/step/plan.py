@@ -13,11 +13,11 @@ from roadstead.errors import LaunchError, RuntimeFailure
 from roadstead.host import namespaces, overlay, process
 from roadstead.oci import cdi, hooks, idmap, runtime, search
 from roadstead.oci.hooks import Hook
-from roadstead.step import contents, devices, record, taskdir
+from roadstead.step import contents, devices, layout, record, taskdir
 from roadstead.step.named import Named
 
 if TYPE_CHECKING:
-    from roadstead.core.model import ContainerRequest, StepSpec
+    from roadstead.core.model import ContainerRequest, StepSpec, TaskSpec
     from roadstead.oci import bundle as bundles
     from roadstead.oci.conf import OciConf
     from roadstead.step.contents import Contents
@@ -40,6 +40,12 @@ class Plan:
     devices: dict[str, cdi.Edits] = field(default_factory=dict)  # by node
     hooks: tuple[Hook, ...] = ()
     shared: str = ""  # the root that all tasks have, if it is neither the bundle's nor each its own
+    hide: bool = False  # a hybrid machine's cgroup2 tree is to be kept from the runtime
+
+    @property
+    def ranged(self) -> bool:
+        """Whether the container has more ids than the user's own."""
+        return self.uids is not None and len(self.uids.entries) > 1
 
     @property
     def privileged(self) -> bool:
@@ -85,12 +91,56 @@ class Plan:
             overlay.unmount_layer(f"{self.spec.directory}/private")
 
 
-def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
+def prepare(spec: StepSpec, notice: Callable[[str], None]) -> list[Plan | None]:
     """Read and check everything the step's containers need; enter a namespace if they need one.
+    There is a plan for each part of the step, None for one without a container.
 
     Raises BundleError, ConfigError and RuntimeFailure.  After this the process may be in another
     user namespace: call it once, before any task exists.
     """
+    parts = spec.parts or (spec,)
+    if all(part.container is None for part in parts):
+        return [None for _ in parts]
+    tasks = layout.task_specs(spec)
+    if len(parts) == 1:
+        return [_opened(spec, notice, lambda plan: _enter(plan, notice), tasks)]
+    plans: list[Plan | None] = []
+    for number, part in enumerate(parts):
+        if part.container is None:
+            plans.append(None)
+            continue
+        if part.container.name or part.container.save:
+            option = "name" if part.container.name else "save"
+            raise LaunchError(f"--container-{option} is for steps of one component")
+        mine = [task for task in tasks if task.part == number]
+        plans.append(_opened(part, notice, lambda plan: plan, mine))
+    _enter_together(spec, plans)
+    return plans
+
+
+def _enter_together(spec: StepSpec, plans: list[Plan | None]) -> None:
+    """The namespace that the containers of several components need is one."""
+    found = [plan for plan in plans if plan is not None]
+    private, hide = any(plan.private for plan in found), any(plan.hide for plan in found)
+    if (private or hide) and len(found) < len(plans):
+        raise LaunchError(
+            "the components of a step are all in containers here, or none is",
+            hint="start them by two srun commands, with & and wait",
+        )
+    if private or hide:
+        ranged = any(plan.ranged for plan in found)
+        ranges = namespaces.subordinate_ids(spec.user, spec.uid) if ranged else None
+        namespaces.enter(ranges=ranges, hide_unified=hide)
+    if private:
+        os.mkdir(f"{spec.directory}/private", 0o700)
+
+
+def _opened(
+    spec: StepSpec,
+    notice: Callable[[str], None],
+    enter: Callable[[Plan], Plan],
+    tasks: list[TaskSpec],
+) -> Plan:
     request = spec.container
     assert request is not None
     conf = search.load(spec.oci_conf) if spec.oci_conf else None
@@ -111,19 +161,20 @@ def prepare(spec: StepSpec, notice: Callable[[str], None]) -> Plan:
         )
     named = Named.open(request, spec, notice) if request.name else None
     try:
-        return _prepare(spec, named, conf, program, notice)
+        return enter(_read(spec, named, conf, program, notice, tasks))
     except BaseException:
         if named is not None:
             named.close()
         raise
 
 
-def _prepare(
+def _read(
     spec: StepSpec,
     named: Named | None,
     conf: OciConf | None,
     program: str,
     notice: Callable[[str], None],
+    tasks: list[TaskSpec],
 ) -> Plan:
     request = spec.container if named is None else named.request
     assert request is not None
@@ -148,24 +199,30 @@ def _prepare(
     os.makedirs(root, mode=0o700, exist_ok=True)
     env = _runtime_env(spec, conf)
     plan = Plan(
-        spec, request, conf, program, found, uids, gids, root, env, named, edits, wanted_hooks
-    )
-    taskdir.prepare_container_path(plan)
-    ranged = uids is not None and len(uids.entries) > 1
+        spec, request, conf, program, found, uids, gids, root, env, named, edits, wanted_hooks,
+        hide=hide,
+    )  # fmt: skip
+    taskdir.prepare_container_path(plan, tasks)
+    return plan
+
+
+def _enter(plan: Plan, notice: Callable[[str], None]) -> Plan:
+    """Enter the namespace that the containers of a step need, if they need one."""
+    spec, named, hide = plan.spec, plan.named, plan.hide
     if named is not None:
-        assert found is not None
-        why = named.enter(found, ranged=ranged, hide=hide, spec=spec)
+        assert plan.contents is not None
+        why = named.enter(plan.contents, ranged=plan.ranged, hide=hide, spec=spec)
         _say_copied(why, notice)
         return replace(plan, shared=named.root)
-    if private or hide:
-        ranges = namespaces.subordinate_ids(spec.user, spec.uid) if ranged else None
+    if plan.private or hide:
+        ranges = namespaces.subordinate_ids(spec.user, spec.uid) if plan.ranged else None
         namespaces.enter(ranges=ranges, hide_unified=hide)
-    if private:
+    if plan.private:
         scratch = f"{spec.directory}/private"
         os.mkdir(scratch, 0o700)
-        if request.save:
-            assert found is not None
-            shared, why = overlay.private_layer(found.lowers, scratch)
+        if plan.request.save:
+            assert plan.contents is not None
+            shared, why = overlay.private_layer(plan.contents.lowers, scratch)
             _say_copied(why, notice)
             return replace(plan, shared=shared)
     return plan

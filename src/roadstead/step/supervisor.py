@@ -95,8 +95,9 @@ class Supervisor:
             if os.path.lexists(self.spec.directory):
                 record.sweep(self.spec.directory)  # of a journal that was moved away
             os.makedirs(self.spec.directory, mode=0o700)
-            self.plan = self._prepare()
-            self._launch(self.plan)
+            made = self._prepare()
+            self.plan = made[0] if len(made) == 1 else None
+            self._launch(made)
         except RoadsteadError as error:
             self._fail(error)
         except OSError as error:
@@ -136,20 +137,20 @@ class Supervisor:
         self._listener = wire.Listener(f"{self.spec.directory}/{record.SOCKET}")
         self.loop.watch(self._listener, self._accept)
 
-    def _prepare(self) -> Plan | None:
+    def _prepare(self) -> list[Plan | None]:
+        """Make ready what the tasks share; the plan of each of the step's parts."""
         spec = self.spec
         if spec.cpus:
             os.sched_setaffinity(0, spec.cpus)
         self.limits.decide()
         os.umask(spec.umask)
-        plan: Plan | None = None
         if spec.container is not None:
             self.saving.check()
-            plan = plans.prepare(spec, self._notice)
+        made = plans.prepare(spec, self._notice)
         if spec.script:
             self._write_script()
         self._change_directory()
-        return plan
+        return made
 
     def _write_script(self) -> None:
         spool = f"{self.spec.directory}/spool"
@@ -171,9 +172,9 @@ class Supervisor:
                 )
             os.chdir("/tmp")
 
-    def _launch(self, plan: Plan | None) -> None:
+    def _launch(self, made: list[Plan | None]) -> None:
         for task_spec in task_specs(self.spec):
-            self.tasks.append(Task(self, task_spec, plan))
+            self.tasks.append(Task(self, task_spec, made[task_spec.part]))
         self._claim([task.claim() for task in self.tasks])
         self.limits.apply()
         # Every task is made before the first one starts: a step does not begin half.

@@ -16,7 +16,7 @@ from roadstead.host import cgroup, files, namespaces, overlay, paths, process, r
 from roadstead.oci import bundle as bundles
 from roadstead.oci import cdi, config, environment, idmap, lookup
 from roadstead.oci.patterns import Substitutions, expand
-from roadstead.step import devices, layout, limits, wanted
+from roadstead.step import devices, limits, wanted
 
 if TYPE_CHECKING:
     from roadstead.core.model import TaskSpec
@@ -297,7 +297,7 @@ def _substitutions(plan: Plan, task: TaskSpec, directory: str) -> Substitutions:
     )
 
 
-def prepare_container_path(plan: Plan) -> None:
+def prepare_container_path(plan: Plan, tasks: list[TaskSpec]) -> None:
     """Make what is above each task's ContainerPath.  Raises RuntimeFailure if it cannot be made, or
     if somebody else could exchange it, and so what the runtime is told to run.
 
@@ -306,7 +306,7 @@ def prepare_container_path(plan: Plan) -> None:
     conf = plan.conf
     if conf is None or conf.container_path is None:
         return
-    for task in layout.task_specs(plan.spec):
+    for task in tasks:
         values = _substitutions(plan, task, _own_directory(plan, task.procid))
         path = expand(conf.container_path, values, quote=False).rstrip("/")
         why = paths.exchangeable(path, by_owners=True)

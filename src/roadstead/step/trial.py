@@ -197,7 +197,8 @@ class _Trial:
         )
         before = process.namespace("self", "mnt")
         self._notice(f"oci.conf: {conf or 'none, so the built-in commands'}")
-        plan = plans.prepare(spec, self._notice)
+        (plan,) = plans.prepare(spec, self._notice)
+        assert plan is not None
         if process.namespace("self", "mnt") != before:
             self._notice(_NAMESPACE)
         return plan
