@@ -56,7 +56,7 @@ DOOR: dict[str, str] = {
 # os functions that start a program or replace this one.
 LAUNCHES = ("exec", "fork", "popen", "posix_spawn", "spawn", "system")
 
-PURE = ("core/", "oci/conf.py", "oci/patterns.py", "cli/options.py")
+PURE = ("core/", "oci/conf.py", "oci/patterns.py", "cli/options")
 IMPURE = {
     *("os", "posix", "io", "pathlib", "shutil", "tempfile", "glob"),
     *("time", "_thread", "threading", "random", "secrets"),

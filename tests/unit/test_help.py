@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from roadstead import __version__
+from roadstead.cli import options_launch, options_queries
 from roadstead.cli.help import help_text, usage_text, version_text
-from roadstead.cli.options import COMMANDS, OPTIONS
+from roadstead.cli.options import COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_names_every_option_once_and_fits_a_terminal(command: str) -> None:
     text = help_text(command)
-    for row in OPTIONS:
+    for row in (*options_launch.ROWS, *options_queries.ROWS):
         if row.commands & COMMANDS[command] and (row.help or row.treatment != "honoured"):
             words = text.replace("[=", " ").replace("=", " ").split()
             assert words.count(f"--{row.name}") == 1, row.name

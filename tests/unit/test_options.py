@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from roadstead.cli import options, options_accounting
+from roadstead.cli import options, options_accounting, options_launch, options_queries
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED, Grammar
 from roadstead.cli.options import (
     COMMANDS,
     LIST,
-    OPTIONS,
     Option,
     gather,
     parse,
@@ -94,6 +93,9 @@ def rows(command: str) -> list[Option]:
     return options.rows(command)
 
 
+ROWS = (*options_launch.ROWS, *options_queries.ROWS, *options_accounting.ROWS)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_takes_every_option_of_slurm(command: str) -> None:
     known = {name: row for row in rows(command) for name in (row.name, *row.aliases.split())}
@@ -120,7 +122,7 @@ def test_no_two_rows_share_a_spelling(command: str) -> None:
 
 
 def test_a_row_is_complete() -> None:
-    for row in (*OPTIONS, *options_accounting.ROWS):
+    for row in ROWS:
         named = f"--{row.name} of {row.commands:#x}"
         treatment, colon, reason = row.treatment.partition(":")
         assert treatment in ("honoured", "no-op", "refused"), named
