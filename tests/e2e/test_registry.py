@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import layouts
 from tests.support.components import program
 from tests.support.engine import Engine
 from tests.support.registry import registry
@@ -35,13 +37,23 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ["umoci", "insert", "--image", f"{image}:box", f"{top}/root", "/"],
     ):
         subprocess.run(command, check=True, capture_output=True)
+    layouts.write(top / "large", layouts.random_layers(3, 6, 80, 30_000))
     with registry(top) as found:
+        subprocess.run(
+            ["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false",
+             f"oci:{top}/large", f"docker://{found}/large:latest"],
+            check=True,
+        )  # fmt: skip
         subprocess.run(
             ["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false",
              f"oci:{image}:box", f"docker://{found}/box:latest"],
             check=True,
         )  # fmt: skip
+        LOGS[found] = top / "log"
         yield found
+
+
+LOGS: dict[str, Path] = {}
 
 
 def accept(engine: Engine, host: str) -> None:
@@ -63,6 +75,29 @@ def test_an_image_of_a_registry_runs_and_is_fetched_once(engine: Engine, host: s
     done = engine.run([*argv, "exit 4"], env={"PATH": f"{engine.shims}:/usr/bin:/bin"})
     assert done.returncode == 4
     assert not list(Path(engine.home).glob("**/work/*")), "something of the import is left"
+
+
+def test_many_at_once_fetch_once(engine: Engine, host: str) -> None:
+    """Twenty commands want the same image: the registry sees each layer fetched once."""
+    accept(engine, host)
+    seen = len(LOGS[host].read_text())
+    argv = ["roadstead", "image", "pull", f"docker://{host}/large"]
+    processes = [
+        engine.popen(
+            ["srun", "--container", f"docker://{host}/large", "none"] if number % 2 else argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for number in range(20)
+    ]
+    done = [engine.finish(each) for each in processes]
+    assert {each.returncode for each in done[::2]} == {0}, done
+    assert {each.returncode for each in done[1::2]} == {127}, done  # there is no such program
+    lines = LOGS[host].read_text()[seen:].splitlines()
+    blobs = [line for line in lines if '"GET /v2/large/blobs/' in line]
+    fetched = Counter(line.partition("/blobs/")[2].split()[0] for line in blobs)
+    found = json.loads(engine.run(["roadstead", "image", "inspect", argv[-1]]).check().stdout)
+    assert [fetched[layer["digest"]] for layer in found["manifest"]["layers"]] == [1] * 6
 
 
 @pytest.mark.parametrize(

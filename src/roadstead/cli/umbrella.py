@@ -103,8 +103,8 @@ SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
         _bundle,
     ),
     "image": (
-        "ls | pull REFERENCE | inspect REFERENCE",
-        "what is in the image store, and bringing an image there",
+        "ls | pull | inspect | rm | gc | verify | export",
+        "what is in the image store, what comes there and what goes",
         _image,
     ),
     "runtime": (

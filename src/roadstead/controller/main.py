@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from roadstead import __version__
 from roadstead.controller import configuration, facts
+from roadstead.controller.holdings import Holdings
 from roadstead.controller.journal import Journal
 from roadstead.controller.peers import Client, Conversation, Peer
 from roadstead.core import course, messages
@@ -74,11 +75,13 @@ class Controller:
         self._listener: wire.Listener | None = None
         self._paused = False
         self._restart = False
+        self._holdings = Holdings(paths.state_directory(os.environ))
 
     def restore(self) -> None:
         """Take over what the journal holds."""
         contents = self._journal.load()
         log.info("restored jobs=%d steps=%d", len(contents.jobs), len(contents.steps))
+        self._holdings.restore(contents.jobs, contents.steps)
         self._react(
             on.Restored(
                 at=time.time(),
@@ -164,6 +167,7 @@ class Controller:
             except EngineError as error:
                 self._refuse(recorded, error)
                 raise
+            self._holdings.note(recorded)
             for effect in recorded:
                 self._perform(effect)
         self._watch_idleness()
@@ -321,6 +325,7 @@ class Controller:
         try:
             messages.check(body)
             known = facts.gather(self.state, self._journal, body, client.pid, now)
+            self._holdings.take(body)
         except RoadsteadError as error:
             self._effects.error(client.number, error)
             return

@@ -19,7 +19,8 @@ def make(wanted: Wanted, work: str) -> Made:
     (name,) = wanted.operands
     if wanted.kind == "image":
         store = Store.default(os.environ)
-        return unfold(resolve(name, store=store, progress=wanted.progress), work)
+        with store.importing():  # nothing of it is removed meanwhile
+            return unfold(resolve(name, store=store, progress=wanted.progress), work)
     description, rootfs = directory.look(os.path.realpath(name))
     if not os.path.isdir(rootfs):
         raise BundleError(f"{name} is not a directory", hint="name a root file system")

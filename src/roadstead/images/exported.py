@@ -88,8 +88,8 @@ def _through_the_store(text: str, wanted: Wanted, saved: str, work: str) -> Made
     with store.importing():
         record = source.import_(reference, store, context)
         image = store.add(replace(record, reference=name))
-    os.unlink(saved)
-    return copied.unfold(image, work)
+        os.unlink(saved)
+        return copied.unfold(image, work)
 
 
 def _exported(path: str, name: str, wanted: Wanted, work: str) -> Made:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from roadstead.errors import ImageError
 from roadstead.host import fork, linux, process
+from roadstead.images import inventory
 from roadstead.images.model import Layer
 from roadstead.images.store import Store
 from roadstead.images.streams import Blob
@@ -141,7 +142,13 @@ def _bring(source: Source, store: Store, fd: int, told: int) -> None:
             diff_id=source.diff_id,
             tell=tell,
         )
-        return unpack(blob, directory, source.diff_id, readable=store.shared)
+        return unpack(
+            blob,
+            directory,
+            source.diff_id,
+            readable=store.shared,
+            listed=f"{os.path.dirname(directory)}/{inventory.NAME}",
+        )
 
     try:
         store.ensure_layer(source.diff_id, fill)

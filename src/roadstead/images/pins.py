@@ -58,6 +58,27 @@ def mark(reference: Reference) -> str:
     return f"{found.st_dev}.{found.st_ino}.{found.st_size}.{found.st_mtime_ns}"
 
 
+def last(store: str, reference: Reference) -> str:
+    """The digest of the image that ``reference`` meant last, whatever has changed since; "" where
+    that is not known."""
+    try:
+        with open(_file(store, reference, ""), encoding="ascii") as file:
+            digest = file.readline().rstrip("\n")
+        os.stat(f"{store}/images/{digest.partition(':')[2]}.json")
+    except (OSError, ValueError):
+        return ""
+    return digest
+
+
+def identity(store: str, reference: Reference, platform: str = "") -> tuple[int, int]:
+    """What changes whenever ``reference`` has been looked up anew; zeros where it never was."""
+    try:
+        found = os.stat(_file(store, reference, platform))
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_mtime_ns
+
+
 def pinned(store: str, reference: Reference, platform: str = "") -> str:
     """The digest of the image that ``reference`` means, if that is known and it is in the store
     at this path; else ""."""

@@ -91,9 +91,11 @@ def resolve(
                 return store.load(digest)
     _check_meaning(reference, cwd or os.getcwd())
     store.prepare()
+    asked = pins.identity(store.path, reference, platform)
     with store.lock(f"pin-{_lock_name(reference, platform)}"):
-        # Whoever held it before us has imported the very same.
-        digest = "" if refresh else pins.pinned(store.path, reference, platform)
+        # Whoever held it before us has looked up and imported the very same, after we had asked.
+        waited = not refresh or pins.identity(store.path, reference, platform) != asked
+        digest = pins.pinned(store.path, reference, platform) if waited else ""
         if digest:
             return store.load(digest)
         before = pins.mark(reference)

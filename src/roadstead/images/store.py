@@ -1,10 +1,12 @@
 """The store: images and their unpacked layers, found by what they contain.
 
     STORE/images/HEX.json      a Record: what an image is; its modification time is its last use
-    STORE/layers/HEX/          a layer: root/ is its directory, layer.json what is known of it
+    STORE/layers/HEX/          a layer: root/ is its directory, layer.json what is known of it,
+                               files what is in it (inventory.py)
     STORE/pins/…               which image a reference meant when it was last looked up (pins.py)
     STORE/locks/HEX            held (flock) by whoever imports this layer or image
     STORE/work/…               what is being made; held (flock) by its maker
+    STORE/holds/HEX.WHO        an image that somebody's jobs need (holds.py)
 
 A layer appears by one rename(2), when it is complete; an image when all its layers have.  So
 whatever is in images/ and layers/ can be believed, and whatever is in work/ and not held was left
@@ -30,8 +32,12 @@ from typing import Final
 from roadstead.core.model import from_json, to_json
 from roadstead.errors import ImageError
 from roadstead.host import files, paths
-from roadstead.images import pins
-from roadstead.images.model import Image, Layer, Record
+from roadstead.images import inventory, pins
+from roadstead.images.model import Image, ImageConfig, Layer, Record
+
+# What an image's record is called while its removal is decided (collect.py).
+GOING: Final = ".going"
+IMPORTING: Final = "importing"  # the one lock that is shared, and stays
 
 Fill = Callable[[str], Layer]
 _DAMAGED: Final = (
@@ -70,7 +76,7 @@ class Store:
         """The image, ready to run; its last use is now.  Raises ImageError where it is not here."""
         record = self.record(digest)
         with contextlib.suppress(OSError):  # another's store is not ours to write to
-            os.utime(self._image_file(self.path, digest))
+            os.utime(self.image_file(digest))
         lowers = tuple(self.layer(name) for name in record.layers)
         if record.directory:
             if not os.path.isdir(record.directory):
@@ -81,21 +87,31 @@ class Store:
     def record(self, digest: str) -> Record:
         """What is kept of an image.  Raises ImageError where it is not here."""
         for place in (self.path, *self.others):
-            found = _read(self._image_file(place, digest))
+            path = self.image_file(digest, place)
+            found = _read(path)
+            if found is None:  # perhaps for a moment only
+                found = _read(f"{path}{GOING}")
             if found is not None:
                 try:
                     return from_json(Record, found)
                 except TypeError as error:
-                    raise ImageError(
-                        f"{self._image_file(place, digest)}: {error}", hint=_DAMAGED
-                    ) from None
+                    raise ImageError(f"{path}: {error}", hint=_DAMAGED) from None
         raise ImageError(
             f"image {digest} is not in the store {self.path}", hint="roadstead image ls"
         )
 
+    def known(self, digest: str) -> Record:
+        """As ``record``; a damaged one is an image without anything, which can be removed."""
+        try:
+            return self.record(digest)
+        except ImageError:
+            if not self.has(digest):
+                raise
+            return Record(digest=digest, reference="(damaged)", config=ImageConfig())
+
     def has(self, digest: str) -> bool:
         return any(
-            os.path.exists(self._image_file(place, digest)) for place in (self.path, *self.others)
+            os.path.exists(self.image_file(digest, place)) for place in (self.path, *self.others)
         )
 
     def images(self) -> list[tuple[str, float]]:
@@ -140,7 +156,7 @@ class Store:
             if number and self.described(name).opaque:
                 record = dataclasses.replace(record, layers=record.layers[number:])
                 break
-        path = self._image_file(self.path, record.digest)
+        path = self.image_file(record.digest)
         files.write_atomically(path, json.dumps(to_json(record)), sync=True)
         return self.load(record.digest)
 
@@ -159,6 +175,8 @@ class Store:
             with self.work() as directory:
                 os.mkdir(f"{directory}/root", 0o755)
                 layer = fill(f"{directory}/root")
+                if not os.path.exists(f"{directory}/{inventory.NAME}"):
+                    inventory.take(f"{directory}/root", f"{directory}/{inventory.NAME}")
                 text = json.dumps(to_json(layer))
                 files.write_atomically(f"{directory}/layer.json", text)
                 os.rename(directory, f"{self.path}/layers/{key(name)}")
@@ -172,6 +190,11 @@ class Store:
             for room in ("images", "layers", "locks", "pins", "work"):
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(f"{self.path}/{room}", 0o755)
+            # Others may add to it where they may read, and nothing else; see holds.py.
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(f"{self.path}/holds", 0o700)
+                if self.shared:
+                    os.chmod(f"{self.path}/holds", 0o1733)
         except OSError as error:
             raise ImageError(
                 f"cannot make the image store {self.path}: {error.strerror}",
@@ -200,7 +223,7 @@ class Store:
         """Hold off the removal of layers that no image names yet (collect.py): from before the
         first layer until the image is added."""
         self.prepare()
-        fd = os.open(f"{self.path}/locks/importing", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(f"{self.path}/locks/{IMPORTING}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
             yield
@@ -213,9 +236,9 @@ class Store:
         there, and by the next import if we are killed."""
         self.sweep()
         name = f"{self.path}/work/{os.getpid()}.{time.time_ns():x}"
-        fd = os.open(f"{name}.held", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # Between its making and its locking somebody may sweep it away: then it is made again.
+        fd = _locked(f"{name}.held")
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
             os.mkdir(name, 0o700)
             yield name
         finally:
@@ -255,9 +278,17 @@ class Store:
                 os.close(fd)
         return swept
 
-    @staticmethod
-    def _image_file(place: str, digest: str) -> str:
-        return f"{place}/images/{key(digest)}.json"
+    def restore(self) -> None:
+        """Put back images whose removal was not decided when who decided it was killed."""
+        for name in os.listdir(f"{self.path}/images"):
+            path = f"{self.path}/images/{name}"
+            if name.endswith(GOING):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(path, path.removesuffix(GOING))
+
+    def image_file(self, digest: str, place: str = "") -> str:
+        """Where an image's record is, in the store at ``place`` (default: our own)."""
+        return f"{place or self.path}/images/{key(digest)}.json"
 
 
 def _locked(path: str) -> int:

@@ -11,7 +11,7 @@ import os
 import time
 
 from roadstead.errors import ImageError
-from roadstead.images import described, diskimage
+from roadstead.images import described, diskimage, inventory
 from roadstead.images.layered import check_platform, open_file
 from roadstead.images.model import Layer, Record
 from roadstead.images.recognise import recognise
@@ -36,7 +36,8 @@ def import_(reference: Reference, store: Store, context: Context) -> Record:
 
     def fill(directory: str) -> Layer:
         source = Blob(open_file(path, what), what, digest=digest)
-        layer = unpack(source, directory, digest)
+        listed = f"{os.path.dirname(directory)}/{inventory.NAME}"
+        layer = unpack(source, directory, digest, readable=store.shared, listed=listed)
         _check_root(directory, what)
         return layer
 

@@ -23,10 +23,11 @@ import stat
 import time
 from collections.abc import Callable
 from typing import Final
+from zlib import crc32
 
 from roadstead.errors import ImageError
 from roadstead.host import files
-from roadstead.images import tar
+from roadstead.images import inventory, tar
 from roadstead.images.model import Layer
 from roadstead.images.streams import Blob
 from roadstead.images.tar import Entry
@@ -56,16 +57,18 @@ def unpack(
     *,
     keep_owners: bool | None = None,
     readable: bool = False,
+    listed: str = "",
 ) -> Layer:
     """Unpack the layer in ``blob`` into the empty ``directory``; what it is, for the store.
 
     ``keep_owners`` is by default root's way; with ``readable`` everybody may read what comes out.
+    ``listed`` is the file for the layer's inventory, which is not made where it would not be exact.
     Raises ImageError for what is no layer or not what its digests say, and when the disk is full.
     """
     began = time.monotonic()
     owners = os.geteuid() == 0 if keep_owners is None else keep_owners
     umask = os.umask(0)  # modes are set by creation: a system call less for each file
-    unpacker = _Unpacker(blob, directory, owners=owners, readable=readable)
+    unpacker = _Unpacker(blob, directory, owners=owners, readable=readable, listed=listed)
     try:
         for entry in unpacker.reader:
             unpacker.put(entry)
@@ -100,7 +103,9 @@ def _told(error: OSError, what: str, directory: str) -> ImageError:
 class _Unpacker:
     """One layer on its way to its directory."""
 
-    def __init__(self, blob: Blob, directory: str, *, owners: bool, readable: bool) -> None:
+    def __init__(
+        self, blob: Blob, directory: str, *, owners: bool, readable: bool, listed: str
+    ) -> None:
         self.reader = tar.Reader(blob)
         self.entries = 0
         self.size = 0
@@ -115,9 +120,21 @@ class _Unpacker:
         self._later: dict[str, tuple[int, int]] = {}  # directory → mode, time: set at the end
         self._stale: list[int] = []
         self._look_at = _LOOK_EVERY
+        self._listed = listed
+        self._list = inventory.Writer(listed) if listed else None
+        self._name = ""  # of the entry that is being made
         self._look()
 
+    def _leave_out_the_list(self) -> None:
+        """What was made is not what was listed: somebody else reads the directory for it."""
+        if self._list is not None:
+            self._list.close()
+            os.unlink(self._listed)
+            self._list = None
+
     def close(self) -> None:
+        if self._list is not None:
+            self._list.close()
         for fd in (*self._open.values(), *self._stale, self._root):
             os.close(fd)
 
@@ -182,6 +199,7 @@ class _Unpacker:
 
     def _follow(self, entry: Entry, parts: list[str]) -> int:
         """As ``_walk`` where there are links on the way: as in a container whose root this is."""
+        self._leave_out_the_list()
         stack = [os.dup(self._root)]
         pending = list(reversed(parts))
         hops = 0
@@ -237,6 +255,7 @@ class _Unpacker:
             if entry.kind == tar.DIRECTORY:
                 self._later[""] = (entry.mode, entry.mtime_ns)
             return
+        self._name = "/".join(parts)
         base = parts.pop()
         if base.startswith(_WHITEOUT):
             self._white_out(entry, parts, base)
@@ -255,10 +274,15 @@ class _Unpacker:
                 mode = self._mode(entry)
                 self._cleared(lambda: os.mkfifo(base, mode, dir_fd=directory), directory, base)
                 self._finish_special(entry, directory, base)
+                self._note("p")
             case tar.CHAR | tar.BLOCK:
                 self._device(entry, directory, base)
             case _:
                 raise self._refused(entry, f"an entry of the unknown kind {entry.kind!r}")
+
+    def _note(self, kind: str, about: str = "") -> None:
+        if self._list is not None:
+            self._list.add(kind, self._name, about)
 
     def _mode(self, entry: Entry) -> int:
         mode = entry.mode
@@ -278,6 +302,7 @@ class _Unpacker:
     def _remove(self, directory: int, base: str) -> None:
         """Take away what an earlier entry has made.  What is open may have been below it, or
         beyond it if it is a link: it is opened anew, and closed at the end, as it may be in use."""
+        self._leave_out_the_list()
         self._stale += self._open.values()
         self._open.clear()
         if len(self._stale) > 4096:
@@ -299,15 +324,23 @@ class _Unpacker:
         except FileExistsError:
             self._remove(directory, base)
             fd = os.open(base, _CREATE, mode & 0o777, dir_fd=directory)
+        size, crc = entry.size, 0
+
+        def write(data: memoryview) -> None:
+            nonlocal crc
+            _write_all(fd, data)
+            crc = crc32(data, crc)
+
         try:
-            size = entry.size
             if entry.sparse is not None:
+                self._leave_out_the_list()
                 self._sparse(entry, fd)
             elif size:
                 self.size += size
                 if self.size > self._look_at:
                     self._look()
-                self.reader.copy(size, lambda data: _write_all(fd, data))
+                self.reader.copy(size, write)
+            self._note("f", inventory.about_file(crc, size))
             if self._owners:
                 self._own(fd, entry)
             if mode & 0o7000:
@@ -344,6 +377,7 @@ class _Unpacker:
                 os.mkdir(base, 0o700 | (mode & 0o777), dir_fd=above)
                 if stat.S_ISCHR(found.st_mode):
                     self._make_opaque(self._directory(entry, parts))
+        self._note("d")
         self._later[name] = (mode, entry.mtime_ns)
         if len(self._later) > MAX_DIRECTORIES:
             raise ImageError(f"{self._what}: more than {MAX_DIRECTORIES} directories")
@@ -359,6 +393,7 @@ class _Unpacker:
             raise self._refused(entry, "a link to nothing")
         self._cleared(lambda: os.symlink(entry.link, base, dir_fd=directory), directory, base)
         self._finish_special(entry, directory, base)
+        self._note("l", inventory.about_link(entry.link))
 
     def _finish_special(self, entry: Entry, directory: int, base: str) -> None:
         if self._owners and (entry.uid != self._euid or entry.gid != self._egid):
@@ -380,6 +415,7 @@ class _Unpacker:
 
         try:
             self._cleared(link, directory, base)
+            self._note("h")
         except FileNotFoundError:
             raise self._refused(
                 entry, f"a hard link to {entry.link!a}, which the layer does not have"
@@ -404,6 +440,7 @@ class _Unpacker:
             self.altered.add(_DEVICES)
             return
         self._finish_special(entry, directory, base)
+        self._note("p")
 
     # -- whiteouts ---------------------------------------------------------------------------------
 
@@ -422,6 +459,8 @@ class _Unpacker:
         directory = self._directory(entry, parts)
         try:
             os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=directory)
+            self._name = "/".join([*parts, hidden])
+            self._note("w")
         except FileExistsError:
             # What this layer has put there stays: a whiteout hides what is below alone.
             found = os.stat(hidden, dir_fd=directory, follow_symlinks=False)

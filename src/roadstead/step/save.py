@@ -154,7 +154,7 @@ class Saving:
 
     def _write(self, plan: Plan, root: str, image: ImageConfig, said: int) -> None:
         """In a process of its own: the OCI image."""
-        from roadstead.step import ociimage  # tarfile
+        from roadstead.images import ociimage  # tarfile
 
         try:
             os.mkdir(self._new, 0o700)

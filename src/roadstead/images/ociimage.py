@@ -118,6 +118,12 @@ def archive(staged: str, path: str) -> None:
                 tar.addfile(info, file)
 
 
+def write_tar(root: str, path: str) -> None:
+    """Write the directory as a tar file, as its owner has it.  Raises OSError."""
+    with open(path, "wb") as file:
+        _write_layer(root, _Hashed(file), (None, None))
+
+
 def _umask() -> int:
     umask = os.umask(0o077)
     os.umask(umask)
