@@ -105,7 +105,7 @@ def make_bundle(account: Account, scratch: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def slurm_cluster() -> Iterator[SlurmCluster]:
     """A real Slurm of two nodes; `slurm_cluster.run(account, argv)` uses it."""
-    require("root", "slurm", "crun")
+    require("root", "slurm", "address", "crun")
     with SlurmCluster(nodes=2) as cluster:
         yield cluster
 

@@ -68,5 +68,41 @@ def sacct() -> int:
     return command()
 
 
+def sstat() -> int:
+    from roadstead.cli.sstat import main as command
+
+    return command()
+
+
+def sprio() -> int:
+    from roadstead.cli.sprio import main as command
+
+    return command()
+
+
+def sshare() -> int:
+    from roadstead.cli.sshare import main as command
+
+    return command()
+
+
+def sreport() -> int:
+    from roadstead.cli.sreport import main as command
+
+    return command()
+
+
+def sacctmgr() -> int:
+    from roadstead.cli.sacctmgr import main as command
+
+    return command()
+
+
+def sdiag() -> int:
+    from roadstead.cli.sdiag import main as command
+
+    return command()
+
+
 if __name__ == "__main__":
     sys.exit(main())

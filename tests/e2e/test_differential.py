@@ -124,7 +124,7 @@ COMMANDS = [
 @pytest.fixture(scope="module")
 def pair(product: Product, user: Account) -> Iterator[Pair]:
     """Both, with the same jobs; as an ordinary user, whom Slurm does not favour."""
-    require("root", "slurm")
+    require("root", "slurm", "address")
     shims = make_shims(product, user)
     engine = Engine(user, shims, make_base(user))
     folder = user.mkdir(engine.base / "config" / "roadstead", 0o700)

@@ -111,3 +111,33 @@ def test_when_a_job_is_expected_to_start(engine: Engine) -> None:
     end = engine.run(["squeue", "-h", "-j", first, "-o", "%e"]).check().stdout.strip()
     assert shown[5] == end
     engine.run(["scancel", first, second]).check()
+
+
+def test_what_runs_is_measured_and_what_ended_is_reported(engine: Engine) -> None:
+    busy = "while :; do :; done"
+    job = submit(engine, "-A", "science", "--mem=64", "--wrap", f"srun -J busy sh -c '{busy}'")
+    runs(engine, job)
+
+    def shown() -> list[str]:
+        argv = ["sstat", "-n", "-P", "-j", job, "-o", "jobid,avecpu,maxrss,ntasks,pids"]
+        return engine.run(argv).check().stdout.strip().split("|")
+
+    eventually(lambda: shown()[0] == f"{job}.0" and shown()[1] > "00:00:00", timeout=30)
+    number, _cpu, memory, ntasks, pids = shown()
+    assert (number, ntasks) == (f"{job}.0", "1")
+    assert memory.endswith(("K", "M"))
+    assert all(Path(f"/proc/{pid}").exists() for pid in pids.split(","))
+    waits = submit(engine, "--exclusive", "--nice=7", "--wrap", "true")
+    row = engine.run(["sprio", "-h", "-j", waits, "-o", "%i %Y %S %N"]).check().stdout.split()
+    assert row == [waits, "9993", "10000", "7"]
+    engine.run(["scancel", job, waits]).check()
+    eventually(lambda: state(engine, job) == "CANCELLED", timeout=20)
+    said = engine.run(["roadstead", "seff", job]).check().stdout
+    assert "State: CANCELLED" in said
+    assert "Memory Efficiency: " in said
+    argv = ["sreport", "-n", "-P", "-t", "seconds", "user", "top", "start=now-1hour", "end=now"]
+    eventually(lambda: "|science|" in engine.run(argv).check().stdout, timeout=10)
+    assert "Jobs submitted: 2\n" in engine.run(["sdiag"]).check().stdout
+    user = engine.account.name
+    argv = ["sacctmgr", "-n", "-P", "show", "user", user, "format=user"]
+    assert engine.run(argv).check().stdout == f"{user}\n"

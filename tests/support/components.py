@@ -59,6 +59,14 @@ def _no_account() -> str:
     return "" if known else f"there is no account {name}; script/setup makes it"
 
 
+def _no_address() -> str:
+    """Without an address that is not the loopback's getaddrinfo(3) gives Slurm's commands none."""
+    local = re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", Path("/proc/net/fib_trie").read_text())
+    if any(not each.startswith("127.") for each in local):
+        return ""
+    return "there is no network; ip address add 192.0.2.1/32 dev lo will do"
+
+
 def _no_user_namespaces() -> str:
     probe = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "true"], capture_output=True, text=True
@@ -81,6 +89,7 @@ TRAITS: dict[str, Callable[[], str]] = {
     "root": _no_root,
     "account": _no_account,
     "userns": _no_user_namespaces,
+    "address": _no_address,
 }
 INSTALLABLE_TRAITS = {"account"}
 

@@ -25,14 +25,20 @@ from tests.support.components import ROOT
 COMMANDS = (
     "roadstead",
     "sacct",
+    "sacctmgr",
     "salloc",
     "sattach",
     "sbatch",
     "scancel",
     "scontrol",
+    "sdiag",
     "sinfo",
+    "sprio",
     "squeue",
+    "sreport",
     "srun",
+    "sshare",
+    "sstat",
 )
 _MAIN = """\
 import sys

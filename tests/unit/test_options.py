@@ -64,6 +64,19 @@ SLURM_22_05 = {
         ncpus: nnodes: noconvert nodelist: noheader parsable parsable2 partition: qos: starttime:
         state: timelimit-max: timelimit-min: truncate uid: units: usage user: verbose version
         wckeys: whole-hetjob: yaml""",
+    "sstat": """allsteps fields: format: help helpformat jobs: noconvert noheader parsable parsable2
+        pidformat usage verbose version""",
+    "sprio": """cluster: clusters: federation format: help jobs:: local long noheader norm
+        partition: sibling sort: usage user: users: verbose version weights""",
+    "sshare": """Users accounts: all cluster: clusters: format: help helpformat long noheader
+        parsable parsable2 partition usage users: verbose version""",
+    # As its manual has them: without a database it looks at none.
+    "sreport": """all_clusters cluster: clusters: federation help immediate local noheader parsable
+        parsable2 quiet time: tres: usage verbose version""",
+    "sacctmgr": """associations help immediate noheader oneliner parsable parsable2 quiet readonly
+        usage verbose version""",
+    "sdiag": """all cluster: clusters: help reset sort-by-id sort-by-time sort-by-time2 usage
+        version""",
 }
 SLURM_LETTERS = {
     "srun": "b:c:d:e:hi:klm:n:o:p:q:r:st:uvw:x:A:B:C:D:EF:G:HIJ:KL:M:N:OQS:T:VW:XZ",
@@ -76,6 +89,13 @@ SLURM_LETTERS = {
     "sattach": "hluvQV",
     # Slurm's own has a "t" as well, which does nothing but end it.
     "sacct": "aA:bBcC:DeE:f:F:g:hi:I:j:k:K:lLM:nN:o:pPq:r:s:S:Tu:UvVW:x:X",
+    "sstat": "aehij:no:pvPV",
+    "sprio": "hjlno:p:u:vwM:S:V",
+    # "q" and "t" are there as well, and do nothing.
+    "sshare": "aehlmno:pu:vA:M:PUV",
+    "sreport": "ahiM:npPQt:T:vV",
+    "sacctmgr": "hinoprsvPQV",
+    "sdiag": "ahirtM:TV",
 }
 OUR_OWN = {
     "container-env-policy", "container-hooks", "container-hooks-dir", "container-id",

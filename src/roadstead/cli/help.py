@@ -22,6 +22,12 @@ _OPERANDS = {
     "scontrol": "[keyword [argument...]]",
     "sattach": "job.step",
     "sacct": "",
+    "sstat": "",
+    "sprio": "",
+    "sshare": "",
+    "sreport": "report name [key=value...]",
+    "sacctmgr": "show entity [key=value...]",
+    "sdiag": "",
 }
 _PURPOSES = {
     "srun": "Run a job step, in a new allocation unless there is one, and exit as it does.",
@@ -33,6 +39,12 @@ _PURPOSES = {
     "scontrol": "Show jobs, steps, nodes and partitions in full, and change them.",
     "sattach": "Show what the tasks of a running step write, and send them input.",
     "sacct": "Show jobs and steps, also those that have ended, and what they used.",
+    "sstat": "Show what the steps of running jobs use now.",
+    "sprio": "Show what the priorities of waiting jobs are made of.",
+    "sshare": "Show shares of accounts: there are none.",
+    "sreport": "Report what was used, from the engine's journal.",
+    "sacctmgr": "Show what Slurm's accounting would have of this engine.",
+    "sdiag": "Show what the controller does.",
 }
 
 

@@ -25,7 +25,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from roadstead import __version__
-from roadstead.cli import options, sacct_fields, sinfo, squeue_columns, umbrella
+from roadstead.cli import (
+    options,
+    sacct_fields,
+    sinfo,
+    sprio,
+    squeue_columns,
+    sshare,
+    sstat,
+    umbrella,
+)
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL
 from roadstead.cli.options import HONOURED, Option, variables
 from roadstead.cli.table import Column
@@ -160,6 +169,7 @@ _TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "jobs": squeue_columns.JOBS,
     "steps": squeue_columns.STEPS,
     "nodes": sinfo.COLUMNS,
+    "priorities": sprio.COLUMNS,
 }
 
 
@@ -171,7 +181,11 @@ def _columns(table: str) -> Iterator[str]:
     yield ".EE"
 
 
-_FIELDS: Final = {"sacct": sacct_fields.FIELDS}
+_FIELDS: Final = {
+    "sacct": sacct_fields.FIELDS,
+    "sshare": sshare.FIELDS,
+    "sstat": sstat.FIELDS,
+}
 
 
 def _fields(table: str) -> Iterator[str]:

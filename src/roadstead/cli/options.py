@@ -57,6 +57,12 @@ COMMANDS: Final[dict[str, int]] = {
     "scontrol": SCONTROL,
     "sattach": SATTACH,
     "sacct": SACCT,
+    "sstat": SSTAT,
+    "sprio": SPRIO,
+    "sshare": SSHARE,
+    "sreport": SREPORT,
+    "sacctmgr": SACCTMGR,
+    "sdiag": SDIAG,
 }
 
 COUNT: Final = "count"  # each use adds one: -vv is "2"

@@ -21,6 +21,12 @@ COMMANDS = (
     "scontrol",
     "sattach",
     "sacct",
+    "sstat",
+    "sprio",
+    "sshare",
+    "sreport",
+    "sacctmgr",
+    "sdiag",
     "roadstead",
 )
 

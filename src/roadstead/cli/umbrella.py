@@ -81,6 +81,12 @@ def _image(operands: list[str]) -> int:
     return images.main(operands)
 
 
+def _seff(operands: list[str]) -> int:
+    from roadstead.cli import seff
+
+    return seff.main(operands)
+
+
 def _audit(operands: list[str]) -> int:
     from roadstead.cli import audit
 
@@ -107,6 +113,7 @@ SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
         "what is in the image store, what comes there and what goes",
         _image,
     ),
+    "seff": ("JOB", "how well a job used the CPUs and the memory that it had", _seff),
     "runtime": (
         "test BUNDLE [--keep-going]",
         "call the OCI runtime as a step would, command by command",

@@ -26,16 +26,34 @@ def standing(spec: JobSpec, submitted_at: float, site: Site) -> float:
     grown = weights.age / weights.max_age * max(submitted_at, spec.begin or 0.0)
     if spec.priority is not None:
         return spec.priority - grown
-    points = _BASE - spec.nice
+    size, partition = _factors(spec, site)
+    return _BASE - spec.nice + size + partition - grown
+
+
+def _factors(spec: JobSpec, site: Site) -> tuple[float, float]:
+    """The points of a job's size, and those of its partition."""
+    weights = site.weights
+    of_size = of_partition = 0.0
     partition = _first(spec, site)
     if partition is not None and weights.partition:
         highest = max(each.job_factor for each in site.partitions) or 1
-        points += weights.partition * partition.job_factor / highest
+        of_partition = weights.partition * partition.job_factor / highest
     if weights.size:
         total = sum(len(node.cpus) for node in site.nodes)
         size = min(1.0, spec.ntasks * spec.cpus_per_task / max(1, total))
-        points += weights.size * (1 - size if weights.favour_small else size)
-    return points - grown
+        of_size = weights.size * (1 - size if weights.favour_small else size)
+    return of_size, of_partition
+
+
+def factors(spec: JobSpec, submitted_at: float, site: Site, now: float) -> dict[str, float]:
+    """What a job's points are made of (sprio).  ``site`` is what every job has, or what somebody
+    has set: then nothing but age is added."""
+    since = max(submitted_at, spec.begin or 0.0)
+    age = max(0.0, site.weights.age / site.weights.max_age * (now - since))
+    if spec.priority is not None:
+        return {"site": spec.priority, "age": age, "size": 0.0, "partition": 0.0, "nice": 0.0}
+    size, partition = _factors(spec, site)
+    return {"site": _BASE, "age": age, "size": size, "partition": partition, "nice": spec.nice}
 
 
 def priority(spec: JobSpec, submitted_at: float, site: Site, now: float) -> int:

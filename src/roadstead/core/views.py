@@ -49,6 +49,8 @@ def answer(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> V
         case "partitions":
             found = [partition(state, each) for each in state.site.partitions]
             return {"now": at, "partitions": found}
+        case "priorities":
+            return {"now": at, "priorities": list(_priorities(state, at))}
         case "licenses":
             return {"now": at, "licenses": licenses(state)}
         case "config":
@@ -359,6 +361,24 @@ def partition(state: State, partition: Partition) -> View:
         "oversubscribe": "EXCLUSIVE" if partition.exclusive else "NO",
         "alloc_cpus": total - free,
     }
+
+
+def _priorities(state: State, at: float) -> Iterator[View]:
+    """The points of all jobs that wait and are not held, as sprio needs them."""
+    for each in state.jobs.values():
+        if not isinstance(each.state, life.JobPending) or each.state.held:
+            continue
+        spec = each.spec
+        yield {
+            "job_id": each.id,
+            "array_job_id": None if spec.array is None else spec.array.job_id,
+            "array_task_id": None if spec.array is None else spec.array.task_id,
+            "user": spec.user,
+            "uid": spec.uid,
+            "partition_name": spec.partition,
+            "priority": queue.priority(spec, each.submitted_at, state.site, at),
+            **queue.factors(spec, each.submitted_at, state.site, at),
+        }
 
 
 def licenses(state: State) -> list[View]:
