@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from roadstead.cli import words
 from roadstead.cli.fields import Field
+from roadstead.cli.table import Fixed, fixed
 from roadstead.core import environment, hostlist, values
 
 TYPE_CHECKING = False
@@ -54,6 +55,8 @@ class Scene:
 
 def either(job: OfView | None, step: OfView | None) -> Value:
     """A field that says one thing of a job and another of a step; None: nothing."""
+    if isinstance(job, Fixed) and isinstance(step, Fixed) and job.text == step.text:
+        return job
 
     def value(row: Row, scene: Any) -> str:
         of = job if row["step"] is None else step
@@ -68,10 +71,6 @@ def both(of: OfView) -> Value:
 
 def key(name: str) -> OfView:
     return lambda view, scene: str(view[name])
-
-
-def fixed(text: str) -> OfView:
-    return lambda view, scene: text
 
 
 def amount(kib: float, scene: Scene) -> str:

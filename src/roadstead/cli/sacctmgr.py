@@ -85,7 +85,7 @@ def _none(inquiry: Inquiry) -> list[Row]:
     return []
 
 
-_TABLES: Final[tuple[tuple[str, int, str, str, Any], ...]] = (
+TABLES: Final[tuple[tuple[str, int, str, str, Any], ...]] = (
     ("accounts", 2, "Account:10 Descr:20 Org:20", "account,descr,org", _none),
     ("associations", 2, f"Cluster:10 Account:10 User:10 Partition:10 {_LIMITS}", "", _none),
     ("clusters", 2, f"Cluster:10 ControlHost:15 ControlPort:12 RPC:5 {_LIMITS}",
@@ -141,7 +141,7 @@ def _show(inquiry: Inquiry, operands: list[str]) -> int:
     word = operands[0].lower() if operands else ""
     if len(word) > 1 and "configuration".startswith(word):
         return _configuration(inquiry)
-    found = [each for each in _TABLES if len(word) >= each[1] and each[0].startswith(word)]
+    found = [each for each in TABLES if len(word) >= each[1] and each[0].startswith(word)]
     if not found:
         for line in ("No valid entity in list command", *_ENTITIES):
             report.write_line(line)

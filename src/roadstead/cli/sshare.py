@@ -9,12 +9,13 @@ import os
 
 from roadstead.cli import fields, inquiry, report
 from roadstead.cli.fields import Field
+from roadstead.cli.table import fixed
 from roadstead.engines import local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, Final
+    from typing import Final
 
     from roadstead.cli.inquiry import Inquiry
     from roadstead.cli.words import Ask
@@ -28,16 +29,12 @@ _LONG: Final = (
 )
 
 
-def _nothing(row: Any, scene: Any) -> str:
-    return ""
-
-
 _WIDTHS: Final = (
     ("Account", -20), ("Cluster", 10), ("EffectvUsage", 13), ("FairShare", 10), ("GrpTRESMins", 30),
     ("GrpTRESRaw", 30), ("ID", 6), ("LevelFS", 10), ("NormShares", 11), ("NormUsage", 11),
     ("Partition", 12), ("RawShares", 10), ("RawUsage", 11), ("TRESRunMins", 30), ("User", 10),
 )  # fmt: skip
-FIELDS: Final = tuple(Field(name, width, _nothing) for name, width in _WIDTHS)
+FIELDS: Final = tuple(Field(name, width, fixed("")) for name, width in _WIDTHS)
 
 
 def main(

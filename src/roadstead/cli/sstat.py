@@ -11,6 +11,7 @@ import os
 from roadstead.cli import fields, inquiry, processes, report, words
 from roadstead.cli.fields import Field
 from roadstead.cli.sacct_fields import Scene, amount
+from roadstead.cli.table import fixed
 from roadstead.core import hostlist, values
 from roadstead.engines import local
 from roadstead.errors import RequestError, UsageError
@@ -77,8 +78,7 @@ def _usage(of: Callable[[list[float]], float]) -> Value:
     return lambda row, scene: f"cpu={cpu(row, scene)},mem={memory(row, scene)}"
 
 
-def _nothing(row: Row, scene: Scene) -> str:
-    return ""
+_nothing = fixed("")
 
 
 # fmt: off

@@ -58,9 +58,21 @@ class Column:
         self.duration = duration
 
 
+class Fixed:
+    """The value of a column that is the same for all: nothing here has another."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __call__(self, view: Any, clock: Any) -> str:
+        return self.text
+
+
 def fixed(text: str) -> Value:
     """The value of a column that is the same for all."""
-    return lambda view, clock: text
+    return Fixed(text)
 
 
 def key(name: str) -> Value:
