@@ -41,7 +41,7 @@ def test_help_tells_what_does_nothing_and_what_is_refused() -> None:
     no_effect, _, refused = others.partition("\n\nRefused by the local engine:")
     assert "--label " in shown
     assert "--contiguous" in no_effect
-    assert "--bcast " in refused
+    assert "--gpu-freq " in refused
 
 
 @pytest.mark.parametrize("command", COMMANDS)

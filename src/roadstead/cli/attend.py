@@ -52,6 +52,16 @@ class Attendance:
         self._old_mode: list[Any] | None = None
         self._said: set[str] = set()  # sentences about the end that were there before it
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What tells which step it was."""
+        return {
+            "SLURM_JOB_ID": str(self._job),
+            "SLURM_JOBID": str(self._job),
+            "SLURM_STEP_ID": str(self._step),
+            "SLURM_STEPID": str(self._step),
+        }
+
     def run(self) -> int:
         """Send the request, attend the step, return its exit code.  Raises RoadsteadError."""
         pty = self.message.get("terminal") is not None
@@ -305,6 +315,8 @@ def base_message(
         user = user or str(uid)
     umask = os.umask(0o077)
     os.umask(umask)
+    if "mail-type" in options:
+        container["mailer"] = _mailer(command)
     job, step = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_STEP_ID", "")
     return {
         "op": op,
@@ -322,6 +334,19 @@ def base_message(
         "in_step": int(step) if step.isdigit() else None,
         **container,
     }
+
+
+def _mailer(command: str) -> str:
+    """Who takes the letters that --mail-type asks for; a job without one goes on all the same."""
+    from roadstead.host import post
+
+    found = post.find(os.environ)
+    if not found:
+        report.write_line(
+            f"{command}: warning: --mail-type: there is no sendmail on this machine: "
+            "nobody will be told by mail"
+        )
+    return found
 
 
 def add_components(
@@ -343,6 +368,8 @@ def settle(command: str, options: dict[str, str], cwd: str) -> dict[str, Any]:
         from roadstead.cli import moments
 
         moments.convert(options, "begin", "deadline")
+    if "nodefile" in options or "/" in options.get("nodelist", ""):
+        _read_hosts(options)
     if "tmp" in options:
         _check_disk(options["tmp"])
     bundle = options.get("container", "")
@@ -357,6 +384,20 @@ def settle(command: str, options: dict[str, str], cwd: str) -> dict[str, Any]:
     if bundle:
         options["container"] = os.path.normpath(os.path.join(cwd, bundle))
     return {}
+
+
+def _read_hosts(options: dict[str, str]) -> None:
+    """--nodefile, or a --nodelist that is a path: the names in that file become the nodes."""
+    name = "nodefile" if "nodefile" in options else "nodelist"
+    path = options.pop(name)
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.partition("#")[0] for line in file]
+    except OSError as error:
+        raise RequestError(
+            f"Invalid --{name} node file", hint=f"{path}: {error.strerror}"
+        ) from None
+    options["nodelist"] = ",".join([word for line in lines for word in line.split()])
 
 
 def _check_disk(wanted: str) -> None:

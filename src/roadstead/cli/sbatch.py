@@ -78,6 +78,8 @@ def _submit(components: list[dict[str, str]], text: str, operands: list[str]) ->
     message = attend.base_message(COMMAND, "submit", asked, operands)
     attend.add_components(COMMAND, message, [(each, operands) for each in others])
     message["script"] = text
+    if "export-file" in asked:
+        message["env"] = _exported(asked["export-file"], message["env"])
     if "test-only" in asked:
         try:
             report.say_forecast(COMMAND, local.ask(message))
@@ -94,6 +96,23 @@ def _submit(components: list[dict[str, str]], text: str, operands: list[str]) ->
         return 0
     # All elements of an array; sbatch(1): the highest exit code of any.
     return max(_wait(each) for each in range(job_id, answer.get("last", job_id) + 1))
+
+
+def _exported(name: str, env: dict[str, str]) -> dict[str, str]:
+    """--export-file: the variables of a file, NAME=VALUE with a NUL after each, in place of ours; a
+    number from 3 on is a descriptor that we were started with (sbatch(1))."""
+    by_number = name.isdecimal() and int(name) > 2
+    try:
+        with open(int(name) if by_number else name, "rb") as file:
+            data = file.read(_MAX_SCRIPT)
+    except OSError as error:
+        raise RoadsteadError(f"Unable to read --export-file {name}: {error.strerror}") from None
+    found = {name: value for name, value in env.items() if name.startswith("SLURM_")}
+    for entry in data.decode("utf-8", "surrogateescape").split("\0"):
+        variable, equals, value = entry.strip("\n").partition("=")
+        if equals and variable:
+            found[variable] = value
+    return found
 
 
 def _wait(job_id: int) -> int:

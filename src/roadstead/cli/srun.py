@@ -67,12 +67,38 @@ def _run(
     )
     attendance.pass_on_interrupt = "disable-status" in asked
     attendance.quit_on_interrupt = "quit-on-interrupt" in asked
+    env = message["env"]
+    if _runs(asked, "prolog"):
+        code = _run_script(asked["prolog"], operands, env)
+        if code:
+            raise RoadsteadError(f"srun prolog failed rc = {code}. Aborting step.")
     try:
-        return attendance.run()
+        code = attendance.run()
+        if _runs(asked, "epilog"):
+            status = _run_script(asked["epilog"], operands, {**env, **attendance.variables})
+            if status:
+                report.warn(COMMAND, f"srun epilog failed status={status}")
+        return code
     except RequestError as error:
         if "test-only" in asked:
             return report.test_failed(error)
         raise
+
+
+def _runs(asked: dict[str, str], name: str) -> bool:
+    return asked.get(name, "none").lower() != "none"
+
+
+def _run_script(program: str, operands: list[str], env: dict[str, str]) -> int:
+    """Run --prolog or --epilog here, with the command as its arguments; its exit code."""
+    from roadstead.host import child
+
+    try:
+        pid, pidfd = child.start_foreground([program, *operands], env)
+    except OSError as error:
+        raise RoadsteadError(f"cannot execute {program}: {error.strerror}") from None
+    os.close(pidfd)
+    return child.reap(pid)
 
 
 def _add_files(message: dict[str, Any], asked: dict[str, str], operands: list[str]) -> None:

@@ -23,7 +23,7 @@ from roadstead import SLURM_VERSION, __version__
 from roadstead.controller import configuration, machine, spawner
 from roadstead.controller.journal import Journal
 from roadstead.controller.main import Controller
-from roadstead.core import course, values
+from roadstead.core import stepspec, values
 from roadstead.core.state import Settings, State
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import fork, linux, paths, process, wire
@@ -174,7 +174,9 @@ def _say_what_lives(environ: Mapping[str, str], ready: Ready) -> None:
     found = journal.load()
     journal.close()
     restarts = {job.id: job.restarts for job in found.jobs}
-    steps = [course.directory_of(runtime, step.key, restarts[step.job_id]) for step in found.steps]
+    steps = [
+        stepspec.directory_of(runtime, step.key, restarts[step.job_id]) for step in found.steps
+    ]
     ready.say(wire.dumps({"steps": steps}))
 
 

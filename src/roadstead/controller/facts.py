@@ -47,10 +47,11 @@ def _extra(body: Mapping[str, Any], pid: int) -> Extra:
     if any(map(_is_contained, _components(body))) and _is_environment(env):
         oci_conf = search.find(env) or ""
     group = machine.group_name(body.get("gid"))
+    limits = machine.other_limits(pid)
     if body.get("op") == "submit":  # a batch job does not end with its sbatch
-        return Extra(group=group, oci_conf=oci_conf)
+        return Extra(group=group, oci_conf=oci_conf, limits=limits)
     start = record.start_time(pid)
-    return Extra(group=group, oci_conf=oci_conf, client_pid=pid, client_start=start)
+    return Extra(group=group, oci_conf=oci_conf, client_pid=pid, client_start=start, limits=limits)
 
 
 def _components(body: Mapping[str, Any]) -> list[object]:

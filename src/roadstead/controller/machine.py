@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import grp
 import os
 import pwd
@@ -11,6 +12,20 @@ from typing import Final
 from roadstead.core.model import Gres
 from roadstead.core.site import Node
 
+# proc(5), /proc/PID/limits → the names of setrlimit(2) that --propagate knows.
+_LIMITS: Final = {
+    "Max address space": "AS",
+    "Max core file size": "CORE",
+    "Max cpu time": "CPU",
+    "Max data size": "DATA",
+    "Max file size": "FSIZE",
+    "Max locked memory": "MEMLOCK",
+    "Max open files": "NOFILE",
+    "Max processes": "NPROC",
+    "Max resident set": "RSS",
+    "Max stack size": "STACK",
+}
+_WIDTH: Final = 26  # of the first column
 _LOGIN_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -121,3 +136,30 @@ def _boot_time() -> float:
 def _read(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
+
+
+def other_limits(pid: int) -> dict[str, int]:
+    """The soft limits of a process that are not our own, -1 for none; nothing of one that is gone.
+    As a rule they are the same: who starts us is who asks."""
+    theirs, ours = _limits(pid), _own_limits()
+    return {name: soft for name, soft in theirs.items() if ours.get(name) != soft}
+
+
+@functools.cache
+def _own_limits() -> dict[str, int]:
+    return _limits(os.getpid())
+
+
+def _limits(pid: int) -> dict[str, int]:
+    try:
+        with open(f"/proc/{pid}/limits", encoding="ascii") as file:
+            lines = file.readlines()
+    except OSError:
+        return {}
+    found = {}
+    for line in lines:
+        name = _LIMITS.get(line[:_WIDTH].rstrip())
+        if name is not None:
+            soft = line[_WIDTH:].split()[0]
+            found[name] = -1 if soft == "unlimited" else int(soft)
+    return found

@@ -26,16 +26,16 @@ from roadstead.controller import configuration, facts
 from roadstead.controller.holdings import Holdings
 from roadstead.controller.journal import Journal
 from roadstead.controller.peers import Client, Conversation, Peer
-from roadstead.core import course, messages
 from roadstead.core import effects as do
 from roadstead.core import events as on
+from roadstead.core import messages, stepspec
 from roadstead.core.effects import Effect, Effects
 from roadstead.core.lifecycle import StepKey
 from roadstead.core.model import ExitRecord, compact_json, from_json
 from roadstead.core.reactor import react
 from roadstead.core.state import State
 from roadstead.errors import EngineError, RoadsteadError
-from roadstead.host import fork, paths, process, wire
+from roadstead.host import fork, paths, post, process, wire
 from roadstead.host.loop import Loop, Timer
 from roadstead.step import audit, named, record
 
@@ -103,7 +103,7 @@ class Controller:
     def _forget_journaled(self) -> None:
         """Delete exit records that the last controller had committed, and not deleted yet."""
         steps = f"{self.state.settings.runtime}/steps"
-        wanted = {record.exit_path(course.step_directory(self.state, k)) for k in self.state.steps}
+        wanted = {record.exit_path(stepspec.directory(self.state, k)) for k in self.state.steps}
         for name in os.listdir(steps):
             path = f"{steps}/{name}"
             if name.endswith(".exit") and path not in wanted:
@@ -113,7 +113,7 @@ class Controller:
         """The directories of all steps that have not ended, and of jobs with named containers."""
         state = paths.state_directory(os.environ)
         jobs = [named.directory(state, job.id) for job in self.state.jobs.values() if job.named]
-        return [course.step_directory(self.state, key) for key in self.state.steps] + jobs
+        return [stepspec.directory(self.state, key) for key in self.state.steps] + jobs
 
     def _audit(self) -> None:
         """Remove what the steps of earlier controllers have left, in a process of its own.
@@ -220,6 +220,8 @@ class Controller:
                 self._adopt(effect.step)
             case do.WatchOwner():
                 self._watch_owner(effect)
+            case do.Mail():
+                self._post(effect)
             case do.Quit():
                 self.quit()
             case (
@@ -258,6 +260,24 @@ class Controller:
             old.cancel()
         left = max(0.0, effect.at - time.time())
         self._timers[effect.timer] = self.loop.call_later(left, due)
+
+    def _post(self, letter: do.Mail) -> None:
+        """Hand a letter over to who carries letters, and do not wait for it."""
+        try:
+            child = post.hand_over(letter.program, letter.to, letter.subject)
+        except OSError as error:
+            log.warning(
+                "no letter to=%r program=%r error=%r", letter.to, letter.program, str(error)
+            )
+            return
+
+        def ended() -> None:
+            self.loop.unwatch(child)
+            status = child.reap()
+            if status:
+                log.warning("letter not taken to=%r status=%d", letter.to, status)
+
+        self.loop.watch(child, ended)
 
     # -- clients --------------------------------------------------------------------------------
 
@@ -427,7 +447,7 @@ class Controller:
     def _adopt(self, key: StepKey) -> None:
         if self._find_exit(key):
             return
-        directory = course.step_directory(self.state, key)
+        directory = stepspec.directory(self.state, key)
         try:
             connection = wire.connect(f"{directory}/{record.SOCKET}")
         except OSError:
@@ -439,7 +459,7 @@ class Controller:
         """What became of a step whose supervisor does not answer."""
         if self._find_exit(key):
             return
-        directory = course.step_directory(self.state, key)
+        directory = stepspec.directory(self.state, key)
         claim = record.read_claim(directory)
         if claim is not None and record.is_running(claim) and self._await(claim["pid"], key):
             return
@@ -472,7 +492,7 @@ class Controller:
             then()
 
     def _find_exit(self, key: StepKey) -> bool:
-        directory = course.step_directory(self.state, key)
+        directory = stepspec.directory(self.state, key)
         ended = record.read_exit(directory)
         if ended is None:
             return False

@@ -65,6 +65,10 @@ class Array:
     live: dict[int, int] = field(default_factory=dict)
     out: set[int] = field(default_factory=set)
     parked: list[int] = field(default_factory=list)
+    # What letters about it say (mail.py), as far as this controller has seen.
+    told_begin: bool = False
+    codes: tuple[int, int] | None = None
+    failed: str = ""
 
     @property
     def has_room(self) -> bool:

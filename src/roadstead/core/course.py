@@ -11,21 +11,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from roadstead.core import distribution, environment, het, hostlist, request, schedule, waiting
 from roadstead.core import effects as do
+from roadstead.core import environment, het, hostlist, letters, request, schedule, stepspec, waiting
 from roadstead.core import lifecycle as life
+from roadstead.core.arrays import Array
 from roadstead.core.effects import Effects
-from roadstead.core.lifecycle import Job, Outcome, Place, Step, StepKey
+from roadstead.core.lifecycle import Job, Outcome, Place, Step
 from roadstead.core.model import (
     BATCH_STEP,
-    INTERACTIVE_STEP,
     Allocation,
-    ContainerRequest,
     ExitRecord,
     JobSpec,
-    Share,
-    StepRequest,
-    StepSpec,
     to_json,
 )
 from roadstead.core.seats import Seats
@@ -132,10 +128,15 @@ def _allocate(state: State, effects: Effects, job: Job, start: schedule.Start, a
     for client in state.dismiss_watchers((job.id, READY)):
         effects.reply(client, "ready")
     waiting.started(state, effects, job, at)
+    letters.begun(effects, job, _array_of(state, job), at)
     if spec.immediate is not None:
         effects(do.CancelTimer(("patience", job.id, ALLOCATION)))
     arm_limit(state, effects, job)
     return job
+
+
+def _array_of(state: State, job: Job) -> Array | None:
+    return None if job.spec.array is None else state.arrays.get(job.spec.array.job_id)
 
 
 def seat(state: State, jobs: Sequence[Job]) -> None:
@@ -160,7 +161,7 @@ def _begin(state: State, effects: Effects, jobs: Sequence[Job], at: float) -> No
         return
     env = state.environments.pop(job.id, {})
     wanted = request.main_step(spec, env)
-    granted = _granted(jobs)
+    granted = het.with_allocations(jobs)
     shares = granted[0][1].shares
     lengths: tuple[int, ...] = ()
     if len(jobs) > 1 and step_id == RUN_STEP:
@@ -181,7 +182,7 @@ def _begin(state: State, effects: Effects, jobs: Sequence[Job], at: float) -> No
 
 
 def _grant(state: State, effects: Effects, jobs: Sequence[Job]) -> None:
-    granted = _granted(jobs)
+    granted = het.with_allocations(jobs)
     alone = len(jobs) == 1
     env = environment.allocation(*granted[0]) if alone else het.of_allocation(granted)
     nodes = dict.fromkeys([name for _, own in granted for name in own.nodes])
@@ -192,10 +193,6 @@ def _grant(state: State, effects: Effects, jobs: Sequence[Job]) -> None:
         env=env,
         node=hostlist.fold(list(nodes)),
     )
-
-
-def _granted(jobs: Sequence[Job]) -> list[tuple[Job, Allocation]]:
-    return [(job, own) for job in jobs if (own := allocation_of(job)) is not None]
 
 
 def arm_limit(state: State, effects: Effects, job: Job) -> None:
@@ -212,6 +209,8 @@ def arm_limit(state: State, effects: Effects, job: Job) -> None:
         effects(
             do.SetTimer(("warning", job.id, ALLOCATION), granted.ends_at - job.spec.warning.seconds)
         )
+    for name, when in letters.timers(job, granted.ends_at):
+        effects(do.SetTimer((name, job.id, ALLOCATION), when))
 
 
 def disarm_limit(effects: Effects, job: Job) -> None:
@@ -221,12 +220,14 @@ def disarm_limit(effects: Effects, job: Job) -> None:
             effects(do.CancelTimer(("limit", job.id, ALLOCATION)))
         if job.spec.warning is not None:
             effects(do.CancelTimer(("warning", job.id, ALLOCATION)))
+        for name, _ in letters.timers(job, 0.0):
+            effects(do.CancelTimer((name, job.id, ALLOCATION)))
 
 
 def launch(state: State, effects: Effects, step: Step, place: Place, at: float) -> None:
     """Give a step that has its CPUs to a supervisor."""
     job = state.jobs[step.job_id]
-    spec = step_spec(state, job, step, place, at)
+    spec = stepspec.step_spec(state, job, step, place, at)
     wanted = step.request.container
     if wanted is not None and wanted.name and not job.named:
         effects(do.Save(state.put_job(replace(job, named=True))))
@@ -241,132 +242,6 @@ def launch(state: State, effects: Effects, step: Step, place: Place, at: float) 
 def payload_of(job: Job) -> int:
     """Under which job the environment and the script are kept: an array's, once for all of it."""
     return job.id if job.spec.array is None else job.spec.array.job_id
-
-
-def step_spec(state: State, job: Job, step: Step, place: Place, at: float) -> StepSpec:
-    """All that the supervisor needs to know, save what a batch job keeps in the journal."""
-    parts = list(zip(step.request.parts or (step.request,), place.parts, strict=True))
-    specs = [_part_spec(state, job, step, place, part, own, at) for part, own in parts]
-    if len(specs) == 1:
-        return specs[0]
-    shares = tuple([share for each in specs for share in each.shares])
-    return replace(
-        specs[0],
-        name=step.request.name,
-        env=step.request.env,
-        ntasks=step.request.ntasks,
-        cpus=tuple(sorted({cpu for share in shares for cpu in share.cpus})),
-        memory=sum([share.memory for share in shares]),
-        shares=shares,
-        deadline=min((each.deadline for each in specs if each.deadline is not None), default=None),
-        parts=tuple(specs),
-    )
-
-
-def _part_spec(
-    state: State,
-    job: Job,
-    step: Step,
-    place: Place,
-    wanted: StepRequest,
-    own: tuple[Share, ...],
-    at: float,
-) -> StepSpec:
-    """A step, or one of the parts of a step that spans several components."""
-    spec = job.spec
-    jobs = [state.jobs[each] for each in het.members(job) if each in state.jobs]
-    owner = job if spec.het is None else state.jobs[spec.het.job_id + wanted.group]
-    granted = allocation_of(owner)
-    assert granted is not None
-    placed = distribution.arranged(own, wanted.launch)
-    if step.id == BATCH_STEP:
-        ours = environment.batch(job, granted)
-    elif step.id == INTERACTIVE_STEP:
-        ours = environment.node(job, granted)
-    else:
-        ours = _step_variables(state, owner, step, place, wanted, placed)
-    if spec.het is not None:
-        ours |= het.variables(_granted(jobs))
-        ours["SLURM_JOB_ID"] = ours["SLURM_JOBID"] = str(spec.het.job_id)
-    shares = tuple([_of_machine(state, share) for share in placed])
-    over = state.settings.over_time
-    ends_at = None if granted.ends_at is None else granted.ends_at + over
-    limits = [ends_at, None if wanted.time_limit is None else at + wanted.time_limit]
-    return StepSpec(
-        job_id=job.id,
-        step_id=step.id,
-        kind=spec.kind,
-        name=wanted.name,
-        user=spec.user,
-        uid=spec.uid,
-        gid=spec.gid,
-        node=shares[0].node,
-        cwd=wanted.cwd,
-        argv=wanted.argv,
-        env={**(step.request.env if step.request.parts else wanted.env), **ours},
-        umask=wanted.umask,
-        ntasks=wanted.ntasks,
-        cpus_per_task=wanted.cpus_per_task,
-        cpus=tuple(sorted({cpu for share in shares for cpu in share.cpus})),
-        memory=sum([share.memory for share in shares]),
-        shares=shares,
-        deadline=min((limit for limit in limits if limit is not None), default=None),
-        kill_wait=state.settings.kill_wait,
-        container=_with_hooks(state, wanted.container),
-        oci_conf=wanted.oci_conf,
-        stdio=wanted.stdio,
-        terminal=wanted.terminal,
-        kill_on_bad_exit=wanted.kill_on_bad_exit,
-        wait=wanted.wait,
-        launch=wanted.launch,
-        directory=step_directory(state, step.key),
-    )
-
-
-def _with_hooks(state: State, wanted: ContainerRequest | None) -> ContainerRequest | None:
-    """The site's hooks, which files of the same name in the request's directories replace."""
-    if wanted is None or not state.site.hooks_dirs:
-        return wanted
-    return replace(wanted, hooks_dirs=(*state.site.hooks_dirs, *wanted.hooks_dirs))
-
-
-def _step_variables(
-    state: State,
-    job: Job,
-    step: Step,
-    place: Place,
-    wanted: StepRequest,
-    placed: tuple[Share, ...],
-) -> dict[str, str]:
-    """The variables of an srun step; the tasks of one that has parts see all of it."""
-    granted = allocation_of(job)
-    assert granted is not None
-    if not step.request.parts:
-        return environment.step(job, step.id, granted, wanted, placed)
-    jobs = [state.jobs[each] for each in dict.fromkeys(state.jobs_of(step))]
-    every = het.joined([share for _, own in _granted(jobs) for share in own.shares])
-    whole = replace(wanted, ntasks=step.request.ntasks)
-    granted = replace(granted, shares=every)
-    return environment.step(job, step.id, granted, whole, het.joined(place.shares))
-
-
-def _of_machine(state: State, share: Share) -> Share:
-    """The share with the kernel's numbers of its CPUs."""
-    node = state.site.node(share.node)
-    return share if node is None else replace(share, cpus=node.kernel_numbers(share.cpus))
-
-
-def step_directory(state: State, key: StepKey) -> str:
-    """Where a step has its files."""
-    job = state.jobs.get(key[0])
-    return directory_of(state.settings.runtime, key, 0 if job is None else job.restarts)
-
-
-def directory_of(runtime: str, key: StepKey, restarts: int) -> str:
-    """Where a step has its files.  A requeued job's batch step has the same number again, and is
-    not to be taken for what it was before: so the directory tells the runs apart."""
-    again = f".{restarts}" if restarts else ""
-    return f"{runtime}/steps/{key[0]}.{key[1]}{again}"
 
 
 def seat_waiting(state: State, effects: Effects, job_id: int, at: float) -> None:
@@ -393,7 +268,7 @@ def finish_step(state: State, effects: Effects, step: Step, record: ExitRecord, 
     stopped = isinstance(step.state, life.StepCompleting)
     step = state.put_step(life.advance_step(step, life.StepExited(record=record)))
     effects(do.SaveStep(step))
-    effects(do.Forget(step_directory(state, step.key)))
+    effects(do.Forget(stepspec.directory(state, step.key)))
     answer = step_answer(state, step, record)
     for client in (state.dismiss(step.key), *state.dismiss_watchers(step.key)):
         effects.reply(client, "exit", **answer)
@@ -463,6 +338,8 @@ def decide(
     job = state.put_job(life.advance_job(job, life.JobDecided(outcome=outcome)))
     effects(do.Save(job))
     disarm_limit(effects, job)
+    if outcome.word == life.TIMEOUT:
+        letters.time_passed(effects, job, 100)
     if outcome.word in (life.CANCELLED, life.TIMEOUT, life.NODE_FAIL):
         effects.reply(
             state.owners.get((job.id, ALLOCATION)),
@@ -560,6 +437,7 @@ def cancel_invalid(state: State, effects: Effects, job: Job, at: float) -> Job:
     """End a job whose dependency can never be met."""
     error = RequestError(f"Job allocation {job.id} has been revoked")
     outcome = Outcome(word=life.CANCELLED, reason="DependencyNeverSatisfied")
+    letters.never(effects, job)
     return _withdraw_alone(state, effects, job, error, at, outcome)
 
 
@@ -611,8 +489,10 @@ def emptied_if_so(state: State, effects: Effects, job: Job, at: float) -> None:
     if job.state.outcome.again:
         _return(state, effects, job, at)
         return
+    array = _array_of(state, job)
     job = state.put_job(life.advance_job(job, life.JobEmptied(at=at)))
     effects(do.Save(job))
+    letters.ended(effects, job, array, last=_array_of(state, job) is None)
     keep_payload(state, effects, job, at)
     _tell_watchers(state, effects, job)
     tell_dependants(state, effects, job, at)
@@ -638,6 +518,7 @@ def cleared(state: State, effects: Effects, job_id: int, at: float) -> None:
 def _return(state: State, effects: Effects, job: Job, at: float) -> None:
     """A requeued job waits again, for a moment at least (slurm.conf(5): cred_expire)."""
     state.seats.pop(job.id, None)
+    letters.requeued(effects, job)
     wait_again(state, effects, life.advance_job(job, life.JobReturned()), at)
     run_queue(state, effects, at)
     quit_if_idle(state, effects)

@@ -178,6 +178,15 @@ class CancelTimer:
 
 
 @dataclass(frozen=True, slots=True)
+class Mail:
+    """Give a letter to the program that takes letters."""
+
+    program: str
+    to: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class Quit:
     """End the controller; supervisors go on."""
 
@@ -185,7 +194,7 @@ class Quit:
 Effect = (
     Save | SaveStep | SavePayload | DropPayload | SaveNode | SavePartition | Launch | Adopt
     | WatchOwner | Reply | Close | Signal | Notify | Terminate | Suspend | Resume
-    | Limit | Resize | Forget | ClearNamed | SetTimer | CancelTimer | Quit
+    | Limit | Resize | Forget | ClearNamed | SetTimer | CancelTimer | Mail | Quit
 )  # fmt: skip
 
 

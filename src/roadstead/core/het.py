@@ -20,6 +20,7 @@ from typing import Any, Final
 from roadstead.core import environment, hostlist, values
 from roadstead.core.lifecycle import Job
 from roadstead.core.model import Allocation, HetComponent, JobSpec, Share, StepRequest
+from roadstead.core.state import allocation_of
 from roadstead.errors import EngineError, RequestError, UsageError
 
 MOST: Final = 128  # slurm.h: MAX_HET_JOB_COMPS
@@ -130,6 +131,11 @@ _TOLD: Final = (
 _ONCE: Final = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST")
 
 Granted = Sequence[tuple[Job, Allocation]]
+
+
+def with_allocations(jobs: Sequence[Job]) -> list[tuple[Job, Allocation]]:
+    """The jobs that have an allocation, with it."""
+    return [(job, own) for job in jobs if (own := allocation_of(job)) is not None]
 
 
 def variables(granted: Granted) -> dict[str, str]:

@@ -10,13 +10,12 @@ Environments stay out of ``repr``: they hold secrets, and reprs end up in logs.
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-import types
-import typing
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal
+
+from roadstead.core.jsonform import compact_json as compact_json
+from roadstead.core.jsonform import from_json as from_json
+from roadstead.core.jsonform import to_json as to_json
 
 # Slurm's numbers for the steps that have no number (slurm.h: SLURM_BATCH_SCRIPT …).
 BATCH_STEP: Final = 0xFFFFFFFB
@@ -146,7 +145,8 @@ class Launch:
 
     ``mpi`` is the interface that MPI libraries find; ``distribution`` is what --distribution was
     given, ``plane`` its size and ``hosts`` the node of each task where that is arbitrary.
-    ``prolog`` and ``epilog`` are --task-prolog and --task-epilog.
+    ``prolog`` and ``epilog`` are --task-prolog and --task-epilog.  ``bcast`` is where --bcast wants
+    a copy of the program, "" for a name that it makes up itself, None for no copy.
     """
 
     mpi: Mpi = "none"
@@ -157,6 +157,7 @@ class Launch:
     programs: tuple[Program, ...] = ()
     prolog: str = ""
     epilog: str = ""
+    bcast: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +199,26 @@ class WarnSignal:
     signal: int
     seconds: int = 60
     batch: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """Of which events ``user`` is to be told by letters, and the program that takes them."""
+
+    types: tuple[str, ...]
+    user: str
+    program: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """What a node has to have at least of sockets, of cores in each and of threads in those, and
+    how many tasks a socket takes (0: any number)."""
+
+    sockets: int = 0
+    cores: int = 0
+    threads: int = 0
+    tasks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +281,8 @@ class JobSpec:
     ``dependency`` is what is left of it, and ``begin`` a time before which the job does not start;
     with ``deadline`` it is removed when it could not end by then.  ``least_time`` is what its time
     limit may be lowered to; ``least_cpus`` are those of each node.  ``kill_on_invalid_dep`` ends a
-    job whose dependency can never be met.
+    job whose dependency can never be met.  ``limits`` are soft limits of its processes by the names
+    of setrlimit(2), -1 for none, where the user's differ from the controller's.
     """
 
     kind: JobKind
@@ -321,6 +343,9 @@ class JobSpec:
     deadline: float | None = None
     least_time: int | None = None
     least_cpus: int = 0
+    topology: Topology = Topology()
+    limits: dict[str, int] = field(default_factory=dict)
+    mail: Mail | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,6 +389,7 @@ class StepRequest:
     launch: Launch = Launch()
     asked: tuple[str, ...] = ()
     oci_conf: str = ""
+    limits: dict[str, int] = field(default_factory=dict)
     group: int = 0
     parts: tuple[StepRequest, ...] = ()
 
@@ -435,6 +461,7 @@ class StepSpec:
     kill_on_bad_exit: bool = False
     wait: float | None = None
     launch: Launch = Launch()
+    limits: dict[str, int] = field(default_factory=dict)
     directory: str = ""
     parts: tuple[StepSpec, ...] = ()
 
@@ -489,102 +516,3 @@ class ExitRecord:
     def worst(self) -> TaskExit:
         """The task whose code is the step's: the highest, as srun reports it."""
         return max(self.tasks, key=lambda task: task.code)
-
-
-T = TypeVar("T")
-
-
-def to_json(value: object) -> Any:
-    """The JSON form of a model value: dataclasses become objects, tuples arrays."""
-    if isinstance(value, (str, int, float)) or value is None:
-        return value
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    if isinstance(value, dict):
-        return {key: to_json(item) for key, item in value.items()}
-    assert dataclasses.is_dataclass(value), f"{type(value).__name__} is not of the model"
-    return {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}
-
-
-def compact_json(value: object) -> Any:
-    """The same without the fields that have their defaults, which ``from_json`` puts back: what is
-    kept or sent by the hundred thousand."""
-    if not dataclasses.is_dataclass(value):
-        return to_json(value)
-    found = {}
-    for name, default in _defaults(type(value)):
-        each = getattr(value, name)
-        if each is not default and each != default:
-            found[name] = compact_json(each)
-    return found
-
-
-_DEFAULTS: dict[type, list[tuple[str, object]]] = {}
-_NO_DEFAULT: Final = object()
-
-
-def _defaults(cls: type) -> list[tuple[str, object]]:
-    known = _DEFAULTS.get(cls)
-    if known is None:
-        known = []
-        for each in dataclasses.fields(cls):
-            default: object = _NO_DEFAULT
-            if each.default is not dataclasses.MISSING:
-                default = each.default
-            elif each.default_factory is not dataclasses.MISSING:
-                default = each.default_factory()
-            known.append((each.name, default))
-        _DEFAULTS[cls] = known
-    return known
-
-
-def from_json(cls: type[T], data: Any) -> T:
-    """The model value that ``to_json`` made ``data`` from.
-
-    Fields that ``data`` lacks take their defaults and fields that we do not know are dropped, so
-    that a record of a neighbouring version still loads.  Raises TypeError for a wrong shape.
-    """
-    if not isinstance(data, dict):
-        raise TypeError(f"{cls.__name__} wants an object, not {type(data).__name__}")
-    loaders = _loaders(cls)
-    return cls(**{name: loaders[name](item) for name, item in data.items() if name in loaders})
-
-
-Loader = Callable[[Any], Any]
-
-
-_LOADERS: dict[type, dict[str, Loader]] = {}
-
-
-def _loaders(cls: type) -> dict[str, Loader]:
-    """What turns each field's JSON into its value; found out once, as hints are slow to read."""
-    found = _LOADERS.get(cls)
-    if found is None:
-        hints = typing.get_type_hints(cls)
-        found = _LOADERS[cls] = {name: _loader(hint) for name, hint in hints.items()}
-    return found
-
-
-def _loader(hint: Any) -> Loader:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType or origin is typing.Union:
-        some = _loader(next(each for each in arguments if each is not type(None)))
-        return lambda item: None if item is None else some(item)
-    if dataclasses.is_dataclass(hint):
-        return lambda item: from_json(typing.cast("type[Any]", hint), item)
-    if origin is tuple:
-        each = _loader(arguments[0])
-        return lambda items: tuple([each(item) for item in items])
-    if isinstance(hint, enum.EnumType):
-        return hint
-    if hint is float:
-        return lambda item: _checked(float(item) if type(item) is int else item, float)
-    if hint in (int, str, bool):
-        return lambda item: _checked(item, hint)
-    return lambda item: item
-
-
-def _checked(item: Any, kind: type) -> Any:
-    if type(item) is not kind:
-        raise TypeError(f"expected {kind.__name__}, got {type(item).__name__}")
-    return item

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from roadstead.core import hostlist, values
-from roadstead.core.model import Gres, JobKind, JobSpec, WarnSignal
+from roadstead.core.model import Gres, JobKind, JobSpec, Topology, WarnSignal
 from roadstead.core.placement import Free, fit, in_partition, orders, subtract, units_free
 from roadstead.core.site import Partition, Site
 from roadstead.errors import RequestError, UsageError
@@ -64,6 +64,7 @@ def of_job(kind: JobKind, options: Options, site: Site) -> dict[str, Any]:
         "exclude": _hosts(kind, options.get("exclude", ""), site),
         **_times(kind, options, partitions),
         "least_cpus": values.count(options["mincpus"], "--mincpus") if "mincpus" in options else 0,
+        "topology": _topology(kind, options, site),
         "warning": _warning(options),
         "partition": ",".join(each.name for each in partitions),
         "nice": nice(options["nice"]) if "nice" in options else 0,
@@ -176,6 +177,7 @@ def _never(kind: JobKind, spec: JobSpec, site: Site) -> RequestError:
         nodelist=(),
         exclude=(),
         least_cpus=0,
+        topology=Topology(),
     )
     if not _fits(relaxed, partition, site):
         return RequestError(
@@ -195,6 +197,39 @@ def _never(kind: JobKind, spec: JobSpec, site: Site) -> RequestError:
             hint=f"CPU count per node can not be satisfied: {widest.name} has {len(widest.cpus)}",
         )
     return RequestError(f"{refused}: {_AVAILABLE}", hint="scontrol show node tells what there is")
+
+
+def _topology(kind: JobKind, options: Options, site: Site) -> Topology:
+    """--sockets-per-node and the like, or all of them as --extra-node-info=S[:C[:T]] (sbatch(1)).
+
+    A CPU is given out whole, so tasks share a core only where it has several threads.
+    """
+    names = ("sockets-per-node", "cores-per-socket", "threads-per-core")
+    least = [options.get(name, "") for name in names]
+    if "extra-node-info" in options:
+        given = options["extra-node-info"].split(":")
+        if len(given) > len(names):
+            raise UsageError("Invalid --extra-node-info specification", hint="-B 2:8:1")
+        least = [*given, *least[len(given) :]]
+    numbers = [
+        0 if text in ("", "*") else values.count(text.partition("-")[0], f"--{name}")
+        for name, text in zip(names, least, strict=True)
+    ]
+    threads = max((node.threads_per_core for node in site.nodes), default=1)
+    for name in ("ntasks-per-core", "threads-per-core"):
+        if name in options and values.count(options[name], f"--{name}") < threads:
+            raise RequestError(
+                f"{REFUSED[kind]}: {_AVAILABLE}",
+                hint=f"--{name}: cores have {threads} threads here, each of which is a CPU of its "
+                f"own; give each task a core by -c {threads}",
+            )
+    tasks = options.get("ntasks-per-socket")
+    return Topology(
+        sockets=numbers[0],
+        cores=numbers[1],
+        threads=numbers[2],
+        tasks=0 if tasks is None else values.count(tasks, "--ntasks-per-socket"),
+    )
 
 
 def _named(gres: Gres) -> str:

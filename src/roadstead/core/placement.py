@@ -79,6 +79,11 @@ def capacity(spec: JobSpec, free: Free) -> int:
         return 0
     if spec.memory > free.memory or free.cpus < max(spec.cpus_per_task, spec.least_cpus):
         return 0
+    shape = spec.topology
+    if shape.sockets > node.sockets or shape.cores > node.cores_per_socket:
+        return 0
+    if shape.threads > node.threads_per_core:
+        return 0
     if spec.exclusive and free.cpus < len(node.cpus):
         return 0
     if any(units_free(free.gres, wanted) < wanted.count for wanted in spec.gres):
@@ -93,6 +98,8 @@ def capacity(spec: JobSpec, free: Free) -> int:
             tasks = min(tasks, fitting)
     if spec.ntasks_per_node:
         tasks = min(tasks, spec.ntasks_per_node)
+    if shape.tasks:
+        tasks = min(tasks, shape.tasks * node.sockets)
     return tasks
 
 

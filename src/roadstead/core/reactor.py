@@ -21,11 +21,13 @@ from roadstead.core import (
     het,
     history,
     hostlist,
+    letters,
     messages,
     partitions,
     request,
     restart,
     steps,
+    stepspec,
     submission,
     views,
     waiting,
@@ -331,7 +333,7 @@ def on_vanished(state: State, effects: Effects, event: on.Vanished) -> None:
         return
     if not event.begun and step.id == BATCH_STEP and isinstance(step.state, life.StepRunning):
         job = state.jobs[step.job_id]
-        spec = course.step_spec(state, job, step, step.state.place, event.at)
+        spec = stepspec.step_spec(state, job, step, step.state.place, event.at)
         effects(do.Launch(spec, None, course.payload_of(job)))
         return
     assert isinstance(step.state, (life.StepRunning, life.StepCompleting))
@@ -369,6 +371,8 @@ def on_due(state: State, effects: Effects, event: on.Due) -> None:
         signal = course.SIGTERM if job.spec.kind == "batch" else 0
         outcome = Outcome(word=life.TIMEOUT, signal=signal, reason="TimeLimit")
         course.decide(state, effects, job, outcome, event.at)
+    elif kind.startswith("mail") and isinstance(job.state, life.JobRunning):
+        letters.time_passed(effects, job, int(kind.removeprefix("mail")))
     elif kind == "warning" and isinstance(job.state, life.JobRunning):
         _warn(state, effects, job)
     elif kind == "patience" and isinstance(job.state, life.JobPending):

@@ -10,7 +10,7 @@ A message is a program's work, not a person's: when its shape is wrong, the sent
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from roadstead.core import (
@@ -20,6 +20,7 @@ from roadstead.core import (
     distribution,
     environment,
     hostlist,
+    mail,
     multiprog,
     needs,
     values,
@@ -45,6 +46,8 @@ BATCH_OUTPUT = "slurm-%j.out"
 ARRAY_OUTPUT = "slurm-%A_%a.out"
 _IMMEDIATELY = 1  # srun(1): --immediate without a value
 
+# Those of setrlimit(2) that --propagate knows (srun(1)).
+LIMITS = ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "NPROC", "RSS", "STACK")
 _LONGEST_KEY = 64
 _LARGEST_TERMINAL = 0xFFFF  # tty_ioctl(4), struct winsize
 
@@ -62,6 +65,7 @@ class Extra:
     oci_conf: str = ""
     client_pid: int = 0
     client_start: str = ""
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
@@ -104,6 +108,8 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         client_start="" if kind == "batch" else extra.client_start,
         key=_key(message),
         launch=_launch(kind, message, options, argv, needed["ntasks"]),
+        limits=propagated(options, extra.limits),
+        mail=mail.parse(options, _text(message, "mailer", ""), _user(message)),
         **needed,
     )
     needs.check(kind, spec, site)
@@ -191,6 +197,7 @@ def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> Step
         launch=_launch("run", message, options, argv, ntasks),
         asked=tuple(name for name in _ASKED if name in options),
         oci_conf=extra.oci_conf,
+        limits=propagated(options, extra.limits),
     )
 
 
@@ -216,7 +223,23 @@ def main_step(spec: JobSpec, env: dict[str, str]) -> StepRequest:
         launch=spec.launch,
         asked=spec.asked,
         oci_conf=spec.oci_conf,
+        limits=spec.limits,
     )
+
+
+def propagated(options: Mapping[str, str], limits: Mapping[str, int]) -> dict[str, int]:
+    """--propagate: those of the soft limits of who asks that the job or step gets; all of them by
+    default (slurm.conf(5), PropagateResourceLimits)."""
+    given = options.get("propagate", "").upper().split(",")
+    words = [word.removeprefix("RLIMIT_") for word in given]
+    for word in words:
+        if word not in ("", "ALL", "NONE", *LIMITS):
+            raise UsageError(
+                f"--propagate={options['propagate']} is not valid.",
+                hint=f"one of: ALL, NONE, {', '.join(LIMITS)}",
+            )
+    every = "ALL" in words or words == [""]
+    return {name: soft for name, soft in limits.items() if every or name in words}
 
 
 # -- the job -----------------------------------------------------------------------------------
@@ -311,7 +334,38 @@ def _launch(
         plane=plane,
         hosts=hosts,
         programs=programs,
+        prolog=_script_of(message, options, "task-prolog"),
+        epilog=_script_of(message, options, "task-epilog"),
+        bcast=_bcast(message, options),
     )
+
+
+def _script_of(message: Message, options: Mapping[str, str], name: str) -> str:
+    """--task-prolog or --task-epilog, as an absolute path."""
+    path = options.get(name, "")
+    if not path or path.lower() == "none":
+        return ""
+    if name == "task-prolog" and _is_contained(options):
+        raise RequestError(
+            "--task-prolog runs outside of the container, whose variables are made before",
+            hint="do it in the container's command, or set variables by --export",
+        )
+    return path if path.startswith("/") else f"{_cwd(message).rstrip('/')}/{path}"
+
+
+def _bcast(message: Message, options: Mapping[str, str]) -> str | None:
+    """--bcast: where the copy of the program goes; a name made up in the working directory."""
+    if "bcast" not in options:
+        return None
+    if _is_contained(options) or "multi-prog" in options:
+        other = "--multi-prog" if "multi-prog" in options else "--container"
+        raise RequestError(f"--bcast copies the program of a step; it makes no sense with {other}")
+    path = options["bcast"]
+    return path if not path or path.startswith("/") else f"{_cwd(message).rstrip('/')}/{path}"
+
+
+def _is_contained(options: Mapping[str, str]) -> bool:
+    return any(options.get(name) for name in ("container", "container-image", "container-name"))
 
 
 def _mpi(options: Mapping[str, str]) -> Mpi:
@@ -404,8 +458,8 @@ def _argv(message: Message) -> tuple[str, ...]:
     return tuple(argv)
 
 
-def _text(message: Message, name: str) -> str:
-    value = message.get(name)
+def _text(message: Message, name: str, usual: str | None = None) -> str:
+    value = message.get(name, usual)
     if not isinstance(value, str):
         raise _malformed(name)
     return value

@@ -433,5 +433,5 @@ def _shape(spec: JobSpec) -> object:
         spec.partition, spec.ntasks, spec.cpus_per_task, spec.ntasks_per_node, spec.nodes,
         spec.max_nodes, spec.memory, spec.memory_per_cpu, spec.gres, spec.licenses, spec.features,
         spec.nodelist, spec.exclude, spec.time_limit, spec.exclusive, spec.overcommit,
-        spec.least_time, spec.least_cpus, spec.deadline,
+        spec.least_time, spec.least_cpus, spec.deadline, spec.topology,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -139,3 +140,31 @@ def _opened(directory: int, entry: str) -> int:
         return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:
         os.close(found)
+
+
+def copy(source: str, target: str, *, replaces: bool = True, times: bool = True) -> None:
+    """Copy a regular file with its mode, and with its times if asked; the target is whole or not
+    there.  Raises OSError, FileExistsError where it is and may not be replaced."""
+    beside = temporary(target, os.getpid())
+    with open(source, "rb") as there:
+        about = os.fstat(there.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", source)
+        if os.path.isdir(target):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
+        try:
+            with open(fd, "wb") as here:
+                while os.sendfile(here.fileno(), there.fileno(), None, 1 << 24):
+                    continue
+                os.fchmod(here.fileno(), about.st_mode & 0o777)
+            if times:
+                os.utime(beside, ns=(about.st_atime_ns, about.st_mtime_ns))
+            if replaces:
+                os.rename(beside, target)
+            else:
+                os.link(beside, target)
+                os.unlink(beside)
+        except BaseException:
+            os.unlink(beside)
+            raise

@@ -18,6 +18,7 @@ import resource
 import select
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,6 +100,7 @@ def spawn(
     session: bool = True,
     group: int | None = None,
     pid_variable: str = "",
+    limits: Mapping[int, int] | None = None,
 ) -> Child:
     """Start ``argv``.
 
@@ -107,13 +109,17 @@ def spawn(
     ``keep`` stay open under their own numbers.  With ``terminal``, the path of a pty, the child
     leads a session whose controlling terminal that is.  ``env`` is all of its environment.
     ``group`` is the open directory of a control group of version 2 to be born in (host.clone).
-    ``pid_variable`` names a variable that is to hold the child's pid; it costs a fork.
+    ``pid_variable`` names a variable that is to hold the child's pid; it costs a fork.  So do
+    ``limits``, soft limits by the numbers of setrlimit(2), as far as the hard ones let them be.
 
     Raises FileNotFoundError, PermissionError and the like for a program that cannot be executed.
     """
-    if group is not None or pid_variable:
+    if group is not None or pid_variable or limits:
 
         def body() -> None:
+            for number, soft in (limits or {}).items():
+                hard = resource.getrlimit(number)[1]
+                resource.setrlimit(number, (lower(soft, hard), hard))
             if pid_variable:
                 env[pid_variable] = str(os.getpid())
             _execute(argv, env, stdio, keep, terminal, session)
@@ -142,6 +148,11 @@ def spawn(
         setsigdef=_DEFAULT_SIGNALS,
     )
     return Child(pid, os.pidfd_open(pid))
+
+
+def lower(one: int, other: int) -> int:
+    """The lower of two limits, of which -1 is none."""
+    return max(one, other) if min(one, other) < 0 else min(one, other)
 
 
 def _place(stdio: tuple[int, ...], *, above: int) -> list[tuple[int, ...]]:

@@ -41,7 +41,8 @@ class Change:
     group that the runtime is to make, from the top of the hierarchies, or "" for none of ours.
     ``report`` is a path that is to hold the container's state once it has started, or "".
     ``terminal`` is the size of the container's own terminal, in rows and columns, if it has one.
-    ``limits`` are our own hard limits by name (RLIMIT_NOFILE …), -1 for none.  ``unmounted`` are
+    ``limits`` are our own hard limits by name (RLIMIT_NOFILE …), -1 for none; ``propagated`` soft
+    ones, which count where the bundle says nothing.  ``unmounted`` are
     mount points at and below which nothing of the bundle's is mounted; ``user`` is who the process
     is to be, uid and gid, in a container without a user namespace.  ``added_hooks`` are (stage,
     entry) that run whatever the policy for the bundle's; ``device_rules`` let root's containers use
@@ -68,6 +69,7 @@ class Change:
     device_rules: tuple[dict[str, Any], ...] = ()
     report: str = ""
     limits: dict[str, int] | None = None
+    propagated: Mapping[str, int] = field(default_factory=dict)
     oom_score_adj: int = 0
 
 
@@ -129,9 +131,29 @@ def _process(config: dict[str, Any], change: Change, notes: list[str]) -> None:
             notes.append("the image's supplementary groups are not mapped and were left out")
     if change.limits is not None and process.get("rlimits"):
         process["rlimits"] = [_limit(entry, change.limits) for entry in process["rlimits"]]
+    _propagate(process, change)
     if process.get("oomScoreAdj") is not None:
         # Only root may make a process less likely to be killed than it is (proc(5)).
         process["oomScoreAdj"] = max(process["oomScoreAdj"], change.oom_score_adj)
+
+
+def _propagate(process: dict[str, Any], change: Change) -> None:
+    """The user's soft limits, below our hard ones (runtime-spec, config.md: rlimits)."""
+    own = process.get("rlimits") or []
+    said = {entry.get("type") for entry in own}
+    added = []
+    for name, soft in change.propagated.items():
+        hard = (change.limits or {}).get(name, -1)
+        if soft < 0 or 0 <= hard < soft:
+            soft = hard
+        if name not in said:
+            added.append({"type": name, "soft": _unsigned(soft), "hard": _unsigned(hard)})
+    if added:
+        process["rlimits"] = [*own, *added]
+
+
+def _unsigned(limit: int) -> int:
+    return limit if limit >= 0 else (1 << 64) - 1  # RLIM_INFINITY
 
 
 def _limit(entry: dict[str, Any], ours: dict[str, int]) -> dict[str, Any]:

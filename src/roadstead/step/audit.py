@@ -178,7 +178,7 @@ def _step_of(path: str, steps: str) -> str:
 
 def _run_of(key: str, steps: str, entries: list[str]) -> str:
     """The directory of the step JOB.STEP, by which its containers and groups are named; of a
-    requeued job's batch step, that of its latest run that is there (course.directory_of)."""
+    requeued job's batch step, that of its latest run that is there (stepspec.directory_of)."""
     runs = [name for name in entries if name == key or _is_again(name, key)]
     return f"{steps}/{max(runs, key=lambda name: (len(name), name), default=key)}"
 

@@ -24,7 +24,7 @@ from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RequestError, RoadsteadError
 from roadstead.host import linux, paths, process, removal, terminal, wire
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import mpi, record, usage
+from roadstead.step import broadcast, mpi, record, usage
 from roadstead.step import plan as plans
 from roadstead.step.attached import Reader, wish
 from roadstead.step.layout import task_specs
@@ -32,7 +32,7 @@ from roadstead.step.life import Lives
 from roadstead.step.limits import Limits
 from roadstead.step.save import Saving
 from roadstead.step.streams import Streams
-from roadstead.step.task import Task
+from roadstead.step.task import Task, look_up
 
 if TYPE_CHECKING:
     from roadstead.core.model import Reason, StepSpec
@@ -173,7 +173,7 @@ class Supervisor:
             os.chdir("/tmp")
 
     def _launch(self, made: list[Plan | None]) -> None:
-        for task_spec in task_specs(self.spec):
+        for task_spec in broadcast.of_program(self.spec, task_specs(self.spec), look_up):
             self.tasks.append(Task(self, task_spec, made[task_spec.part]))
         self._claim([task.claim() for task in self.tasks])
         self.limits.apply()

@@ -10,6 +10,7 @@ from roadstead.core import binding
 from roadstead.core.model import TaskExit, TaskSpec
 from roadstead.errors import CommandNotFound, CommandNotRunnable, RoadsteadError
 from roadstead.host import process
+from roadstead.step import scripts
 from roadstead.step.container import Container
 from roadstead.step.life import Life, Until
 
@@ -27,7 +28,7 @@ class Task:
         self.running = False
         self.ended_by = 0
         self._supervisor = supervisor
-        self._child: process.Child | None = None
+        self.child: process.Child | None = None
         self._container: Container | None = None
         if plan is not None:
             inside = supervisor.limits.inside(spec.procid)
@@ -37,11 +38,11 @@ class Task:
         """Start the task.  Its end, or its failure to start, is told to the supervisor."""
         self.running = True
         terminal = self._supervisor.streams.terminal if self.spec.procid == 0 else ""
-        life = (
-            self._container.life(stdio, terminal)
-            if self._container
-            else self._life(stdio, terminal)
-        )
+        launch = self._supervisor.spec.launch
+        if launch.prolog or launch.epilog:
+            life = self._between_scripts(stdio, terminal)
+        else:
+            life = self._own_life(stdio, terminal)
         if self.spec.cpus:
             # A child has the CPUs of who starts it; each node of the step has its own.
             os.sched_setaffinity(0, self.spec.cpus)
@@ -50,9 +51,39 @@ class Task:
             os.sched_setaffinity(0, self._supervisor.spec.cpus)
         self._report_binding()
 
+    def _own_life(self, stdio: tuple[int, ...], terminal: str) -> Life[int]:
+        if self._container is not None:
+            return self._container.life(stdio, terminal)
+        return self._life(stdio, terminal)
+
+    def _between_scripts(self, stdio: tuple[int, ...], terminal: str) -> Life[int]:
+        """The task, after its prolog and before its epilog.  Its descriptors are closed once all
+        tasks have been started, so these are ours."""
+        launch = self._supervisor.spec.launch
+        mine = tuple([os.dup(fd) for fd in stdio])
+        try:
+            if launch.prolog and not (yield from scripts.prolog(self, launch.prolog, mine)):
+                return 1
+            status = yield from self._own_life(mine, terminal)
+            if launch.epilog and self._supervisor.ending is None:
+                yield from scripts.epilog(self, launch.epilog, mine[:3])
+        finally:
+            for fd in mine:
+                os.close(fd)
+        return status
+
+    @property
+    def directory(self) -> str:
+        """The step's."""
+        return self._supervisor.spec.directory
+
+    def complain(self, sentence: str) -> None:
+        """Tell the user of something that went wrong around the task."""
+        self._supervisor._notice(f"error: task {self.spec.procid}: {sentence}")
+
     def _report_binding(self) -> None:
         bound = self._supervisor.spec.launch.binding
-        child = self._container.child if self._container is not None else self._child
+        child = self._container.child if self._container is not None else self.child
         if bound.verbose and child is not None:
             spec = self.spec
             self._supervisor._notice(
@@ -64,22 +95,23 @@ class Task:
         argv = list(self.spec.argv)
         if self._supervisor.spec.script:
             argv[0] = f"{self._supervisor.spec.directory}/spool/startup"
-        program = _look_up(argv[0], self.spec.env.get("PATH", os.defpath))
+        program = look_up(argv[0], self.spec.env.get("PATH", os.defpath))
         try:
             with self._supervisor.limits.inside(self.spec.procid) as group:
-                self._child = process.spawn(
+                self.child = process.spawn(
                     [program, *argv[1:]],
                     env=self.spec.env,
                     stdio=stdio,
                     terminal=terminal,
                     group=group,
                     pid_variable="SLURM_TASK_PID",
+                    limits=scripts.limits(self._supervisor.spec.limits),
                 )
         except FileNotFoundError:
             raise CommandNotFound(f"{argv[0]}: its interpreter does not exist") from None
         except OSError as error:
             raise CommandNotRunnable(f"{argv[0]}: {error.strerror}") from None
-        status = yield Until(self._child)
+        status = yield Until(self.child)
         assert status is not None
         return status
 
@@ -90,10 +122,13 @@ class Task:
     def processes(self) -> list[int]:
         """The task's processes, its first one first."""
         if self._container is not None:
-            return self._container.processes()
-        if self._child is None or not self.running:
+            found = self._container.processes()
+            if self.child is not None and self.child.status is None:  # its epilog
+                found += [self.child.pid, *process.descendants(self.child.pid)]
+            return found
+        if self.child is None or not self.running:
             return []
-        return [self._child.pid, *process.descendants(self._child.pid)]
+        return [self.child.pid, *process.descendants(self.child.pid)]
 
     def stop_setup(self, processes: list[int]) -> bool:
         """End a runtime that has not made its container yet; whether there was one."""
@@ -148,7 +183,7 @@ class Task:
             self._container.close()
 
 
-def _look_up(command: str, path: str) -> str:
+def look_up(command: str, path: str) -> str:
     """The program to execute.  Raises CommandNotFound (127) or CommandNotRunnable (126)."""
     if not command:
         raise CommandNotFound("the command is an empty string")

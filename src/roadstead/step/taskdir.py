@@ -158,6 +158,7 @@ class TaskDirectory:
             device_rules=tuple(devices.rules(self._edits)) if plan.privileged else (),
             report=self.report if reports else "",
             limits={name: resource.getrlimit(number)[1] for name, number in _RLIMITS.items()},
+            propagated={f"RLIMIT_{name}": soft for name, soft in plan.spec.limits.items()},
             oom_score_adj=_oom_score_adj(),
         )
 
