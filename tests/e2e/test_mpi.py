@@ -1,8 +1,11 @@
-"""MPI programs (MPICH, of PyPI) under srun --mpi=pmi2."""
+"""MPI programs (MPICH, of PyPI) under srun --mpi=pmi2, on the host and in containers."""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,21 @@ got = world.sendrecv(f"from {world.rank}", dest=after, source=before)
 print(world.rank, world.size, got, world.allreduce(world.rank), flush=True)
 """
 EXPECTED = [f"{n} 4 from {(n - 1) % 4} 6" for n in range(4)]
+# UCX, MPICH's first choice, finds no way between containers where there is no network but lo.
+OFI = {"MPIR_CVAR_CH4_NETMOD": "ofi"}
+_SYSTEM = ("/usr", "/lib", "/lib64", "/bin")
+PATTERNS = {
+    "run": 'RunTimeRun="crun --root={state} run --bundle %b %n.%j.%s.%t"\n',
+    "create": """\
+RunTimeCreate="crun --root={state} create --bundle %b %n.%j.%s.%t"
+RunTimeStart="crun --root={state} start %n.%j.%s.%t"
+RunTimeQuery="crun --root={state} state %n.%j.%s.%t"
+""",
+}
+END = """\
+RunTimeKill="crun --root={state} kill --all %n.%j.%s.%t"
+RunTimeDelete="crun --root={state} delete --force %n.%j.%s.%t"
+"""
 
 
 def python() -> str:
@@ -29,6 +47,51 @@ def python() -> str:
 def test_ranks_on_the_host(engine: Engine) -> None:
     ran = engine.run(["srun", "--mpi=pmi2", "-On4", python(), "-c", RING]).check()
     assert sorted(ran.stdout.splitlines()) == EXPECTED
+
+
+@pytest.fixture
+def box(engine: Engine, make_bundle: Callable[..., Path]) -> str:
+    """A bundle that sees the host's Python and libraries, and our virtual environment."""
+    bundle = make_bundle()
+    config = json.loads((bundle / "config.json").read_text())
+    config["mounts"] += [
+        {"destination": path, "type": "bind", "source": path, "options": ["rbind", "ro"]}
+        for path in dict.fromkeys([*_SYSTEM, sys.prefix, sys.base_prefix])
+        if os.path.isdir(path)
+    ]
+    engine.account.write(bundle / "config.json", json.dumps(config))
+    return str(bundle)
+
+
+@pytest.mark.needs("crun", "runc")
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_ranks_in_containers(engine: Engine, box: str, runtime: str) -> None:
+    env = {"ROADSTEAD_RUNTIME": runtime, **OFI}
+    argv = ["srun", "--mpi=pmi2", "-On4", f"--container={box}", python(), "-c", RING]
+    ran = engine.run(argv, env=env).check()
+    assert sorted(ran.stdout.splitlines()) == EXPECTED
+
+
+@pytest.mark.needs("crun")
+@pytest.mark.parametrize("mode", PATTERNS)
+def test_ranks_in_containers_of_an_oci_conf(engine: Engine, box: str, mode: str) -> None:
+    text = (PATTERNS[mode] + END).format(state=engine.base / "run" / "crun")
+    conf = engine.account.write(engine.base / "oci.conf", text)
+    env = {"ROADSTEAD_OCI_CONF": str(conf), **OFI}
+    argv = ["srun", "--mpi=pmi2", "-On4", f"--container={box}", python(), "-c", RING]
+    ran = engine.run(argv, env=env).check()
+    assert sorted(ran.stdout.splitlines()) == EXPECTED
+
+
+def test_a_runtime_that_may_not_pass_descriptors_on(engine: Engine, box: str) -> None:
+    text = 'RunTimeRun="sh -c true"\nRunTimeKill="true"\nRunTimeDelete="true"\n'
+    conf = engine.account.write(engine.base / "oci.conf", text)
+    ran = engine.run(
+        ["srun", "--mpi=pmi2", f"--container={box}", "true"], env={"ROADSTEAD_OCI_CONF": str(conf)}
+    )
+    assert ran.returncode == 1
+    assert "--mpi=pmi2: sh is not known to pass descriptors on" in ran.stderr
+    assert f"let {conf} call crun or runc" in ran.stderr
 
 
 def test_without_mpi_each_task_is_alone(engine: Engine) -> None:

@@ -71,3 +71,18 @@ def test_what_cannot_be_known_is_left_to_the_runtime(root: Path) -> None:
     check_command(view(root, tmpfs), "/tmp/x", path="", cwd="/")
     assert view(root).is_directory("/etc") is True
     assert view(root).is_directory("/nosuch") is False
+
+
+def test_what_is_above_a_mount_is_made_by_the_runtime(tmp_path: Path) -> None:
+    rootfs, host = tmp_path / "rootfs", tmp_path / "host"
+    rootfs.mkdir()
+    (host / "bin").mkdir(parents=True)
+    program = host / "bin" / "x"
+    program.write_text("")
+    program.chmod(0o755)
+    mounts = [{"destination": "/a/b/c", "type": "bind", "source": str(host)}]
+    view = lookup.View.of(str(rootfs), str(tmp_path), mounts)
+    assert view.resolve("/a/b/c/bin/x") == str(program)
+    lookup.check_command(view, "/a/b/c/bin/x", path="/bin", cwd="/")
+    with pytest.raises(CommandNotFound):
+        lookup.check_command(view, "/a/bin/x", path="/bin", cwd="/")

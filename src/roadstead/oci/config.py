@@ -42,7 +42,8 @@ class Change:
     ``report`` is a path that is to hold the container's state once it has started, or "".
     ``terminal`` is the size of the container's own terminal, in rows and columns, if it has one.
     ``limits`` are our own hard limits by name (RLIMIT_NOFILE …), -1 for none; ``propagated`` soft
-    ones, which count where the bundle says nothing.  ``unmounted`` are
+    ones, which count where the bundle says nothing.  ``host_network`` is for MPI, whose ranks in
+    networks of their own would not find each other.  ``unmounted`` are
     mount points at and below which nothing of the bundle's is mounted; ``user`` is who the process
     is to be, uid and gid, in a container without a user namespace.  ``added_hooks`` are (stage,
     entry) that run whatever the policy for the bundle's; ``device_rules`` let root's containers use
@@ -70,6 +71,7 @@ class Change:
     report: str = ""
     limits: dict[str, int] | None = None
     propagated: Mapping[str, int] = field(default_factory=dict)
+    host_network: bool = False
     oom_score_adj: int = 0
 
 
@@ -105,6 +107,8 @@ def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
     else:
         _namespaces(config, without=("user",))
     _mount_namespace(config, notes)
+    if change.host_network:
+        _join_network(config, notes)
     return config, notes
 
 
@@ -270,6 +274,14 @@ def _namespaces(config: dict[str, Any], *, without: tuple[str, ...]) -> None:
     if "user" in without:
         linux.pop("uidMappings", None)
         linux.pop("gidMappings", None)
+
+
+def _join_network(config: dict[str, Any], notes: list[str]) -> None:
+    found = config["linux"]["namespaces"]
+    own = [entry for entry in found if entry.get("type") != "network"]
+    if len(own) < len(found):
+        notes.append("the container is in the host's network, for MPI")
+    config["linux"]["namespaces"] = own
 
 
 def _mount_namespace(config: dict[str, Any], notes: list[str]) -> None:

@@ -68,7 +68,12 @@ class View:
                 done = done.rpartition("/")[0]
                 continue
             here = self.host_path(f"{done}/{part}")
-            mode = os.lstat(here).st_mode
+            try:
+                mode = os.lstat(here).st_mode
+            except FileNotFoundError:
+                if not self._is_above_a_mount(f"{done}/{part}"):
+                    raise
+                mode = stat.S_IFDIR  # the runtime makes it
             if not stat.S_ISLNK(mode):
                 if todo and not stat.S_ISDIR(mode):
                     raise NotADirectoryError(20, "Not a directory", path)
@@ -82,6 +87,9 @@ class View:
                 done = ""
             todo = [name for name in target.split("/") if name not in ("", ".")] + todo
         return self.host_path(done or "/")
+
+    def _is_above_a_mount(self, path: str) -> bool:
+        return any(place.startswith(f"{path}/") for place in self.mounts)
 
     def is_directory(self, path: str) -> bool | None:
         """Whether ``path`` is a directory inside; None: cannot be known."""

@@ -34,6 +34,7 @@ Stdio = tuple[int, ...]
 _COMMAND_SECONDS: Final = 60.0
 _DELETIONS: Final = 3  # tries: the runtime may be killed at this as at all else
 _BEFORE_THE_START: Final = ("run", "create", "query", "start")
+_STREAMS: Final = 3  # standard input, output and error
 
 
 _NO_LIMITS: Final[AbstractContextManager[int | None]] = nullcontext()
@@ -213,12 +214,16 @@ class Container:
     def _spawn(
         self, operation: runtime.Operation, argv: list[str], stdio: Stdio, terminal: str
     ) -> process.Child:
+        env = self.plan.runtime_env
+        if operation in ("run", "create") and len(stdio) > _STREAMS and self.plan.conf is not None:
+            # What crun and runc take for --preserve-fds where they are not told (sd_listen_fds(3)).
+            env = {**env, "LISTEN_FDS": str(len(stdio) - _STREAMS)}
         born = self._inside if operation in ("run", "create") else nullcontext()
         try:
             with born as group:
                 child = process.spawn(
                     argv,
-                    env=self.plan.runtime_env,
+                    env=env,
                     stdio=stdio,
                     terminal=terminal,
                     group=group,

@@ -187,6 +187,12 @@ def _read(
         )
     wanted_hooks = tuple(hooks.read(request.hooks_dirs, cdi.read_trusted))
     called = runtime.program_name(conf) if conf else os.path.basename(program)
+    if spec.launch.mpi == "pmi2" and called not in runtime.KNOWN:
+        raise LaunchError(
+            f"--mpi=pmi2: {called or 'the runtime'} is not known to pass descriptors on, by which "
+            "MPI libraries find srun",
+            hint=f"let {spec.oci_conf} call {' or '.join(runtime.KNOWN)}",
+        )
     private = found is not None and (named is not None or _is_private(request, found, edits))
     hide = called == "crun" and namespaces.hybrid_cgroups()
     uids = gids = None

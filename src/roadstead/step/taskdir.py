@@ -159,6 +159,7 @@ class TaskDirectory:
             report=self.report if reports else "",
             limits={name: resource.getrlimit(number)[1] for name, number in _RLIMITS.items()},
             propagated={f"RLIMIT_{name}": soft for name, soft in plan.spec.limits.items()},
+            host_network=plan.spec.launch.mpi != "none",
             oom_score_adj=_oom_score_adj(),
         )
 
