@@ -127,3 +127,22 @@ def test_types(engine: Engine) -> None:
     ran = engine.run(["srun", "--mpi=foo", "true"])
     assert ran.returncode == 1
     assert "Invalid MPI type 'foo', --mpi=list for acceptable types" in ran.stderr
+
+
+@pytest.mark.skipif(
+    "ROADSTEAD_TEST_IMPI" not in os.environ,
+    reason="ROADSTEAD_TEST_IMPI names no directory of Intel MPI (PyPI: impi-rt, 130 MB)",
+)
+def test_intel_mpi(engine: Engine) -> None:
+    root = os.environ["ROADSTEAD_TEST_IMPI"]
+    env = {
+        "LD_LIBRARY_PATH": f"{root}/lib",
+        "I_MPI_ROOT": root,
+        "I_MPI_FABRICS": "shm",
+        "MPI4PY_MPIABI": "impi",
+    }
+    ran = engine.run(["srun", "--mpi=pmi2", "-On4", python(), "-c", RING], env=env).check()
+    assert sorted(ran.stdout.splitlines()) == EXPECTED
+    mpiexec = [f"{root}/bin/mpiexec.hydra", "-bootstrap", "slurm", "-n", "4"]
+    ran = engine.run(["salloc", "-Q", "-On4", *mpiexec, python(), "-c", RING], env=env).check()
+    assert sorted(ran.stdout.splitlines()) == EXPECTED

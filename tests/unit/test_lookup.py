@@ -81,8 +81,8 @@ def test_what_is_above_a_mount_is_made_by_the_runtime(tmp_path: Path) -> None:
     program.write_text("")
     program.chmod(0o755)
     mounts = [{"destination": "/a/b/c", "type": "bind", "source": str(host)}]
-    view = lookup.View.of(str(rootfs), str(tmp_path), mounts)
+    view = View.of(str(rootfs), str(tmp_path), mounts)
     assert view.resolve("/a/b/c/bin/x") == str(program)
-    lookup.check_command(view, "/a/b/c/bin/x", path="/bin", cwd="/")
+    check_command(view, "/a/b/c/bin/x", path="/bin", cwd="/")
     with pytest.raises(CommandNotFound):
-        lookup.check_command(view, "/a/bin/x", path="/bin", cwd="/")
+        check_command(view, "/a/bin/x", path="/bin", cwd="/")
