@@ -243,10 +243,11 @@ def test_steps_without_a_number_are_those_of_the_model(capsys: Any) -> None:
 
 
 def test_what_the_controller_is_asked(capsys: Any) -> None:
-    requests = []
+    requests, lean = [], []
 
     def ask(request: dict[str, Any]) -> dict[str, Any]:
         requests.append(request)
+        lean.append(request.pop("fields", None) is not None)
         return recorded.ask(request)
 
     run(ask=ask)
@@ -259,6 +260,7 @@ def test_what_the_controller_is_asked(capsys: Any) -> None:
         {"op": "query", "what": "jobs", "job_id": None, "all": True},
         {"op": "query", "what": "jobs", "job_id": None, "all": True},
     ]
+    assert lean == [True, False, True, True]
 
 
 def test_names_that_are_not_utf8_come_out_as_they_are(capfdbinary: Any) -> None:

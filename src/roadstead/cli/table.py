@@ -16,6 +16,8 @@ clock, which this module hands on and does not look at.
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from roadstead.core.printable import printable
 
 TYPE_CHECKING = False
@@ -75,9 +77,22 @@ def fixed(text: str) -> Value:
     return Fixed(text)
 
 
+class Key:
+    """The value of a column that a view has as it is: as text, and (``get``) to sort by."""
+
+    __slots__ = ("get", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.get = itemgetter(name)
+
+    def __call__(self, view: View, clock: Clock) -> str:
+        return str(view[self.name])
+
+
 def key(name: str) -> Value:
     """The value that a view has under ``name``."""
-    return lambda view, clock: str(view[name])
+    return Key(name)
 
 
 class Field:
@@ -98,6 +113,28 @@ class Field:
         value = printable(self.column.value(view, clock))
         whole = self.column.duration and self.right and value[:1].isdigit()
         return self._place(value, cut=not whole)
+
+    def conversion(self, name: str) -> str:
+        """The column in the words of printf(3), of the value of that name."""
+        if not self.width:
+            return f"%({name})s"
+        cut = "" if self.column is not None and self.column.duration else f".{self.width}"
+        return f"%({name}){'' if self.right else '-'}{self.width}{cut}s"
+
+    def whole_or_cut(self) -> Value:
+        """The value of the column, cut if ``conversion`` does not: a duration that is none."""
+        assert self.column is not None
+        value, width = self.column.value, self.width
+        if not self.column.duration or not width:
+            return value
+        if not self.right:
+            return lambda view, clock: value(view, clock)[:width]
+
+        def whole(view: View, clock: Clock) -> str:
+            text = value(view, clock)
+            return text if len(text) <= width or text[0].isdigit() else text[:width]
+
+        return whole
 
     def _place(self, value: str, *, cut: bool) -> str:
         if self.width:
@@ -125,8 +162,30 @@ class Layout:
     def table(self, views: Iterable[View], clock: Clock, *, headings: bool) -> str:
         """The lines for ``views``, each ended, under the headings if they are wanted."""
         lines = [self.header()] if headings else []
-        lines += [self.row(view, clock) for view in views]
-        return "".join(f"{line}\n" for line in lines)
+        template, computed = self._template()
+        for view in views:
+            for name, value in computed:
+                view[name] = value(view, clock)
+            line = template % view
+            # What no terminal should get is rare: only then is each value looked at.
+            lines.append(line if line.isprintable() else self.row(view, clock))
+        lines.append("")
+        return "\n".join(lines)
+
+    def _template(self) -> tuple[str, list[tuple[str, Value]]]:
+        """A line as one format of a view, and what has to be put into that before, by key: many
+        lines are made with it."""
+        parts = [self.prefix.replace("%", "%%")]
+        computed: list[tuple[str, Value]] = []
+        for field in self.fields:
+            if field.column is not None:
+                value = field.whole_or_cut()
+                name = value.name if isinstance(value, Key) else f" {len(computed)}"
+                if not isinstance(value, Key):
+                    computed.append((name, value))
+                parts.append(field.conversion(name))
+            parts.append(field.suffix.replace("%", "%%"))
+        return "".join(parts), computed
 
 
 def by_letter(text: str, columns: Iterable[Column]) -> tuple[Layout, list[str]]:

@@ -232,6 +232,8 @@ def counted(gres: str, nodes: int) -> list[str]:
 def together(jobs: list[View], alone: Collection[str] = ()) -> list[View]:
     """The elements of an array that wait for the same reason as one, as Slurm lists them; those of
     these names by themselves."""
+    if not [1 for view in jobs if view["array_job_id"] is not None]:
+        return jobs
     shown: list[View] = []
     groups: dict[tuple[int, str], list[int]] = {}
     for view in jobs:

@@ -106,6 +106,11 @@ class Queue:
         if where is not None:
             del self._order[bisect_left(self._order, where)]
 
+    def standing_of(self, job_id: int) -> float | None:
+        """A job's ``standing``, if it is in the queue."""
+        where = self._keys.get(job_id)
+        return None if where is None else -where[1]
+
     def position(self, job_id: int) -> int:
         """How many are before it."""
         return bisect_left(self._order, self._keys[job_id])

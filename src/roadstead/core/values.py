@@ -132,6 +132,8 @@ def format_time_short(seconds: float | None) -> str:
     """``[days-][[H]H:]M[M]:SS`` as squeue prints it: 0:05, 12:00, 1:00:00, 2-00:00:00."""
     if seconds is None:
         return "UNLIMITED"
+    if not seconds:  # of all that wait
+        return "0:00"
     days, hours, minutes, rest = _split(seconds)
     if days:
         return f"{days}-{hours:02}:{minutes:02}:{rest:02}"

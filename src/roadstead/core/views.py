@@ -33,6 +33,7 @@ from roadstead.errors import EngineError
 
 View = dict[str, Any]
 _PAGE: Final = 2000
+_LONG_PAGE: Final = 10_000
 
 
 def answer(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> View:
@@ -81,12 +82,22 @@ def _jobs(state: State, query: Mapping[str, Any], facts: Facts, at: float) -> Vi
     page = list(facts.ended_jobs) if query.get("all") and after is None else []
     # Numbers only grow, and a job keeps its place: the jobs are in the order of their numbers.
     left = iter(state.jobs) if after is None else (n for n in state.jobs if n > after)
-    page += [state.jobs[number] for number in islice(left, _PAGE)]
-    answer: View = {"jobs": [job(state, each, at) for each in page]}
+    fields = query.get("fields")
+    page += [state.jobs[n] for n in islice(left, _PAGE if fields is None else _LONG_PAGE)]
+    last = page[-1].id if page else None
+    states = query.get("states")
+    if isinstance(states, list):
+        page = [each for each in page if each.state.word in states]
+    if fields is not None:
+        from roadstead.core import listing  # it says what this module says
+
+        answer: View = {"groups": listing.groups(state, page, fields, at)}
+    else:
+        answer = {"jobs": [job(state, each, at) for each in page]}
     if query.get("expected"):
         _foretell(state, answer["jobs"], at)
     if next(left, None) is not None:
-        answer["more"] = page[-1].id
+        answer["more"] = last
     return answer
 
 
@@ -146,7 +157,7 @@ def job(state: State, job: Job, at: float) -> View:
         "time_limit": spec.time_limit,
         "node": hostlist.fold([share.node for share in shares]),
         "batch_host": shares[0].node if shares and spec.kind == "batch" else "",
-        "cpus": _cpus_wanted(state, spec) if granted is None else granted.cpu_count,
+        "cpus": cpus_wanted(state, spec) if granted is None else granted.cpu_count,
         "cpu_ids": [] if granted is None else list(granted.shares[0].cpus),
         "shares": [_share(share) for share in shares],
         "ntasks": spec.ntasks,
@@ -201,7 +212,8 @@ def _gres(found: Iterable[Gres], *, indexes: bool = False) -> str:
     return ",".join(words)
 
 
-def _cpus_wanted(state: State, spec: JobSpec) -> int:
+def cpus_wanted(state: State, spec: JobSpec) -> int:
+    """The CPUs of a job that has none yet."""
     if spec.exclusive:
         return min(len(node.cpus) for node in state.site.nodes) * spec.nodes
     return spec.cpus_per_task * (spec.nodes if spec.overcommit else spec.ntasks)

@@ -199,7 +199,8 @@ def _rest(
             return None
         page = receive(connection)
         if page is not None:
-            answer["jobs"] += page["jobs"]
+            name = "groups" if "groups" in answer else "jobs"
+            answer[name] += page[name]
     return None if page is None else answer
 
 
