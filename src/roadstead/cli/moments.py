@@ -163,6 +163,7 @@ def _clock(text: str, rest: str) -> tuple[int, int, int]:
     named = _TIMES.get(rest.strip())
     if named is not None:
         return (*named, 0)
+    begin = len(text) - len(rest)  # of it, behind a date
     half = ""
     for suffix in ("am", "pm"):
         if rest.endswith(suffix):
@@ -179,7 +180,7 @@ def _clock(text: str, rest: str) -> tuple[int, int, int]:
     if half:
         hour = hour % 12 + (12 if half == "pm" else 0)
     if hour > 23 or minute > 59 or second > 59:
-        raise NotAMoment(text, 0)
+        raise NotAMoment(text, begin)
     return hour, minute, second
 
 
