@@ -34,6 +34,7 @@ SCANCEL: Final = 16
 SINFO: Final = 32
 SCONTROL: Final = 64
 SATTACH: Final = 1024
+SBCAST: Final = 2048
 # Those whose rows are in options_accounting.py.
 SACCT: Final = 1 << 16
 SSTAT: Final = 1 << 17
@@ -56,6 +57,7 @@ COMMANDS: Final[dict[str, int]] = {
     "sinfo": SINFO,
     "scontrol": SCONTROL,
     "sattach": SATTACH,
+    "sbcast": SBCAST,
     "sacct": SACCT,
     "sstat": SSTAT,
     "sprio": SPRIO,
