@@ -101,6 +101,8 @@ def _date(
     text: str, lower: str, here: time.struct_time, *, past: bool
 ) -> tuple[tuple[int, int, int] | None, str]:
     """The date at the start of the text, if there is one, and what follows it."""
+    if lower[10:11] == "-" and lower[4:5] == lower[7:8] == "-":  # 2026-11-25-14:30
+        lower = f"{lower[:10]}t{lower[11:]}"
     for mark in "t ":
         head, found, rest = lower.partition(mark)
         if found and head[:1].isdigit():

@@ -111,7 +111,9 @@ class Option:
 # fmt: off
 # One row a line is what makes this a table; the formatter would give each field a line of its own.
 _EVERYWHERE: tuple[Option, ...] = (
-    Option("clusters", "M", REQUIRED, EVERY, treatment=_CLUSTERS, aliases="cluster"),
+    Option("clusters", "M", REQUIRED, LAUNCH | SCANCEL, treatment=_CLUSTERS, aliases="cluster"),
+    Option("clusters", "M", REQUIRED, LISTS | SCONTROL, "", "names",
+           "ask this cluster, of which there is one", aliases="cluster"),
     Option("quiet", "Q", NO_ARG, LAUNCH | SCANCEL | SCONTROL, "", "", "say less"),
     Option("verbose", "v", NO_ARG, EVERY, "SLURM_DEBUG SBATCH_DEBUG SALLOC_DEBUG SCANCEL_VERBOSE",
            "", "say more; again for still more", repeat=COUNT),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED
 from roadstead.cli.options import (
-    _CLUSTERS,
     LIST,
     SACCT,
     SACCTMGR,
@@ -124,8 +123,8 @@ ROWS: tuple[Option, ...] = (
     Option("sort-by-id", "i", NO_ARG, SDIAG, treatment=_NO_CALLS),
     Option("sort-by-time", "t", NO_ARG, SDIAG, treatment=_NO_CALLS),
     Option("sort-by-time2", "T", NO_ARG, SDIAG, treatment=_NO_CALLS),
-    Option("clusters", "M", REQUIRED, SPRIO | SSHARE | SREPORT | SDIAG, treatment=_CLUSTERS,
-           aliases="cluster"),
+    Option("clusters", "M", REQUIRED, SPRIO | SSHARE | SREPORT | SDIAG, "", "names",
+           "ask this cluster, of which there is one", aliases="cluster"),
     # -- all of them
     Option("noheader", "n", NO_ARG, _TABLES, "", "", "no line of headings"),
     Option("parsable", "p", NO_ARG, _TABLES, "", "", "a bar after each value"),
