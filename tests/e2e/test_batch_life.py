@@ -114,3 +114,29 @@ def test_requeue_after_the_end_and_by_exit_code(engine: Engine) -> None:
     eventually(lambda: shown(engine, job, "%T") == "FAILED", timeout=20)
     said = (engine.work / "out").read_text().splitlines()
     assert said == ["run", "run 1", "run 2", "run 3"]
+
+
+def test_an_output_directory_may_come_late(engine: Engine) -> None:
+    """submitit makes it once it has the job's id; Slurm 22.05 was seen to be as patient."""
+    late = line(engine, "sbatch", "--parsable", "-o", "late/%j/out", "--wrap", "echo hi")
+    never = line(engine, "sbatch", "--parsable", "-o", "never/out", "--wrap", "true")
+    told = line(engine, "sbatch", "--parsable", "-o", "told/out", "--wrap", "true")
+    line(engine, "scancel", told)
+    engine.run(["mkdir", "late"]).check()
+    engine.run(["mkdir", f"late/{late}"]).check()
+    eventually(lambda: shown(engine, late, "%T %r") == "COMPLETED None", timeout=20)
+    assert (engine.work / "late" / late / "out").read_text() == "hi\n"
+    eventually(lambda: shown(engine, never, "%T %r") == "FAILED JobLaunchFailure", timeout=20)
+    eventually(lambda: shown(engine, told, "%T") == "CANCELLED", timeout=20)
+
+
+def test_a_job_requeues_itself(engine: Engine) -> None:
+    """The command has its exit code before the job is ended by its doing."""
+    task = "scontrol requeue $SLURM_JOB_ID; echo $? >told; sleep 600"
+    script = f"#!/bin/sh\ntest -e told || srun sh -c '{task}'\n"
+    path = engine.account.write(engine.work / "job.sh", script)
+    job = submit(engine, str(path))
+    told = engine.work / "told"
+    eventually(told.exists, timeout=20)
+    eventually(lambda: shown(engine, job, "%T") == "COMPLETED", timeout=30)
+    assert told.read_text() == "0\n"

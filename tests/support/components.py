@@ -84,14 +84,30 @@ def _no_static_busybox() -> str:
     return f"{path} is not static" if re.search(rb"/lib\S*/ld-", head) else ""
 
 
+def client_python(name: str) -> Path:
+    """The interpreter of the environment that holds the dependency group clients-`name`."""
+    return Path(sys.prefix) / "clients" / name / "bin" / "python"
+
+
+def _no_clients(name: str) -> str:
+    component = f"clients-{name}"
+    if client_python(name).exists():
+        return ""
+    return _setup_says(component) or f"no {client_python(name)}; script/setup makes it"
+
+
+# Environments with programs that call Slurm's commands.
+CLIENTS = ("light", "aiida", "jax", "lightning", "snakemake")
+
 # Traits: no package brings them, save those that script/setup makes (INSTALLABLE_TRAITS).
 TRAITS: dict[str, Callable[[], str]] = {
     "root": _no_root,
     "account": _no_account,
     "userns": _no_user_namespaces,
     "address": _no_address,
+    **{f"clients-{name}": functools.partial(_no_clients, name) for name in CLIENTS},
 }
-INSTALLABLE_TRAITS = {"account"}
+INSTALLABLE_TRAITS = {"account", *(f"clients-{name}" for name in CLIENTS)}
 
 
 @functools.cache

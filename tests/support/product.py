@@ -29,7 +29,6 @@ COMMANDS = (
     "salloc",
     "sattach",
     "sbatch",
-    "sbcast",
     "scancel",
     "scontrol",
     "sdiag",

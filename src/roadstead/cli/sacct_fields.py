@@ -73,24 +73,22 @@ def key(name: str) -> OfView:
     return lambda view, scene: str(view[name])
 
 
-def amount(kib: float, scene: Scene, least: str = "K") -> str:
-    """Memory or the like, in the largest unit that shows it to two digits, or the one asked for;
-    unconverted in the one that it is kept in."""
-    return convert(kib * 1024, scene, least)
+def amount(kib: float, scene: Scene) -> str:
+    """Memory or the like, in the largest unit that shows it to two digits, or the one asked for."""
+    return convert(kib * 1024, scene)
 
 
 _UNITS: Final = "KMGTP"
 
 
-def convert(number: float, scene: Scene, least: str = "K") -> str:
+def convert(number: float, scene: Scene) -> str:
     """A number of bytes as Slurm's convert_num_unit shows one: 3184K, 1.50G, 0."""
     number /= 1024
     unit = 0
-    wanted = scene.unit or ("" if scene.clock.convert else least)
-    if wanted:
-        while _UNITS[unit] != wanted:
+    if scene.unit:
+        while _UNITS[unit] != scene.unit:
             number, unit = number / 1024, unit + 1
-    else:
+    elif scene.clock.convert:
         while number >= 1024 and unit < len(_UNITS) - 1 and int(number) % 512 == 0:
             number, unit = number / 1024, unit + 1
     if not number:
@@ -208,7 +206,7 @@ def tres(job: View, scene: Scene) -> str:
     found = {"billing": str(job["cpus"]), "cpu": str(job["cpus"]), "node": str(job["nodes"])}
     memory = required_memory(job)
     if memory:
-        found["mem"] = amount(memory * 1024, scene, "M")
+        found["mem"] = amount(memory * 1024, scene)
     for each in words.counted(job["gres"], job["nodes"]):
         name, _, count = each.partition("=")
         found[f"gres/{name}"] = count
@@ -222,7 +220,7 @@ def _allocated(job: View, scene: Scene) -> str:
 def _step_tres(step: View, scene: Scene) -> str:
     if not step["cpus"]:
         return ""
-    memory = f",mem={amount(step['memory'] * 1024, scene, 'M')}" if step["memory"] else ""
+    memory = f",mem={amount(step['memory'] * 1024, scene)}" if step["memory"] else ""
     return f"cpu={step['cpus']}{memory},node={step['nodes']}"
 
 
@@ -358,8 +356,7 @@ FIELDS: tuple[Field, ...] = (
     Field("ReqCPUFreqMax", 13, _FREQUENCY),
     Field("ReqCPUFreqMin", 13, _FREQUENCY),
     Field("ReqCPUS", 8, both(_CPUS), cut=False),
-    Field("ReqMem", 10, either(lambda job, s: amount(required_memory(job) * 1024, s, "M"),
-                               None)),
+    Field("ReqMem", 10, either(lambda job, s: amount(required_memory(job) * 1024, s), None)),
     Field("ReqNodes", 8, both(key("nodes"))),
     Field("ReqTRES", 10, either(tres, None)),
     Field("Reservation", 20, _EMPTY),

@@ -20,7 +20,6 @@ COMMANDS = (
     "sinfo",
     "scontrol",
     "sattach",
-    "sbcast",
     "sacct",
     "sstat",
     "sprio",

@@ -15,10 +15,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from roadstead.host import wire
+from roadstead.host import process, wire
 from roadstead.host.loop import Loop
 
 _IN_A_TURN: Final = 32  # messages of one peer: the others' turn comes a few milliseconds later
+_ENDED_SECONDS: Final = 1.0
 _MORE_FOLLOWS: Final = ("pending", "granted", "started", "notice")
 
 
@@ -127,6 +128,24 @@ class Client(Peer):
     def close_fds(self) -> None:
         for fd in self.take_fds():
             os.close(fd)
+
+    def once_ended(self, then: Callable[[], None]) -> None:
+        """Call ``then`` when the command has ended, or has had the time to: it may be in the job
+        that it asked to have ended, and is to tell its caller that this was done."""
+        try:
+            command = process.adopt(self.pid)
+        except OSError:  # it has ended, or is where we see no processes
+            then()
+            return
+
+        def ended() -> None:
+            timer.cancel()
+            self._loop.unwatch(command)
+            os.close(command.pidfd)
+            then()
+
+        timer = self._loop.call_later(_ENDED_SECONDS, ended)
+        self._loop.watch(command, ended)
 
 
 class Conversation:

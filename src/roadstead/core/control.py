@@ -136,7 +136,8 @@ def _requeue(state: State, effects: Effects, job: Job, event: on.Message, at: fl
     if again == "queue" and isinstance(job.state, life.JobSuspended):
         again = "hold"
     outcome = Outcome(word=life.CANCELLED, signal=course.SIGTERM, again=again)
-    course.decide(state, effects, job, outcome, at)
+    # submitit and Lightning call scontrol in the job, and take its end by a signal for a failure.
+    course.decide(state, effects, job, outcome, at, asker=event.client)
     return ""
 
 

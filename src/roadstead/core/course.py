@@ -329,12 +329,13 @@ def decide(
     at: float,
     *,
     signal: int = SIGTERM,
+    asker: int | None = None,
 ) -> None:
     """The running job ends as ``outcome`` says: its steps are told, and it completes.  The first
     component of a heterogeneous job takes the others with it."""
     for each in _led(state, job):
         if isinstance(each.state, (life.JobRunning, life.JobSuspended)):
-            decide(state, effects, each, outcome, at, signal=signal)
+            decide(state, effects, each, outcome, at, signal=signal, asker=asker)
     job = state.put_job(life.advance_job(job, life.JobDecided(outcome=outcome)))
     effects(do.Save(job))
     disarm_limit(effects, job)
@@ -348,7 +349,7 @@ def decide(
             state=outcome.word.value,
         )
     for step in state.steps_of(job.id):
-        stop_step(state, effects, step, stop_reason(job), at, signal=signal)
+        stop_step(state, effects, step, stop_reason(job), at, signal=signal, asker=asker)
     emptied_if_so(state, effects, job, at)
 
 
@@ -374,6 +375,7 @@ def stop_step(
     at: float,
     *,
     signal: int = SIGTERM,
+    asker: int | None = None,
 ) -> None:
     """Tell a step to end; a waiting one ends here.  SIGKILL may follow a softer signal."""
     if isinstance(step.state, life.StepPending):
@@ -385,7 +387,7 @@ def stop_step(
         return
     step = state.put_step(life.advance_step(step, life.StepStopped()))
     effects(do.SaveStep(step))
-    effects(do.Terminate(step.key, reason, signal))
+    effects(do.Terminate(step.key, reason, signal, asker))
 
 
 def _withdraw_step(state: State, effects: Effects, step: Step, signal: int, at: float) -> None:

@@ -116,9 +116,12 @@ class SavePartition:
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
+    """``asker``: who asked for it, perhaps from inside of the step, and is to have its answer."""
+
     step: StepKey
     reason: str
     signal: int
+    asker: Client | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ MS_PRIVATE: Final = 0x40000
 MNT_DETACH: Final = 0x2
 UMOUNT_NOFOLLOW: Final = 0x8
 
-_IN_MODIFY: Final = 0x2
+IN_MODIFY: Final = 0x2
+IN_MOVED_TO: Final = 0x80
+IN_CREATE: Final = 0x100
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -99,15 +101,16 @@ def unmount(target: str, flags: int = 0) -> None:
 
 
 class FileWatch:
-    """Readable when a file has been written to (inotify(7)).  ``fileno()`` for a loop."""
+    """Readable when a file has been written to, or what ``events`` says has happened to it or in it
+    (inotify(7)).  ``fileno()`` for a loop."""
 
     __slots__ = ("_fd",)
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, events: int = IN_MODIFY) -> None:
         self._fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         _check(self._fd)
         try:
-            _check(_libc.inotify_add_watch(self._fd, os.fsencode(path), _IN_MODIFY), path)
+            _check(_libc.inotify_add_watch(self._fd, os.fsencode(path), events), path)
         except OSError:
             os.close(self._fd)
             raise

@@ -90,6 +90,12 @@ class Streams:
         )
         return os.path.join(spec.cwd, name)
 
+    def missing_directory(self) -> str:
+        """A directory that the output of the first task needs and that is not there; or ""."""
+        paths = [self._file(each, 0) for each in (self._spec.stdio.output, self._spec.stdio.error)]
+        folders = [os.path.dirname(path) for path in paths if path]
+        return next((folder for folder in folders if not os.path.exists(folder)), "")
+
     # -- tasks --------------------------------------------------------------------------------
 
     def for_task(self, procid: int, node: str = "", node_id: int = 0) -> tuple[int, int, int]:

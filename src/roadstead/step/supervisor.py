@@ -26,6 +26,7 @@ from roadstead.host import linux, paths, process, removal, terminal, wire
 from roadstead.host.loop import Loop, Timer
 from roadstead.step import broadcast, mpi, record, usage
 from roadstead.step import plan as plans
+from roadstead.step.arrival import Arrival
 from roadstead.step.attached import Reader, wish
 from roadstead.step.layout import task_specs
 from roadstead.step.life import Lives
@@ -88,21 +89,7 @@ class Supervisor:
 
     def run(self, settled: Callable[[], None]) -> None:
         """Start the step, and serve it until it has ended."""
-        try:
-            self._check_place()
-            # Until we have settled no other controller can begin (spawner.py): a directory is
-            # enough to be found by.
-            if os.path.lexists(self.spec.directory):
-                record.sweep(self.spec.directory)  # of a journal that was moved away
-            os.makedirs(self.spec.directory, mode=0o700)
-            made = self._prepare()
-            self.plan = made[0] if len(made) == 1 else None
-            self._launch(made)
-        except RoadsteadError as error:
-            self._fail(error)
-        except OSError as error:
-            where = f" {error.filename}" if error.filename else ""
-            self._fail(LaunchError(f"cannot set up the step:{where} {error.strerror}"))
+        self._attempt(self._begin)
         try:
             self._listen()
         except OSError as error:
@@ -110,6 +97,32 @@ class Supervisor:
                 self._notice(f"warning: cannot be adopted by another controller: {error.strerror}")
         settled()
         self.loop.run()
+
+    def _attempt(self, part: Callable[[], None]) -> None:
+        """A part of the start; the step fails if that does."""
+        try:
+            part()
+        except RoadsteadError as error:
+            self._fail(error)
+        except OSError as error:
+            where = f" {error.filename}" if error.filename else ""
+            self._fail(LaunchError(f"cannot set up the step:{where} {error.strerror}"))
+
+    def _begin(self) -> None:
+        self._check_place()
+        # Until we have settled no other controller can begin (spawner.py): a directory is
+        # enough to be found by.
+        if os.path.lexists(self.spec.directory):
+            record.sweep(self.spec.directory)  # of a journal that was moved away
+        os.makedirs(self.spec.directory, mode=0o700)
+        made = self._prepare()
+        self.plan = made[0] if len(made) == 1 else None
+        self._make_tasks(made)
+        if self.spec.kind == "batch" and self.streams.missing_directory():
+            missing = self.streams.missing_directory
+            Arrival(self.loop, missing, lambda: self._attempt(self._start_tasks))
+        else:
+            self._start_tasks()
 
     def _check_place(self) -> None:
         """A run-time directory in /tmp may be gone by now (tmpfiles.d(5) removes what is old), and
@@ -172,12 +185,19 @@ class Supervisor:
                 )
             os.chdir("/tmp")
 
-    def _launch(self, made: list[Plan | None]) -> None:
-        wanted = broadcast.of_program(self.spec, task_specs(self.spec), look_up)
-        for task_spec in self.mpi.prepared(wanted):
+    def _make_tasks(self, made: list[Plan | None]) -> None:
+        for task_spec in broadcast.of_program(self.spec, task_specs(self.spec), look_up):
             self.tasks.append(Task(self, task_spec, made[task_spec.part]))
         self._claim([task.claim() for task in self.tasks])
         self.limits.apply()
+
+    def _start_tasks(self) -> None:
+        if self.ending is not None:  # cancelled before it began
+            code = 128 + process.TERM
+            ended = TaskExit(procid=0, code=code, signal=process.TERM, reason=self.ending)
+            self.exits.append(ended)
+            self._all_ended()
+            return
         # Every task is made before the first one starts: a step does not begin half.
         connected = [
             (task, self.streams.for_task(task.spec.procid, task.spec.node, task.spec.nodeid))
