@@ -179,6 +179,8 @@ ROWS: tuple[Option, ...] = (
            "let tasks write to it; private: to a layer of their own"),
     Option("device", "", REQUIRED, LAUNCH, "_DEVICE", "vendor/class=name,...",
            "give the container these devices, by their CDI names", repeat=LIST),
+    Option("dry-run", "", OPTIONAL, SRUN | SBATCH, "", "json",
+           "print config.json and the commands that would run, and run nothing"),
     Option("environment", "", REQUIRED, LAUNCH, "_ENVIRONMENT", "name|path",
            "run in the container that this Environment Definition File describes"),
     Option("no-container-entrypoint", "", NO_ARG, LAUNCH, "", "",

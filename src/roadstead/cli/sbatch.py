@@ -75,6 +75,10 @@ def _submit_components(argv: list[str]) -> int:
 def _submit(components: list[dict[str, str]], text: str, operands: list[str]) -> int:
     asked, *others = components
     report.explain(COMMAND, asked)
+    if "dry-run" in asked:
+        from roadstead.cli import rehearse
+
+        return rehearse.main(COMMAND, "submit", asked, operands, text)
     message = attend.base_message(COMMAND, "submit", asked, operands)
     attend.add_components(COMMAND, message, [(each, operands) for each in others])
     message["script"] = text

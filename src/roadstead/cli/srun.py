@@ -52,6 +52,10 @@ def _run(
     if not operands:
         raise RoadsteadError("No command given to execute", hint="srun [options] command …")
     report.explain(COMMAND, asked)
+    if "dry-run" in asked:
+        from roadstead.cli import rehearse
+
+        return rehearse.main(COMMAND, "run", asked, operands)
     message = attend.base_message(COMMAND, "run", asked, operands)
     attend.add_components(COMMAND, message, others)
     if "multi-prog" in asked or "distribution" in asked:

@@ -25,7 +25,7 @@ _LARGEST_ROW: Final = (1 << 63) - 1
 def gather(state: State, journal: Journal, body: Mapping[str, Any], pid: int, now: float) -> Facts:
     """The facts for a message.  Raises RoadsteadError for an oci.conf that cannot be used."""
     match body.get("op"):
-        case "run" | "submit" | "allocate":
+        case "run" | "submit" | "allocate" | "rehearse":
             return Facts(
                 extra=_extra(body, pid),
                 known=_known(state, journal, body),

@@ -115,6 +115,19 @@ class Named:
             raise
         return found
 
+    @classmethod
+    def look(cls, request: ContainerRequest, spec: StepSpec) -> ContainerRequest:
+        """What ``open`` would make of the request, without opening anything."""
+        records = directory(paths.state_directory(os.environ), spec.job_id)
+        try:
+            with open(f"{records}/{request.name}/container.json", encoding="utf-8") as file:
+                made_of = json.load(file)
+        except FileNotFoundError:
+            if not request.bundle:
+                raise _no_such(request) from None
+            return request
+        return _as_made(request, made_of)
+
     def _read(self, request: ContainerRequest, notice: Callable[[str], None]) -> None:
         made_of = self._made_of()
         if made_of is None:
@@ -132,9 +145,7 @@ class Named:
         if request.name_use == "exec" and not self._others():
             raise _not_running(request)
         self._copied = bool(made_of["copied"])
-        before = replace(
-            request, bundle=made_of["bundle"], image=made_of["image"], store=made_of["store"]
-        )
+        before = _as_made(request, made_of)
         same = request.image == before.image if request.image else request.bundle == before.bundle
         if request.bundle and not same:
             notice(
@@ -242,6 +253,12 @@ class Named:
     def close(self) -> None:
         """Let go of it without having entered it."""
         os.close(self._lock)
+
+
+def _as_made(request: ContainerRequest, made_of: dict[str, Any]) -> ContainerRequest:
+    return replace(
+        request, bundle=made_of["bundle"], image=made_of["image"], store=made_of["store"]
+    )
 
 
 def _claim(records: str, link: str, job: int, name: str) -> str:

@@ -91,19 +91,23 @@ class Plan:
             overlay.unmount_layer(f"{self.spec.directory}/private")
 
 
-def prepare(spec: StepSpec, notice: Callable[[str], None]) -> list[Plan | None]:
+def prepare(
+    spec: StepSpec, notice: Callable[[str], None], *, rehearse: bool = False
+) -> list[Plan | None]:
     """Read and check everything the step's containers need; enter a namespace if they need one.
     There is a plan for each part of the step, None for one without a container.
 
     Raises BundleError, ConfigError and RuntimeFailure.  After this the process may be in another
-    user namespace: call it once, before any task exists.
+    user namespace: call it once, before any task exists.  To ``rehearse`` is to make nothing
+    outside the step's directory: a container with a name is taken for one without.
     """
     parts = spec.parts or (spec,)
     if all(part.container is None for part in parts):
         return [None for _ in parts]
     tasks = layout.task_specs(spec)
     if len(parts) == 1:
-        return [_opened(spec, notice, lambda plan: _enter(plan, notice), tasks)]
+        opened = _opened(spec, notice, lambda plan: _enter(plan, notice), tasks, rehearse=rehearse)
+        return [opened]
     plans: list[Plan | None] = []
     for number, part in enumerate(parts):
         if part.container is None:
@@ -140,6 +144,8 @@ def _opened(
     notice: Callable[[str], None],
     enter: Callable[[Plan], Plan],
     tasks: list[TaskSpec],
+    *,
+    rehearse: bool = False,
 ) -> Plan:
     request = spec.container
     assert request is not None
@@ -159,6 +165,13 @@ def _opened(
             f"--container-{option} needs containers that are made here, and {spec.oci_conf} leaves "
             "them to the runtime (IgnoreFileConfigJson)"
         )
+    if rehearse:
+        if request.name:
+            request = replace(Named.look(request, spec), name="")
+            spec = replace(spec, container=request)
+        if conf is not None and conf.container_path is not None:
+            notice(f"ContainerPath={conf.container_path} would be the place of config.json")
+            conf = replace(conf, container_path=None)
     named = Named.open(request, spec, notice) if request.name else None
     try:
         return enter(_read(spec, named, conf, program, notice, tasks))

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Final
 
 from roadstead.errors import LaunchError
 from roadstead.host import files, fork, process
+from roadstead.host.loop import Loop
 from roadstead.images.model import ImageConfig
 from roadstead.oci.runtime import ALSO
 
 if TYPE_CHECKING:
     from roadstead.core.model import StepSpec
-    from roadstead.host.loop import Loop
     from roadstead.step.contents import Contents
     from roadstead.step.plan import Plan
 
@@ -57,6 +57,11 @@ class Saving:
         """What is written until it is whole."""
         above, name = os.path.split(self._path)
         return f"{above}/.{name}.{self._spec.job_id}.{self._spec.step_id}.new"
+
+    @classmethod
+    def check_request(cls, spec: StepSpec) -> None:
+        """As ``check``, for who saves nothing."""
+        cls(Loop(), spec).check()
 
     def check(self) -> None:
         """Raise LaunchError for what cannot be written."""

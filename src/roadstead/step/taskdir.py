@@ -19,7 +19,7 @@ from roadstead.oci.patterns import Substitutions, expand
 from roadstead.step import devices, limits, wanted
 
 if TYPE_CHECKING:
-    from roadstead.core.model import TaskSpec
+    from roadstead.core.model import EnvPolicy, TaskSpec
     from roadstead.step.plan import Plan
 
 # Where the step's own files are seen inside: on the container's own tmpfs, so that nothing has to
@@ -100,7 +100,34 @@ class TaskDirectory:
             raise LaunchError(f"{what} is not UTF-8, which is all that a config.json can hold")
         return text
 
+    def origins(self) -> dict[str, tuple[str, str]]:
+        """The task's variables, each with its value and where that is from."""
+        found = self._environment()
+        policy, job, image, excluded, wishes = self._sources()
+        whence = environment.origins(policy, job, image, excluded=excluded, wishes=wishes)
+        return {name: (value, whence[name]) for name, value in found.items()}
+
     def _environment(self) -> dict[str, str]:
+        policy, job, image, excluded, wishes = self._sources()
+        env = environment.compose(policy, job, image, excluded=excluded, wishes=wishes)
+        if self.plan.bundle is None:
+            return env
+        wrong = [name for name, value in env.items() if not _is_text(name + value)]
+        if wrong and self.task.procid == 0:
+            names = ", ".join(map(ascii, wrong))
+            self._notice(f"warning: not UTF-8, and so left out of the container: {names}")
+        return {name: value for name, value in env.items() if name not in wrong}
+
+    def _sources(
+        self,
+    ) -> tuple[
+        EnvPolicy,
+        dict[str, str],
+        list[str],
+        Callable[[str], object] | None,
+        environment.Wishes,
+    ]:
+        """What the task's variables are made of."""
         plan = self.plan
         image: list[str] = []
         if plan.bundle is not None:
@@ -109,16 +136,7 @@ class TaskDirectory:
         wishes = environment.Wishes(
             kept=plan.request.keep_env, devices=self._edits.env, own=plan.request.set_env
         )
-        env = environment.compose(
-            plan.request.env_policy, self.task.env, image, excluded=excluded, wishes=wishes
-        )
-        if plan.bundle is None:
-            return env
-        wrong = [name for name, value in env.items() if not _is_text(name + value)]
-        if wrong and self.task.procid == 0:
-            names = ", ".join(map(ascii, wrong))
-            self._notice(f"warning: not UTF-8, and so left out of the container: {names}")
-        return {name: value for name, value in env.items() if name not in wrong}
+        return plan.request.env_policy, self.task.env, image, excluded, wishes
 
     def _change(self, bundle: bundles.Bundle, env: dict[str, str]) -> config.Change:
         plan, request, conf = self.plan, self.plan.request, self.plan.conf
