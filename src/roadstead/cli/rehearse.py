@@ -17,12 +17,18 @@ from roadstead.step.rehearsal import Rehearsed
 
 
 def main(
-    command: str, kind: str, asked: dict[str, str], operands: list[str], script: str = ""
+    command: str,
+    kind: str,
+    components: list[tuple[dict[str, str], list[str]]],
+    script: str = "",
 ) -> int:
     """Print what ``command`` would run; its exit code, which is the step's if it cannot start.
 
     Raises RoadsteadError.
     """
+    (asked, operands), *others = components
+    if others:
+        raise UsageError("--dry-run is for jobs of one component")
     form = asked.pop("dry-run")
     if form not in ("", "json"):
         raise UsageError("Invalid --dry-run specification", hint="--dry-run, or --dry-run=json")

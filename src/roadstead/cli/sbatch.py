@@ -78,7 +78,7 @@ def _submit(components: list[dict[str, str]], text: str, operands: list[str]) ->
     if "dry-run" in asked:
         from roadstead.cli import rehearse
 
-        return rehearse.main(COMMAND, "submit", asked, operands, text)
+        return rehearse.main(COMMAND, "submit", [(each, operands) for each in components], text)
     message = attend.base_message(COMMAND, "submit", asked, operands)
     attend.add_components(COMMAND, message, [(each, operands) for each in others])
     message["script"] = text

@@ -55,7 +55,7 @@ def _run(
     if "dry-run" in asked:
         from roadstead.cli import rehearse
 
-        return rehearse.main(COMMAND, "run", asked, operands)
+        return rehearse.main(COMMAND, "run", [(asked, operands), *others])
     message = attend.base_message(COMMAND, "run", asked, operands)
     attend.add_components(COMMAND, message, others)
     if "multi-prog" in asked or "distribution" in asked:

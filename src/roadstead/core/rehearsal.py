@@ -41,11 +41,14 @@ def on_rehearse(state: State, effects: Effects, event: on.Message) -> None:
 
 
 def _of_job(state: State, kind: str, event: on.Message) -> StepSpec:
-    spec = submission.job_spec(state, "batch" if kind == "batch" else "run", event)
+    specs = submission.job_specs(state, "batch" if kind == "batch" else "run", event)
+    if len(specs) > 1:
+        raise RequestError("--dry-run is for jobs of one component")
+    spec = specs[0]
     job = Job(id=state.next_job_id, spec=spec, submitted_at=event.at, state=life.JobPending())
     site = state.site
     made = schedule.plan(
-        [(job.id, spec)], [], Pool(site.nodes, site.licenses), site, state.conditions, event.at
+        [(job.id, [spec])], [], Pool(site.nodes, site.licenses), site, state.conditions, event.at
     )
     if not made.starts:
         raise submission.busy(job)

@@ -89,10 +89,11 @@ def _rehearse(spec: StepSpec, at: str, say: apart.Say) -> None:
     os.umask(spec.umask)
     os.makedirs(inner, mode=0o700)
     ours = replace(spec, directory=inner)
-    plan = None
+    plan: plans.Plan | None = None
     try:
         Saving.check_request(ours)
-        plan = plans.prepare(ours, notice, rehearse=True)
+        (plan,) = plans.prepare(ours, notice, rehearse=True)
+        assert plan is not None  # core/rehearsal.py sees to it
         for task in layout.task_specs(ours):
             say(shown(_told(Container(plan, task, notice))))
     except RoadsteadError as error:
