@@ -66,8 +66,8 @@ def test_it_lasts_as_long_as_the_job(engine: Engine, rootfs: Path, runtime: str)
 def test_steps_at_the_same_time_share_it(engine: Engine, rootfs: Path) -> None:
     wait = "until test -e /{}; do sleep 0.05; done"
     script = (
-        f"srun --overlap --container-image=./rootfs --container-name=c sh -c 'echo a > /a.new; mv /a.new /a; "
-        f"{wait.format('b')}; cat /b' &\n"
+        "srun --overlap --container-image=./rootfs --container-name=c sh -c 'echo a > /a.new; "
+        f"mv /a.new /a; {wait.format('b')}; cat /b' &\n"
         f"srun --overlap --container-image=./rootfs --container-name=c sh -c '{wait.format('a')}; "
         "cat /a; echo b > /b.new; mv /b.new /b' &\n"
         "wait\nsrun --container-name=c cat /a /b\n"
