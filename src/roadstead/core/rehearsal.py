@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from roadstead.core import course, request, schedule, submission
+from roadstead.core import course, request, schedule, stepspec, submission
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
 from roadstead.core.effects import Effects
@@ -69,7 +69,7 @@ def _of_job(state: State, kind: str, event: on.Message) -> StepSpec:
         state=life.StepPending(),
     )
     place = Place(shares=shares, claimed=False)
-    return replace(course.step_spec(state, job, step, place, event.at), script=spec.script)
+    return replace(stepspec.step_spec(state, job, step, place, event.at), script=spec.script)
 
 
 def _of_step(state: State, event: on.Message) -> StepSpec:
@@ -91,4 +91,4 @@ def _of_step(state: State, event: on.Message) -> StepSpec:
         submitted_at=event.at,
         state=life.StepPending(),
     )
-    return course.step_spec(state, job, step, place, event.at)
+    return stepspec.step_spec(state, job, step, place, event.at)
