@@ -32,7 +32,7 @@ def dry(engine: Engine, *options: object, env: Any = None) -> dict[str, Any]:
 
 def everything(engine: Engine) -> set[str]:
     """What is in the engine's directories, but for the controller's own files."""
-    own = ("controller", "journal", "start.lock", "run")
+    own = ("controller", "journal", "start.lock", "run", "holds")
     return {
         os.path.join(top, name)
         for place in (engine.state, engine.runtime, engine.base / "tmp", engine.work)
