@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from roadstead.core.model import ExitRecord, TaskExit
-from roadstead.host import files, process
+from roadstead.host import files, fork, process
 from roadstead.step import record
 
 RECORD = ExitRecord(
@@ -77,6 +78,27 @@ def test_what_a_dead_one_left_is_removed(tmp_path: Path) -> None:
     other.reap()
     assert deleted.exists()
     assert sorted(os.listdir(tmp_path)) == ["deleted"]
+
+
+def test_a_child_that_is_yet_to_become_a_task_is_waited_for(tmp_path: Path) -> None:
+    """Its supervisor was killed between the fork and the execution: it has no mark so far."""
+    directory = claimed(tmp_path, os.getpid(), "1")
+    held = record.hold(directory)
+    ready, go = os.pipe()
+
+    def late() -> None:
+        os.read(ready, 1)
+        time.sleep(0.2)
+        os.execve("/bin/sleep", ["sleep", "60"], {record.MARK: directory})
+
+    child = process.adopt(fork.run_in_child(late))
+    os.close(held)
+    os.write(go, b"+")
+    os.close(ready)
+    os.close(go)
+    assert record.sweep(directory) == [f"process {child.pid}"]
+    assert child.reap() == -9
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_directory_without_a_claim_goes(tmp_path: Path) -> None:

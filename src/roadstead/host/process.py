@@ -29,6 +29,7 @@ Argv = list[str]
 _PAGE: Final = resource.getpagesize()
 
 HUP: Final = int(signal.SIGHUP)
+_EXECUTION_TRIES: Final = 1000  # a millisecond each
 KILL: Final = int(signal.SIGKILL)
 TERM: Final = int(signal.SIGTERM)
 CONT: Final = int(signal.SIGCONT)
@@ -67,6 +68,12 @@ class Child:
                 signal.pidfd_send_signal(self.pidfd, signo)
             except ProcessLookupError:
                 return
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for its end, for ``seconds`` at the most; blocks."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def reap(self) -> int:
         """Its wait status, once it has ended (blocks until then); closes the pidfd.
@@ -318,6 +325,31 @@ def name(pid: int) -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def environment(pid: int) -> bytes:
+    """The environment that ``pid`` was started with, as execve(2) has it; empty where it is gone or
+    not ours.
+
+    For a moment in execve(2) there is a new memory without an environment: that is waited for.
+    """
+    try:
+        for _ in range(_EXECUTION_TRIES):
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if (environ := file.read()) or not _is_in_execve(pid):
+                    return environ
+            time.sleep(0.001)  # nobody tells
+    except OSError:
+        pass
+    return b""
+
+
+def _is_in_execve(pid: int) -> bool:
+    """Whether ``pid`` has memory (kernel threads have none), and no environment in it yet."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    env_end = fields[48]  # proc(5); an environment without entries has an address as well
+    return env_end == "0" and fields[0] not in "ZX" and bool(executable(pid))
 
 
 def open_files(pid: int) -> set[str]:

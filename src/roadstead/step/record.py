@@ -9,13 +9,14 @@ controller deletes it once it is in the journal.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import time
 from typing import Any, Final
 
 from roadstead.core.model import ExitRecord, from_json, to_json
-from roadstead.host import cgroup, files, mounts, process, removal
+from roadstead.host import cgroup, files, fork, mounts, process, removal
 
 CLAIM = "claim.json"
 SOCKET = "ctl.sock"
@@ -25,6 +26,7 @@ MARK: Final = "ROADSTEAD_STEP_DIR"
 _OLD_MARK: Final = b"ROADSTEAD_STEP"
 _ENDED: Final = ("Z", "X")  # proc(5), state: somebody has yet to reap it
 _DEATH_SECONDS: Final = 10.0
+_FORK_SECONDS: Final = 5.0  # from a fork to the program that it becomes; more than it ever takes
 
 
 def exit_path(directory: str) -> str:
@@ -36,6 +38,18 @@ def highest_job(runtime: str) -> int:
     """The highest number of a job that has left a directory or an exit record; 0: none has."""
     numbers = [name.partition(".")[0] for name in os.listdir(f"{runtime}/steps")]
     return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def hold(directory: str) -> int:
+    """Lock a step's directory, for its supervisor: a descriptor that closes when a program is
+    executed.
+
+    Until then a child that is to become a task or a runtime has no mark of its own and cannot be
+    told from other processes; but it holds this lock (flock(2): it goes with the descriptor).
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
 
 
 def write_claim(directory: str, claim: dict[str, Any]) -> None:
@@ -106,12 +120,13 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
     if is_running(claim):
         return []
     mark = str(claim.get("mark") or directory)
+    _wait_for_forks(directory)
     found = kill_marked(mark)
     for group in claim.get("groups", []):
         found += [f"process {pid}" for pid in cgroup.kill(str(group))]
+    # Nothing runs that could make more: what is there now is all that has to go.
     for container in claim.get("containers", []):
         found += _remove_container(container)
-    found += kill_marked(mark)  # of a runtime that was about to make its container
     for group in claim.get("groups", []):
         cgroup.remove(str(group))
     for path in claim.get("files", []):
@@ -123,6 +138,24 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
             os.unlink(files.temporary(exit_path(directory), claim["pid"]))
     _remove(directory, keep=CLAIM if keep else "")
     return found
+
+
+def _wait_for_forks(directory: str) -> None:
+    """Wait until every child that the supervisor has forked is the program that it was to be."""
+    try:
+        held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # there is none, or it is no step's
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # flock(2) knows no time limit: a child waits for it, and we for the child.
+        waiter = process.adopt(fork.run_in_child(lambda: fcntl.flock(held, fcntl.LOCK_EX)))
+        if not waiter.ends_within(_FORK_SECONDS):
+            waiter.signal(process.KILL)
+        waiter.reap()
+    finally:
+        os.close(held)
 
 
 def _remove(directory: str, *, keep: str = "") -> None:
@@ -164,12 +197,7 @@ def marked_processes() -> dict[int, str]:
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                environ = file.read()
-        except OSError:  # gone, or somebody else's
-            continue
-        if (mark := _mark_of(environ)) is not None:
+        if (mark := _mark_of(process.environment(int(name)))) is not None:
             found[int(name)] = mark
     return found
 

@@ -81,6 +81,7 @@ class Supervisor:
         self._stopped_at: float | None = None
         self._controllers: list[wire.Connection] = []
         self._listener: wire.Listener | None = None
+        self._hold = -1
         self._readers: dict[wire.Connection, Reader] = {}
         self._timers: dict[str, Timer] = {}
         self._add_controller(ctl)
@@ -115,6 +116,7 @@ class Supervisor:
         if os.path.lexists(self.spec.directory):
             record.sweep(self.spec.directory)  # of a journal that was moved away
         os.makedirs(self.spec.directory, mode=0o700)
+        self._hold = record.hold(self.spec.directory)
         made = self._prepare()
         self.plan = made[0] if len(made) == 1 else None
         self._make_tasks(made)
