@@ -248,6 +248,23 @@ class Field:
                 if kind:
                     yield each.pid, kind
 
+    def scene(self) -> str:
+        """What runs, and what the controller knows, for somebody who wants to understand it."""
+        lines = []
+        for each in self.engine.processes():
+            with contextlib.suppress(OSError):
+                directory = Path(f"/proc/{each.pid}")
+                state, parent = (directory / "stat").read_text().rpartition(")")[2].split()[:2]
+                where = (directory / "wchan").read_text()
+                lines.append(f"{each.pid} < {parent} {state} {where} {each.command}")
+        answer = self.ask(op="query", what="jobs", job_id=None, all=True)
+        names = ("job_id", "name", "state", "reason", "nodes", "restarts")
+        for job in answer.get("jobs", ()):
+            lines.append(" ".join(f"{name}={job.get(name)}" for name in names))
+        answer = self.ask(op="query", what="steps", job_id=None)
+        lines += [str(step) for step in answer.get("steps", ())] or [str(answer)]
+        return "\n".join(lines)
+
     # -- scontrol ---------------------------------------------------------------------------------
 
     def act(self, dozen: Dozen, trial: Trial) -> None:
@@ -482,7 +499,7 @@ def _dozen(field: Field, seed: int, numbers: range, keep: bool) -> None:
         faults, dozen = [f"{type(error).__name__}: {error}"], Dozen([])
     if faults:
         field.engine.leaks_are_expected = True
-        where = f"\nkept: {field.engine.base}" if keep else ""
+        where = f"\nkept: {field.engine.base}\n{field.scene()}" if keep else ""
         said = "\n".join(faults)
         raise Failure(f"seed {seed}, killed {dict(dozen.kills)}:\n{said}{where}", repeat)
 

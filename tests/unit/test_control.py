@@ -179,6 +179,18 @@ def test_who_is_not_requeued(world: TwoNodes) -> None:
     assert world.why("requeue", 2) == "Only batch jobs are accepted or processed"
 
 
+def test_how_it_is_to_wait_can_be_changed_while_it_ends(world: TwoNodes) -> None:
+    one, marked, other = world.submit(), world.submit(), world.submit()
+    world.control("requeue", one, hold=True)
+    world.control("requeue", marked, special=True)
+    world.control("requeue", other)
+    for job_id, action in ((one, "release"), (marked, "release"), (other, "hold")):
+        assert world.why(action, job_id) == ""
+        world.end(job_id)
+    assert [world.word(job_id) for job_id in (one, marked)] == [life.RUNNING, life.RUNNING]
+    assert waiting.is_held(world.state.jobs[other])
+
+
 def test_a_job_that_is_being_requeued_can_be_cancelled(world: TwoNodes) -> None:
     job_id = world.submit()
     world.control("requeue", job_id)

@@ -80,6 +80,30 @@ def test_what_a_dead_one_left_is_removed(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["deleted"]
 
 
+def test_the_first_process_of_a_container_has_runcs_environment_only(tmp_path: Path) -> None:
+    deletes = ["runc --root /r delete --force 'a.1'", "runc delete --force b.1"]
+    claims = [{"delete": ["/bin/sh", "-c", line]} for line in deletes]
+    directory = claimed(
+        tmp_path, os.getpid(), "1", containers=[{"state": "/own/c.1"}, *claims], mark="none"
+    )
+    ours, theirs = ("/own/c.1", "/r/a.1", "/run/runc/b.1"), ("/own/c.2", "/other/a.1", "/r/a.11")
+    first, other = (
+        [
+            process.spawn(["/bin/sleep", "60"], env={"_LIBCONTAINER_STATEDIR": path, "A": "b"})
+            for path in paths
+        ]
+        for paths in (ours, theirs)
+    )
+    first[0].signal(process.STOP)
+    found = record.sweep(directory)
+    assert {line for line in found if "process" in line} == {f"process {it.pid}" for it in first}
+    assert [it.reap() for it in first] == [-9, -9, -9]
+    for it in other:
+        assert it.reap_if_ended() is None
+        it.signal(process.KILL)
+        it.reap()
+
+
 def test_a_child_that_is_yet_to_become_a_task_is_waited_for(tmp_path: Path) -> None:
     """Its supervisor was killed between the fork and the execution: it has no mark so far."""
     directory = claimed(tmp_path, os.getpid(), "1")

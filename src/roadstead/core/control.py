@@ -101,6 +101,9 @@ def _named(state: State, names: list[object]) -> list[int]:
 
 
 def _hold(state: State, effects: Effects, job: Job, event: on.Message, at: float) -> str:
+    if _returns(job, "queue"):
+        _let_return(state, effects, job, "hold")
+        return ""
     if not isinstance(job.state, life.JobPending):
         return _NOT_PENDING
     if not job.state.held:
@@ -111,6 +114,9 @@ def _hold(state: State, effects: Effects, job: Job, event: on.Message, at: float
 
 def _release(state: State, effects: Effects, job: Job, event: on.Message, at: float) -> str:
     """It takes its place by when it was submitted, in the queue or beside it."""
+    if _returns(job, "hold", "special"):
+        _let_return(state, effects, job, "queue")
+        return ""
     if not isinstance(job.state, life.JobPending):
         return _NOT_PENDING
     if job.state.held:
@@ -118,6 +124,18 @@ def _release(state: State, effects: Effects, job: Job, event: on.Message, at: fl
         effects(do.Save(job))
         waiting.admit(state, effects, job, at)
     return ""
+
+
+def _returns(job: Job, *again: life.Again) -> bool:
+    """Whether a job is ending only to wait once more, and so."""
+    return isinstance(job.state, life.JobCompleting) and job.state.outcome.again in again
+
+
+def _let_return(state: State, effects: Effects, job: Job, again: life.Again) -> None:
+    """Have a job that is on its way back to the queue wait otherwise."""
+    assert isinstance(job.state, life.JobCompleting)
+    outcome = replace(job.state.outcome, again=again)
+    effects(do.Save(state.put_job(life.advance_job(job, life.JobDecided(outcome=outcome)))))
 
 
 def _requeue(state: State, effects: Effects, job: Job, event: on.Message, at: float) -> str:

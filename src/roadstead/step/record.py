@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from roadstead.core.model import ExitRecord, from_json, to_json
@@ -24,6 +25,7 @@ SOCKET = "ctl.sock"
 # did in version 1; another engine of the same user has jobs with the same numbers.)
 MARK: Final = "ROADSTEAD_STEP_DIR"
 _OLD_MARK: Final = b"ROADSTEAD_STEP"
+_STATE_OF_RUNC: Final = b"_LIBCONTAINER_STATEDIR="
 _ENDED: Final = ("Z", "X")  # proc(5), state: somebody has yet to reap it
 _DEATH_SECONDS: Final = 10.0
 _FORK_SECONDS: Final = 5.0  # from a fork to the program that it becomes; more than it ever takes
@@ -121,7 +123,7 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
         return []
     mark = str(claim.get("mark") or directory)
     _wait_for_forks(directory)
-    found = kill_marked(mark)
+    found = _kill_all(claim, mark)
     for group in claim.get("groups", []):
         found += [f"process {pid}" for pid in cgroup.kill(str(group))]
     # Nothing runs that could make more: what is there now is all that has to go.
@@ -193,13 +195,42 @@ def _remove_container(claim: dict[str, Any]) -> list[str]:
 
 def marked_processes() -> dict[int, str]:
     """Every process of ours that carries a step's mark, and the mark."""
-    found = {}
+    marks = {pid: _mark_of(environ) for pid, environ in _environments()}
+    return {pid: mark for pid, mark in marks.items() if mark is not None}
+
+
+def _environments() -> Iterator[tuple[int, bytes]]:
     for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        if (mark := _mark_of(process.environment(int(name)))) is not None:
-            found[int(name)] = mark
-    return found
+        if name.isdigit() and int(name) != os.getpid():
+            yield int(name), process.environment(int(name))
+
+
+def _processes_of(claim: dict[str, Any], mark: str) -> list[int]:
+    found = []
+    for pid, environ in _environments():
+        if _mark_of(environ) == mark or _is_first_process(environ, claim):
+            found += [pid, *process.descendants(pid)]
+    return list(dict.fromkeys(found))
+
+
+def _is_first_process(environ: bytes, claim: dict[str, Any]) -> bool:
+    """Whether that is runc's, on its way to become the first of a container in the claim.
+
+    It has an environment of runc's making, in which we have no part (libcontainer: STATEDIR); it
+    waits for ever if it is stopped when its runc is killed.
+    """
+    start = environ.find(_STATE_OF_RUNC)
+    if start < 0:
+        return False
+    path = os.fsdecode(environ[start + len(_STATE_OF_RUNC) :].partition(b"\0")[0])
+    root, name = os.path.split(path)
+    for container in claim.get("containers", []):
+        words = " ".join(map(str, container.get("delete") or [])).replace("'", " ").split()
+        if path == container.get("state"):
+            return True
+        if name in words and ("--root" not in words or root in words):
+            return True
+    return False
 
 
 def _mark_of(environ: bytes) -> str | None:
@@ -214,11 +245,12 @@ def _mark_of(environ: bytes) -> str | None:
     return old
 
 
-def kill_marked(mark: str) -> list[str]:
-    """Kill every process with the step's mark, and what they start meanwhile, and see them end."""
+def _kill_all(claim: dict[str, Any], mark: str) -> list[str]:
+    """Kill every process with the step's mark, those below them, and runc's that have none; what
+    they start meanwhile, too; and see them end."""
     found: list[str] = []
     deadline = time.monotonic() + _DEATH_SECONDS
-    while pids := [pid for pid, its in marked_processes().items() if its == mark]:
+    while pids := _processes_of(claim, mark):
         found += [f"process {pid}" for pid in pids if f"process {pid}" not in found]
         if not process.kill_all(pids, deadline - time.monotonic()):
             break  # blocked in the kernel: no more to be done
