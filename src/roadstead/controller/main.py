@@ -127,7 +127,7 @@ class Controller:
             for line in audit.clean(state, runtime, here=here, live=live, controller=os.getppid()):
                 log.warning("left behind %s", line)
 
-        self._when_ended(fork.run_in_child(body), lambda: None)
+        self._in_child(body, lambda: None)
 
     def listen(self) -> None:
         """Be there for clients."""
@@ -489,10 +489,25 @@ class Controller:
         The directory itself stays until the step's end is committed: if we were killed before that,
         a step without one would seem never to have begun.
         """
-        if not self._when_ended(
-            fork.run_in_child(partial(record.sweep, directory, keep=True)), then
-        ):
+        self._in_child(partial(record.sweep, directory, keep=True), then)
+
+    def _in_child(
+        self, body: Callable[[], object], then: Callable[[], None], tries: int = 5
+    ) -> None:
+        """Have a process of its own do something that can be begun again, and does nothing where it
+        has been done; one that is killed at it is followed by another."""
+        child = process.adopt(fork.run_in_child(body))
+
+        def ended() -> None:
+            self.loop.unwatch(child)
+            if child.reap() < 0 and tries > 1:
+                self._in_child(body, then, tries - 1)
+                return
+            if child.status:
+                log.error("left undone: %s status=%d", body, child.status)
             then()
+
+        self.loop.watch(child, ended)
 
     def _find_exit(self, key: StepKey) -> bool:
         directory = stepspec.directory(self.state, key)
