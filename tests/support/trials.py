@@ -259,8 +259,8 @@ class Field:
                 lines.append(f"{each.pid} < {parent} {state} {where} {each.command}")
         answer = self.ask(op="query", what="jobs", job_id=None, all=True)
         names = ("job_id", "name", "state", "reason", "nodes", "restarts")
-        for job in answer.get("jobs", ()):
-            lines.append(" ".join(f"{name}={job.get(name)}" for name in names))
+        jobs = answer.get("jobs", ())
+        lines += [" ".join(f"{name}={job.get(name)}" for name in names) for job in jobs]
         answer = self.ask(op="query", what="steps", job_id=None)
         lines += [str(step) for step in answer.get("steps", ())] or [str(answer)]
         return "\n".join(lines)
