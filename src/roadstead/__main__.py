@@ -62,6 +62,12 @@ def sattach() -> int:
     return command()
 
 
+def sbcast() -> int:
+    from roadstead.cli.sbcast import main as command
+
+    return command()
+
+
 def sacct() -> int:
     from roadstead.cli.sacct import main as command
 

@@ -107,6 +107,19 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
     ),
     "sbatch -N 5 --wrap true": ("errors", "it is the nodes that are too many, not the processors"),
     "srun -N 5 -t 1 true": ("errors", "it is the nodes that are too many, not the processors"),
+    "squeue -h -n labels -O account,qos,wckey": (
+        "output",
+        "--qos is a label like the others; without a database Slurm forgets it",
+    ),
+    "scontrol suspend 4": ("code errors", "here everybody is the operator of their own engine"),
+    "scontrol update jobid=4 timelimit=1-02:05:00; squeue -h -j 4 -o %l": (
+        "output errors",
+        "here everybody is the operator of their own engine",
+    ),
+    'scontrol requeuehold 4; sleep 2; squeue -h -j 4 -o "%T %r"': (
+        "output",
+        "one word for all that is held",
+    ),
     "sattach": ("output errors", "a hint, not the usage; and too few is not too many"),
     "sbatch -H -J last --parsable --wrap true": (
         "output",

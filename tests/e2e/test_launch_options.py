@@ -211,3 +211,41 @@ def test_nodes_of_a_file(engine: Engine) -> None:
         engine.run(["srun", option, "true"]).check()
     spread = ["srun", "-n2", "--ntasks-per-socket=1", "sh", "-c", "echo $SLURMD_NODENAME"]
     assert sorted(engine.run(spread).check().stdout.split()) == ["n1", "n2"]
+
+
+def test_sbcast(engine: Engine) -> None:
+    mine = program(engine, "mine", "echo ran")
+    script = engine.account.write(engine.work / "job.sh", f"""#!/bin/sh
+sbcast {mine} copy && ./copy
+sbcast -v mine copy; echo $?
+sbcast -fp mine copy; echo $?
+[ copy -nt mine ] || [ copy -ot mine ] || echo same age
+sbcast nothing x; echo $?
+sbcast mine; echo $?
+sbcast mine /nowhere/x; echo $?
+sbcast mine folder/; echo $?
+""")  # fmt: skip
+    engine.run(["sbatch", "-W", "-o", "out", str(script)]).check()
+    said = (engine.work / "out").read_text().splitlines()
+    node = engine.run(["sinfo", "-h", "-o", "%n"]).check().stdout.strip()
+    assert said == [
+        "ran",
+        f"sbcast: mine -> copy on {node}",
+        f"sbcast: error: REQUEST_FILE_BCAST({node}): File exists",
+        "17",
+        "0",
+        "same age",
+        "sbcast: error: Can't open `nothing`: No such file or directory",
+        "1",
+        "Need two file names, have 1 names",
+        'Try "sbcast --help" for more information',
+        "1",
+        f"sbcast: error: REQUEST_FILE_BCAST({node}): No such file or directory",
+        "2",
+        "sbcast: error: Target filename cannot be a directory.",
+        "1",
+    ]
+    done = engine.run(["sbcast", mine, "x"])
+    assert "Need a job id to run this command." in done.stderr
+    done = engine.run(["sbcast", "-j", "999", mine, "x"])
+    assert "Slurm job 999 lookup error: Invalid job id specified" in done.stderr

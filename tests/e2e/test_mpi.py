@@ -146,3 +146,58 @@ def test_intel_mpi(engine: Engine) -> None:
     mpiexec = [f"{root}/bin/mpiexec.hydra", "-bootstrap", "slurm", "-n", "4"]
     ran = engine.run(["salloc", "-Q", "-On4", *mpiexec, python(), "-c", RING], env=env).check()
     assert sorted(ran.stdout.splitlines()) == EXPECTED
+
+
+# -- Open MPI, by PMIx -----------------------------------------------------------------------------
+
+OPEN_MPI = {"MPI4PY_MPIABI": "openmpi"}
+
+
+@pytest.mark.needs("openmpi")
+def test_open_mpi_on_the_host(engine: Engine) -> None:
+    ran = engine.run(["srun", "--mpi=pmix", "-On4", python(), "-c", RING], env=OPEN_MPI).check()
+    assert sorted(ran.stdout.splitlines()) == EXPECTED
+    ran = engine.run(["srun", "--mpi=list"]).check()
+    assert "\tpmix" in ran.stderr.splitlines()
+
+
+@pytest.mark.needs("openmpi", "crun")
+def test_open_mpi_in_containers(engine: Engine, box: str) -> None:
+    argv = ["srun", "--mpi=pmix", "-On4", f"--container={box}", python(), "-c", RING]
+    ran = engine.run(argv, env=OPEN_MPI).check()
+    assert sorted(ran.stdout.splitlines()) == EXPECTED
+
+
+@pytest.mark.needs("openmpi")
+def test_who_does_not_know_the_namespace_is_refused(engine: Engine) -> None:
+    """The port is open to every user of the machine; the namespace's name is a secret."""
+    guess = 'PMIX_NAMESPACE=${PMIX_NAMESPACE%??}00 exec "$@"'
+    argv = ["srun", "--mpi=pmix", "-n1", "sh", "-c", guess, "sh", python(), "-c", RING]
+    ran = engine.run(argv, env=OPEN_MPI)
+    assert ran.returncode
+    assert "PMI" in ran.stderr
+    shown = ["srun", "--mpi=pmix", "-n1", "sh", "-c", "echo ${#PMIX_NAMESPACE}"]
+    assert int(engine.run(shown).check().stdout) >= 32
+
+
+@pytest.mark.needs("openmpi")
+def test_abort_of_open_mpi(engine: Engine) -> None:
+    # Open MPI unlinks its segments in /dev/shm when it ends by itself; it is killed here.
+    engine.leaks_are_expected = True
+    script = """
+from mpi4py import MPI
+import time
+MPI.COMM_WORLD.rank and MPI.COMM_WORLD.Abort(7)
+time.sleep(600)
+"""
+    ran = engine.run(["srun", "--mpi=pmix", "-On2", python(), "-c", script], env=OPEN_MPI)
+    assert ran.returncode in (7, 137)
+    assert "called MPI_Abort" in ran.stderr
+
+
+@pytest.mark.needs("openmpi")
+def test_mpirun_of_open_mpi_in_an_allocation(engine: Engine) -> None:
+    mpirun = ["mpirun.openmpi", "--allow-run-as-root", "-n", "4"]
+    argv = ["salloc", "-Q", "-On4", *mpirun, python(), "-c", RING]
+    ran = engine.run(argv, env=OPEN_MPI).check()
+    assert sorted(ran.stdout.splitlines()) == EXPECTED

@@ -21,14 +21,20 @@ def runs(engine: Engine, job: str) -> None:
     eventually(lambda: state(engine, job) == "RUNNING", timeout=20)
 
 
+def cancel(engine: Engine, *jobs: str) -> None:
+    """End jobs, and wait until nothing of them is left."""
+    engine.run(["scancel", *jobs]).check()
+    for job in jobs:
+        eventually(lambda job=job: state(engine, job) == "CANCELLED", timeout=20)
+
+
 def test_waiting_for_a_jobs_nodes(engine: Engine) -> None:
     job = submit(engine, "--hold", "--wrap", "sleep 60")
     waiting = engine.popen(["scontrol", "wait_job", job])
     engine.run(["scontrol", "release", job]).check()
     engine.finish(waiting).check()
     assert state(engine, job) == "RUNNING"
-    engine.run(["scancel", job]).check()
-    eventually(lambda: state(engine, job) == "CANCELLED", timeout=20)
+    cancel(engine, job)
     assert engine.run(["scontrol", "wait_job", job]).check(1).stderr == (
         f"scontrol: Job {job} no longer running\n"
     )
@@ -43,7 +49,7 @@ def test_a_notice_to_a_batch_job(engine: Engine) -> None:
     eventually(lambda: out.exists() and "begun" in out.read_text(), timeout=20)
     engine.run(["scontrol", "notify", job, "maintenance", "at", "six"]).check()
     eventually(lambda: "slurmstepd: error: maintenance at six\n" in out.read_text(), timeout=20)
-    engine.run(["scancel", job]).check()
+    cancel(engine, job)
 
 
 def test_whose_processes(engine: Engine) -> None:
@@ -110,7 +116,7 @@ def test_when_a_job_is_expected_to_start(engine: Engine) -> None:
     assert shown[0] == second
     end = engine.run(["squeue", "-h", "-j", first, "-o", "%e"]).check().stdout.strip()
     assert shown[5] == end
-    engine.run(["scancel", first, second]).check()
+    cancel(engine, first, second)
 
 
 def test_what_runs_is_measured_and_what_ended_is_reported(engine: Engine) -> None:
@@ -130,8 +136,7 @@ def test_what_runs_is_measured_and_what_ended_is_reported(engine: Engine) -> Non
     waits = submit(engine, "--exclusive", "--nice=7", "--wrap", "true")
     row = engine.run(["sprio", "-h", "-j", waits, "-o", "%i %Y %S %N"]).check().stdout.split()
     assert row == [waits, "9993", "10000", "7"]
-    engine.run(["scancel", job, waits]).check()
-    eventually(lambda: state(engine, job) == "CANCELLED", timeout=20)
+    cancel(engine, job, waits)
     said = engine.run(["roadstead", "seff", job]).check().stdout
     assert "State: CANCELLED" in said
     assert "Memory Efficiency: " in said
@@ -141,3 +146,15 @@ def test_what_runs_is_measured_and_what_ended_is_reported(engine: Engine) -> Non
     user = engine.account.name
     argv = ["sacctmgr", "-n", "-P", "show", "user", user, "format=user"]
     assert engine.run(argv).check().stdout == f"{user}\n"
+
+
+def test_listing_again_and_again(engine: Engine) -> None:
+    job = submit(engine, "--hold", "--wrap", "true")
+    for argv in (["squeue", "-i", "1", "-j", job, "-o", "%i"], ["sinfo", "-i", "1", "-o", "%R"]):
+        shown = engine.run(["timeout", "2.6", *argv]).check(124).stdout
+        date, heading, *lines = shown.split("\n\n")[0].splitlines()
+        assert date[3:4] == " "
+        assert heading in ("JOBID", "PARTITION")
+        assert lines == ([job] if heading == "JOBID" else ["local"])
+        assert shown.count(heading) >= 2
+    cancel(engine, job)

@@ -20,6 +20,37 @@ _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 ARCHITECTURE = _MACHINES.get(platform.machine(), platform.machine())
 
 
+Member = tuple[str, dict[str, Any]]
+
+
+def tar_of(members: list[Member], *, format: int = tarfile.PAX_FORMAT) -> bytes:
+    """A tar file of (name, fields of TarInfo and ``data``)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
+        for name, fields in members:
+            info = tarfile.TarInfo(name)
+            data = fields.get("data", b"")
+            info.size = len(data)
+            info.mtime = 1_000_000_000
+            for key, value in fields.items():
+                if key != "data":
+                    setattr(info, key, value)
+            tar.addfile(info, io.BytesIO(data) if data else None)
+    return buffer.getvalue()
+
+
+def a_file(name: str, data: bytes = b"x", **more: Any) -> Member:
+    return name, {"data": data, "mode": 0o644, **more}
+
+
+def a_directory(name: str, **more: Any) -> Member:
+    return name, {"type": tarfile.DIRTYPE, "mode": 0o755, **more}
+
+
+def a_link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> Member:
+    return name, {"type": kind, "linkname": target}
+
+
 def layer(files: Mapping[str, bytes], directories: Iterable[str] = ()) -> bytes:
     """A layer's tar file: programs of mode 0755, all of it."""
     buffer = io.BytesIO()

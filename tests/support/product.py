@@ -29,6 +29,7 @@ COMMANDS = (
     "salloc",
     "sattach",
     "sbatch",
+    "sbcast",
     "scancel",
     "scontrol",
     "sdiag",

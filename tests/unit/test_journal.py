@@ -13,6 +13,7 @@ import pytest
 from roadstead.controller.journal import VERSION, Contents, Journal
 from roadstead.core import effects as do
 from roadstead.core import lifecycle as life
+from roadstead.core.history import Wanted
 from roadstead.core.model import (
     BATCH_STEP,
     Allocation,
@@ -163,3 +164,26 @@ def test_what_scontrol_made_of_partitions(journal: Journal, path: str) -> None:
 def reopened_after(journal: Journal, path: str) -> Contents:
     journal.close()
     return reopened(path)
+
+
+def test_the_history_has_an_end(journal: Journal) -> None:
+    def job(number: int, ended_at: float | None) -> life.Job:
+        over = life.JobEnded(allocation=GRANTED, outcome=DONE, ended_at=ended_at or 0.0)
+        state = over if ended_at is not None else life.JobPending()
+        return replace(PENDING, id=number, spec=replace(SPEC, key=f"k{number}"), state=state)
+
+    jobs = [job(number, 100.0 - number) for number in range(1, 11)]
+    jobs += [job(11, None), job(12, 1.0)]  # one that waits, and the highest number, which is old
+    ended = life.StepEnded(word=life.FAILED, place=PLACE, record=RECORD, ended_at=9.0)
+    journal.commit([do.Save(each) for each in jobs])
+    journal.commit([do.SaveStep(replace(STEP, job_id=each, state=ended)) for each in range(1, 13)])
+
+    def left() -> list[int]:
+        return [each.id for each, steps in journal.records(Wanted(), 100) if steps]
+
+    assert journal.purge(kept=6, most=2)
+    assert left() == [1, 2, 3, 4, 5, 6, 9, 10, 11, 12]
+    assert not journal.purge(kept=6, most=3)
+    assert left() == [1, 2, 3, 4, 5, 6, 11, 12]
+    assert not journal.purge(kept=6, most=3)
+    assert journal.load().next_job_id == 13

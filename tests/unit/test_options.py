@@ -58,6 +58,8 @@ SLURM_22_05 = {
         sibling uid: usage verbose version""",
     "sattach": """error-filter: help input-filter: label layout output-filter: pty quiet usage
         verbose version""",
+    "sbcast": """compress:: exclude: fanout: force help jobid: preserve send-libs:: size: timeout:
+        usage verbose version""",
     "sacct": """account: accounts: allclusters allocations allusers associations: batch-script brief
         cluster: clusters: completion constraints: delimiter: duplicates endtime: env-vars
         federation file: flags: format: gid: group: help helpformat jobs: json local long name:
@@ -87,6 +89,7 @@ SLURM_LETTERS = {
     "sinfo": "adehi:ln:o:p:rst:vM:NO:RS:TV",
     "scontrol": "adhou:vFM:QV",
     "sattach": "hluvQV",
+    "sbcast": "fj:ps:t:vCF:V",
     # Slurm's own has a "t" as well, which does nothing but end it.
     "sacct": "aA:bBcC:DeE:f:F:g:hi:I:j:k:K:lLM:nN:o:pPq:r:s:S:Tu:UvVW:x:X",
     "sstat": "aehij:no:pvPV",

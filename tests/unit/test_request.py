@@ -170,7 +170,7 @@ RUN = "Unable to allocate resources: "
         ({"partition": "x"}, "request", f"{RUN}invalid partition specified: x"),
         ({"immediate": "x"}, "request", 'Invalid numeric value "x" for --immediate.'),
         ({"open_mode": "x"}, "usage", "Invalid --open-mode specification"),
-        ({"mpi": "pmix"}, "request", "Invalid MPI type 'pmix'"),
+        ({"mpi": "openmpi"}, "request", "Invalid MPI type 'openmpi'"),
         ({"container": "b"}, "request", "--container=b: not an absolute path"),
         ({"container_readonly": "1"}, "request", "--container-readonly needs --container"),
         (

@@ -322,3 +322,13 @@ def test_expected_starts(capsys: Any) -> None:
 def test_iterating_wants_seconds(text: str, capsys: Any) -> None:
     assert run("-i", text) == 1
     assert capsys.readouterr().err.startswith(f"squeue: error: --iterate={text}")
+
+
+def test_the_one_cluster_can_be_named(capsys: Any) -> None:
+    run("-M", "local", "-j", "4", "-o", "%i")
+    assert capsys.readouterr().out == "CLUSTER: local\nJOBID\n4\n"
+    run("-M", "all", "-h", "-j", "4", "-o", "%i")
+    assert capsys.readouterr().out == "4\n"
+    assert run("-M", "local,other") == 1
+    sentence = "squeue: error: No cluster 'other' known by database.; "
+    assert capsys.readouterr().err.startswith(sentence)

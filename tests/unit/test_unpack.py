@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
-import io
 import os
 import stat
 import tarfile
@@ -20,36 +19,7 @@ from roadstead.images import streams
 from roadstead.images.model import Layer
 from roadstead.images.streams import Blob
 from roadstead.images.unpack import OPAQUE, unpack
-
-Member = tuple[str, dict[str, Any]]
-
-
-def tar_of(members: list[Member], *, format: int = tarfile.PAX_FORMAT) -> bytes:
-    """A tar file of (name, fields of TarInfo and ``data``)."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
-        for name, fields in members:
-            info = tarfile.TarInfo(name)
-            data = fields.get("data", b"")
-            info.size = len(data)
-            info.mtime = 1_000_000_000
-            for key, value in fields.items():
-                if key != "data":
-                    setattr(info, key, value)
-            tar.addfile(info, io.BytesIO(data) if data else None)
-    return buffer.getvalue()
-
-
-def a_file(name: str, data: bytes = b"x", **more: Any) -> Member:
-    return name, {"data": data, "mode": 0o644, **more}
-
-
-def a_directory(name: str, **more: Any) -> Member:
-    return name, {"type": tarfile.DIRTYPE, "mode": 0o755, **more}
-
-
-def a_link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> Member:
-    return name, {"type": kind, "linkname": target}
+from tests.support.layouts import Member, a_directory, a_file, a_link, tar_of
 
 
 class Place:

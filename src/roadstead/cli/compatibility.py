@@ -49,7 +49,18 @@ command lines print the same, or the same sentence with a hint.
 """
 _LAUNCH: Final = ("srun", "sbatch", "salloc")
 _ASKING: Final = (
-    *("squeue", "sinfo", "scontrol", "scancel", "sattach", "sacct", "sstat", "sprio", "sreport"),
+    *(
+        "squeue",
+        "sinfo",
+        "scontrol",
+        "scancel",
+        "sattach",
+        "sbcast",
+        "sacct",
+        "sstat",
+        "sprio",
+        "sreport",
+    ),
     *("sacctmgr", "sshare", "sdiag"),
 )
 _SPOKEN: Final = {"no-op": "no effect", "refused": "refused"}

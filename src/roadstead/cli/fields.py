@@ -68,7 +68,7 @@ def style(asked: dict[str, str]) -> Style:
 def chosen(text: str, table: Sequence[Field]) -> list[Field]:
     """The fields of a ``--format``.  Raises UsageError for one that is not in the table."""
     by_name = {field.name.lower(): field for field in table}
-    found = []
+    found: list[Field] = []
     for word in text.split(","):
         name, percent, measure = word.strip().partition("%")
         if not name:
@@ -80,6 +80,8 @@ def chosen(text: str, table: Sequence[Field]) -> list[Field]:
         if percent and digits.isascii() and digits.isdigit():
             width = min(int(digits[:9]), _WIDEST)
             field = field.with_width(-width if measure.startswith("-") else width)
+            # A field that is named again has one width everywhere: the last.
+            found = [field if each.name == field.name else each for each in found]
         found.append(field)
     return found
 

@@ -62,6 +62,17 @@ class Inquiry:
                 hint=f'Try "{self.command} --help" for more information',
             )
 
+    def check_cluster(self) -> None:
+        """Raise RoadsteadError for a cluster of another name than this engine's."""
+        from roadstead.core import environment  # only for those who name one
+
+        for name in self.asked["clusters"].split(","):
+            if name not in (environment.CLUSTER, "all"):
+                raise RoadsteadError(
+                    f"No cluster '{name}' known by database.",
+                    hint=f"the local engine is one cluster, {environment.CLUSTER}",
+                )
+
     def formats(self) -> list[str]:
         """Which of --format and --Format the command line has, in order; not with --long."""
         pairs, _ = options.parse(self.command, self.argv)
@@ -79,6 +90,10 @@ class Inquiry:
         headings = "noheader" not in self
         dated = headings and ("long" in self or "iterate" in self)
         date = f"{self.clock.date()}\n" if dated else ""
+        if headings and "clusters" in self:
+            from roadstead.core import environment
+
+            date = f"CLUSTER: {environment.CLUSTER}\n{date}"
         report.write_out(date + layout.table(views, self.clock, headings=headings))
 
 
@@ -99,6 +114,8 @@ def run(
             return 0
         report.explain(command, gathered[0])
         inquiry = Inquiry(command, given, gathered, ask, environ, now)
+        if "clusters" in inquiry and command != "sacct":  # to which it is a filter
+            inquiry.check_cluster()
         if "iterate" in inquiry:
             return _again_and_again(inquiry, answer)
         return answer(inquiry)
@@ -111,11 +128,11 @@ def _again_and_again(inquiry: Inquiry, answer: Callable[[Inquiry], int]) -> int:
     if not values.is_number(text) or not int(text):
         raise RoadsteadError(f"--iterate={text}", hint="write a number of seconds")
     while True:
-        operands = list(inquiry.operands)
+        operands, asked = list(inquiry.operands), dict(inquiry.asked)
         code = answer(inquiry)
         if code:
             return code
         report.write_out("\n")
-        inquiry.operands = operands
+        inquiry.operands, inquiry.asked = operands, asked  # of which answering takes some away
         time.sleep(int(text))
         inquiry.clock = Clock(time.time(), inquiry.clock.style, convert=inquiry.clock.convert)

@@ -101,6 +101,8 @@ def _date(
     text: str, lower: str, here: time.struct_time, *, past: bool
 ) -> tuple[tuple[int, int, int] | None, str]:
     """The date at the start of the text, if there is one, and what follows it."""
+    if lower[10:11] == "-" and lower[4:5] == lower[7:8] == "-":  # 2026-11-25-14:30
+        lower = f"{lower[:10]}t{lower[11:]}"
     for mark in "t ":
         head, found, rest = lower.partition(mark)
         if found and head[:1].isdigit():
@@ -163,6 +165,7 @@ def _clock(text: str, rest: str) -> tuple[int, int, int]:
     named = _TIMES.get(rest.strip())
     if named is not None:
         return (*named, 0)
+    begin = len(text) - len(rest)  # of it, behind a date
     half = ""
     for suffix in ("am", "pm"):
         if rest.endswith(suffix):
@@ -179,7 +182,7 @@ def _clock(text: str, rest: str) -> tuple[int, int, int]:
     if half:
         hour = hour % 12 + (12 if half == "pm" else 0)
     if hour > 23 or minute > 59 or second > 59:
-        raise NotAMoment(text, 0)
+        raise NotAMoment(text, begin)
     return hour, minute, second
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED
 from roadstead.cli.options import (
-    _CLUSTERS,
     LIST,
     SACCT,
     SACCTMGR,
@@ -41,7 +40,8 @@ ROWS: tuple[Option, ...] = (
            treatment="refused:Slurm job completion is disabled"),
     Option("constraints", "C", REQUIRED, SACCT, "", "names", "jobs that asked for these features"),
     Option("delimiter", "", REQUIRED, SACCT, "", "text", "what stands between values instead of |"),
-    Option("duplicates", "D", NO_ARG, SACCT, treatment="no-op:job numbers are never used twice"),
+    Option("duplicates", "D", NO_ARG, SACCT,
+           treatment="no-op:of a job that ran again its last run is kept"),
     Option("endtime", "E", REQUIRED, SACCT, "", "time", "jobs that were there before this time"),
     Option("env-vars", "", NO_ARG, SACCT,
            treatment="refused:environments, which hold secrets, are not kept after a job"),
@@ -123,8 +123,8 @@ ROWS: tuple[Option, ...] = (
     Option("sort-by-id", "i", NO_ARG, SDIAG, treatment=_NO_CALLS),
     Option("sort-by-time", "t", NO_ARG, SDIAG, treatment=_NO_CALLS),
     Option("sort-by-time2", "T", NO_ARG, SDIAG, treatment=_NO_CALLS),
-    Option("clusters", "M", REQUIRED, SPRIO | SSHARE | SREPORT | SDIAG, treatment=_CLUSTERS,
-           aliases="cluster"),
+    Option("clusters", "M", REQUIRED, SPRIO | SSHARE | SREPORT | SDIAG, "", "names",
+           "ask this cluster, of which there is one", aliases="cluster"),
     # -- all of them
     Option("noheader", "n", NO_ARG, _TABLES, "", "", "no line of headings"),
     Option("parsable", "p", NO_ARG, _TABLES, "", "", "a bar after each value"),

@@ -6,13 +6,25 @@ They are apart because every srun builds its own table as it starts.
 from __future__ import annotations
 
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED
-from roadstead.cli.options import COUNT, LISTS, SATTACH, SCANCEL, SCONTROL, SINFO, SQUEUE, Option
+from roadstead.cli.options import (
+    COUNT,
+    LISTS,
+    SATTACH,
+    SBCAST,
+    SCANCEL,
+    SCONTROL,
+    SINFO,
+    SQUEUE,
+    Option,
+)
 
 _RESERVATIONS = "refused:the local engine has no reservations"
 _CLUSTERS = "refused:the local engine is one cluster of its own"
 _ACCOUNTS = "refused:the local engine keeps no accounts, so none can be selected"
 _ROOT = "refused:it is for root, and nothing here runs as another user"
 _ONE_NODE = "no-op:all nodes are this machine"
+_UNSENT = "no-op:a copy on this machine is not sent"
+_LIBRARIES = "no-op:all nodes have this machine's libraries"
 _ALL_SHOWN = "no-op:nothing is hidden"
 
 # fmt: off
@@ -74,6 +86,23 @@ ROWS: tuple[Option, ...] = (
     Option("help", "h", NO_ARG, SATTACH, "", "", "show this text"),
     Option("usage", "u", NO_ARG, SATTACH, "", "", "show a short form of it"),
     Option("version", "V", NO_ARG, SATTACH, "", "", "show the version"),
+
+    # sbcast.
+    Option("compress", "C", OPTIONAL, SBCAST, "COMPRESS", treatment=_UNSENT),
+    Option("exclude", "", REQUIRED, SBCAST, "EXCLUDE", treatment=_LIBRARIES),
+    Option("fanout", "F", REQUIRED, SBCAST, "FANOUT", treatment=_UNSENT),
+    Option("force", "f", NO_ARG, SBCAST, "FORCE", "", "replace a file that is there"),
+    Option("jobid", "j", REQUIRED, SBCAST, "", "job[+component][.step]",
+           "whose nodes the file goes to"),
+    Option("preserve", "p", NO_ARG, SBCAST, "PRESERVE", "",
+           "the copy has the times of the file too"),
+    Option("send-libs", "", OPTIONAL, SBCAST, "SEND_LIBS", treatment=_LIBRARIES),
+    Option("size", "s", REQUIRED, SBCAST, "SIZE", treatment=_UNSENT),
+    Option("timeout", "t", REQUIRED, SBCAST, "TIMEOUT", treatment=_UNSENT),
+    Option("verbose", "v", NO_ARG, SBCAST, "", "", "say more", repeat=COUNT),
+    Option("help", "", NO_ARG, SBCAST, "", "", "show this text"),
+    Option("usage", "", NO_ARG, SBCAST, "", "", "show a short form of it"),
+    Option("version", "V", NO_ARG, SBCAST, "", "", "show the version"),
 
     # scancel.
     Option("account", "A", REQUIRED, SCANCEL, "ACCOUNT", treatment=_ACCOUNTS),

@@ -73,22 +73,24 @@ def key(name: str) -> OfView:
     return lambda view, scene: str(view[name])
 
 
-def amount(kib: float, scene: Scene) -> str:
-    """Memory or the like, in the largest unit that shows it to two digits, or the one asked for."""
-    return convert(kib * 1024, scene)
+def amount(kib: float, scene: Scene, least: str = "K") -> str:
+    """Memory or the like, in the largest unit that shows it to two digits, or the one asked for;
+    unconverted in the one that it is kept in."""
+    return convert(kib * 1024, scene, least)
 
 
 _UNITS: Final = "KMGTP"
 
 
-def convert(number: float, scene: Scene) -> str:
+def convert(number: float, scene: Scene, least: str = "K") -> str:
     """A number of bytes as Slurm's convert_num_unit shows one: 3184K, 1.50G, 0."""
     number /= 1024
     unit = 0
-    if scene.unit:
-        while _UNITS[unit] != scene.unit:
+    wanted = scene.unit or ("" if scene.clock.convert else least)
+    if wanted:
+        while _UNITS[unit] != wanted:
             number, unit = number / 1024, unit + 1
-    elif scene.clock.convert:
+    else:
         while number >= 1024 and unit < len(_UNITS) - 1 and int(number) % 512 == 0:
             number, unit = number / 1024, unit + 1
     if not number:
@@ -206,7 +208,7 @@ def tres(job: View, scene: Scene) -> str:
     found = {"billing": str(job["cpus"]), "cpu": str(job["cpus"]), "node": str(job["nodes"])}
     memory = required_memory(job)
     if memory:
-        found["mem"] = amount(memory * 1024, scene)
+        found["mem"] = amount(memory * 1024, scene, "M")
     for each in words.counted(job["gres"], job["nodes"]):
         name, _, count = each.partition("=")
         found[f"gres/{name}"] = count
@@ -220,7 +222,7 @@ def _allocated(job: View, scene: Scene) -> str:
 def _step_tres(step: View, scene: Scene) -> str:
     if not step["cpus"]:
         return ""
-    memory = f",mem={amount(step['memory'] * 1024, scene)}" if step["memory"] else ""
+    memory = f",mem={amount(step['memory'] * 1024, scene, 'M')}" if step["memory"] else ""
     return f"cpu={step['cpus']}{memory},node={step['nodes']}"
 
 
@@ -356,7 +358,8 @@ FIELDS: tuple[Field, ...] = (
     Field("ReqCPUFreqMax", 13, _FREQUENCY),
     Field("ReqCPUFreqMin", 13, _FREQUENCY),
     Field("ReqCPUS", 8, both(_CPUS), cut=False),
-    Field("ReqMem", 10, either(lambda job, s: amount(required_memory(job) * 1024, s), None)),
+    Field("ReqMem", 10, either(lambda job, s: amount(required_memory(job) * 1024, s, "M"),
+                               None)),
     Field("ReqNodes", 8, both(key("nodes"))),
     Field("ReqTRES", 10, either(tres, None)),
     Field("Reservation", 20, _EMPTY),

@@ -20,6 +20,7 @@ COMMANDS = (
     "sinfo",
     "scontrol",
     "sattach",
+    "sbcast",
     "sacct",
     "sstat",
     "sprio",

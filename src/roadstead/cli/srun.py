@@ -41,7 +41,9 @@ def _run(
 ) -> int:
     if asked.get("mpi") == "list":
         report.write_line("MPI plugin types are...")
-        for name in ("none", "pmi2"):
+        from roadstead.host import pmix
+
+        for name in ("none", "pmi2", *(["pmix"] if pmix.is_there() else [])):
             report.write_line(f"\t{name}")
         return 0
     if asked.get("cpu-bind", "").lower() == "help":

@@ -1,10 +1,10 @@
 """The journal: what must survive the controller, in SQLite.
 
 One row a job and one a step, each with its specification, which is written once, and its state,
-which is written at every change.  Ended jobs stay, for accounting.  A turn of the controller's loop
-is one transaction; nobody is told of anything before it is committed, and ``synchronous=FULL`` in
-WAL mode means that a committed turn survives a power cut (0.3 ms; NORMAL would be 0.01 ms and may
-lose the last turns, that is, accepted jobs).
+which is written at every change.  Ended jobs stay, for accounting, up to a number (``purge``).  A
+turn of the controller's loop is one transaction; nobody is told of anything before it is committed,
+and ``synchronous=FULL`` in WAL mode means that a committed turn survives a power cut (0.3 ms;
+NORMAL would be 0.01 ms and may lose the last turns, that is, accepted jobs).
 
 The controller is the journal's only user (its lock sees to that), so the database is opened in
 exclusive mode: no shared memory is needed, which home directories on NFS may not offer.
@@ -137,6 +137,21 @@ class Journal:
             self._db.execute(self._sql["forget partitions"])
         except sqlite3.Error as error:
             raise self._failure(error) from None
+
+    def purge(self, kept: int, most: int) -> bool:
+        """Forget the jobs that ended first, at most so many of them, so that ``kept`` that have
+        ended stay; whether there may be more.  The highest number stays in any case: it tells the
+        next one."""
+        try:
+            found = [row[0] for row in self._rows("ended jobs but the last", most, kept)]
+            if found:
+                self._db.execute("BEGIN IMMEDIATE")
+                for statement in ("forget steps", "forget jobs"):
+                    self._db.execute(self._sql[statement], (dumps(found),))
+                self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._failure(error) from None
+        return len(found) == most
 
     def _save_job(self, job: Job) -> None:
         word, ended_at = job.state.word.value, _ended_at(job.state)

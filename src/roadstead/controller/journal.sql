@@ -92,6 +92,16 @@ SELECT name, definition FROM partition;
 -- forget partitions --
 DELETE FROM partition;
 
+-- ended jobs but the last --
+SELECT id FROM job WHERE ended_at IS NOT NULL AND id < (SELECT max(id) FROM job)
+ORDER BY ended_at DESC LIMIT ? OFFSET ?;
+
+-- forget steps --
+DELETE FROM step WHERE job_id IN (SELECT value FROM json_each(?));
+
+-- forget jobs --
+DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));
+
 -- nodes --
 SELECT name, condition FROM node;
 

@@ -44,6 +44,12 @@ _ACCEPTED: Final = ("submitted", "pending", "granted")  # what says that there i
 _AUDIT_SECONDS: Final = 1.0  # after the start, when whoever started us has been served
 _OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
+# Jobs that have ended are kept for sacct: about 1 KB each with a step.
+_KEPT_JOBS: Final = 100_000
+_PURGED_AT_ONCE: Final = 1000  # some 20 ms
+_PURGE_PAUSE: Final = 1.0
+_PURGE_INTERVAL: Final = 3600.0
+
 log = logging.getLogger(__name__)
 
 
@@ -99,6 +105,12 @@ class Controller:
         )
         self._after_turn()
         self._forget_journaled()
+        self._purge()
+
+    def _purge(self) -> None:
+        """Keep the history from growing for ever: now and then, a part of what is too much."""
+        more = self._journal.purge(_KEPT_JOBS, _PURGED_AT_ONCE)
+        self.loop.call_later(_PURGE_PAUSE if more else _PURGE_INTERVAL, self._purge)
 
     def _forget_journaled(self) -> None:
         """Delete exit records that the last controller had committed, and not deleted yet."""

@@ -21,6 +21,7 @@ from roadstead.core.expand import expand
 from roadstead.errors import ConfigError, UsageError
 
 _MOST_LEVELS: Final = 10
+_MOST_FILES: Final = 100  # each of ten levels may name the next a thousand times
 _LONGEST: Final = 1 << 20
 _KINDS: Final[dict[str, tuple[type, str]]] = {
     "image": (str, "a string"),
@@ -57,7 +58,16 @@ Read = Callable[[str], tuple[str, str]]
 
 def load(name: str, read: Read, environ: Mapping[str, str]) -> Definition:
     """The definition that ``name`` leads to.  Raises ConfigError."""
-    merged = _inherited(name, read, ())
+    count = 0
+
+    def counted(name: str) -> tuple[str, str]:
+        nonlocal count
+        count += 1
+        if count > _MOST_FILES:
+            raise ConfigError(f"base_environment: more than {_MOST_FILES} files", path=name)
+        return read(name)
+
+    merged = _inherited(name, counted, ())
     path = str(merged.pop("", name))
     try:
         return _expanded(merged, environ)

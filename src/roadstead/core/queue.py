@@ -58,7 +58,7 @@ def factors(spec: JobSpec, submitted_at: float, site: Site, now: float) -> dict[
 
 def priority(spec: JobSpec, submitted_at: float, site: Site, now: float) -> int:
     """A job's points now; 1 at least, as 0 is a held job's."""
-    grown = site.weights.age / site.weights.max_age * now
+    grown = site.weights.age / site.weights.max_age * max(now, spec.begin or 0.0)
     return max(1, round(standing(spec, submitted_at, site) + grown))
 
 

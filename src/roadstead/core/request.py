@@ -370,11 +370,13 @@ def _is_contained(options: Mapping[str, str]) -> bool:
 
 def _mpi(options: Mapping[str, str]) -> Mpi:
     kind = options.get("mpi") or "none"
-    if kind in ("none", "pmi2"):
+    if kind in ("none", "pmi2", "pmix"):
         return cast("Mpi", kind)
+    if kind.startswith("pmix_v"):  # the library decides which versions it speaks
+        return "pmix"
     raise RequestError(
         f"Invalid MPI type '{kind}', --mpi=list for acceptable types",
-        hint="MPICH, Intel MPI and MVAPICH2 speak pmi2",
+        hint="MPICH, Intel MPI and MVAPICH2 speak pmi2, Open MPI pmix",
     )
 
 

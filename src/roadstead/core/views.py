@@ -405,7 +405,9 @@ def licenses(state: State) -> list[View]:
 def config(state: State) -> dict[str, str]:
     """What scontrol show config prints, in its order: what scripts ask Slurm for."""
     user, site, weights = _user(state), state.site, state.site.weights
-    return {
+    codes = site.requeue_exit, site.requeue_exit_hold
+    exits, holds = (",".join(map(str, sorted(each))) or "(null)" for each in codes)
+    found = {
         "AccountingStorageType": "accounting_storage/none",
         "AccountingStorageEnforce": "none",
         "ClusterName": environment.CLUSTER,
@@ -441,7 +443,23 @@ def config(state: State) -> dict[str, str]:
         "SLURM_CONF": site.source or "(null)",
         "SlurmctldHost[0]": site.host,
         "WaitTime": "0 sec",
+        "CompleteWait": "0 sec",
+        "Epilog": "(null)",
+        "FirstJobId": "1",
+        "MaxMemPerNode": "UNLIMITED",
+        "MessageTimeout": "10 sec",
+        "NEXT_JOB_ID": str(state.next_job_id),
+        "PreemptMode": "OFF",
+        "PreemptType": "preempt/none",
+        "PrivateData": "none",
+        "Prolog": "(null)",
+        "RequeueExit": exits,
+        "RequeueExitHold": holds,
+        "SwitchType": "switch/none",
+        "TopologyPlugin": "topology/none",
+        "TrackWCKey": "No",
     }
+    return dict(sorted(found.items(), key=lambda pair: pair[0].lower()))
 
 
 def _user(state: State) -> str:

@@ -84,6 +84,58 @@ def _zstd() -> Decoder:
     return decode
 
 
+class _Buffer(ctypes.Structure):
+    """ZSTD_inBuffer and ZSTD_outBuffer: where, how long, how far."""
+
+    _fields_ = (("place", ctypes.c_void_p), ("size", ctypes.c_size_t), ("at", ctypes.c_size_t))
+
+
+class ZstdStream:
+    """A zstd frame, decompressed as it comes: as bz2's and lzma's decompressors.
+
+    The library refuses frames that want a window of more than 128 MiB.
+    """
+
+    def __init__(self) -> None:
+        """Raises MissingLibrary."""
+        library = self._library = _library("zstd", "libzstd.so.1", "libzstd1")
+        library.ZSTD_createDStream.restype = ctypes.c_void_p
+        library.ZSTD_freeDStream.argtypes = [ctypes.c_void_p]
+        pointer = ctypes.POINTER(_Buffer)
+        library.ZSTD_decompressStream.argtypes = [ctypes.c_void_p, pointer, pointer]
+        library.ZSTD_decompressStream.restype = ctypes.c_size_t
+        library.ZSTD_isError.argtypes = [ctypes.c_size_t]
+        self._stream = library.ZSTD_createDStream()
+        self._pending = b""
+        self._target = ctypes.create_string_buffer(0)
+        self.eof = False
+        self.needs_input = True
+        self.unused_data = b""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """The next bytes, ``max_length`` of them at the most.  Raises ValueError."""
+        data = self._pending + data if self._pending else data
+        if len(self._target) != max_length:
+            self._target = ctypes.create_string_buffer(max_length)
+        source = _Buffer(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data), 0)
+        target = _Buffer(ctypes.cast(self._target, ctypes.c_void_p), max_length, 0)
+        left = self._library.ZSTD_decompressStream(
+            self._stream, ctypes.byref(target), ctypes.byref(source)
+        )
+        if self._library.ZSTD_isError(left):
+            raise ValueError("not zstd data, or it wants too much memory")
+        self._pending = data[source.at :]
+        if left == 0:
+            self.eof = True
+            self.unused_data, self._pending = self._pending, b""
+        self.needs_input = not self._pending and target.at < max_length
+        return ctypes.string_at(self._target, target.at)
+
+    def __del__(self) -> None:
+        if stream := getattr(self, "_stream", None):
+            self._library.ZSTD_freeDStream(stream)
+
+
 @functools.cache
 def _lz4() -> Decoder:
     decompress = _library("lz4", "liblz4.so.1", "liblz4-1").LZ4_decompress_safe

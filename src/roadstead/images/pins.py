@@ -23,6 +23,12 @@ STORE_VARIABLE = "ROADSTEAD_IMAGES"
 OTHERS_VARIABLE = "ROADSTEAD_IMAGE_STORES"
 # The file that changes whenever what is below the directory does.
 _INDEX = {"oci": "/index.json", "dir": "/manifest.json"}
+# In a directory that is used in place: what says how it is to be run (described.py).
+_TELLING = (
+    "ch/environment", "ch/metadata.json", "etc/environment", "etc/rc", "container.json",
+    ".singularity.d/labels.json", ".singularity.d/runscript", ".singularity.d/env",
+    ".singularity.d/env/10-docker2singularity.sh", ".singularity.d/env/90-environment.sh",
+)  # fmt: skip
 # Their owner is asked each time: it knows at once, and people rebuild images under one name.
 _ASKED = ("docker-daemon", "containers-storage")
 _LONGEST = 240
@@ -55,7 +61,15 @@ def mark(reference: Reference) -> str:
         found = os.stat(reference.path + _INDEX.get(reference.transport, ""))
     except OSError:
         return ""
-    return f"{found.st_dev}.{found.st_ino}.{found.st_size}.{found.st_mtime_ns}"
+    text = f"{found.st_dev}.{found.st_ino}.{found.st_size}.{found.st_mtime_ns}"
+    if found.st_mode & 0o170000 == 0o040000:
+        for name in _TELLING:
+            try:
+                inner = os.lstat(f"{reference.path}/{name}")
+            except OSError:
+                continue
+            text += f" {inner.st_ino}.{inner.st_size}.{inner.st_mtime_ns}"
+    return text
 
 
 def last(store: str, reference: Reference) -> str:

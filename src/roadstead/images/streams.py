@@ -5,8 +5,8 @@ zlib and hashlib work without the interpreter's lock.  The queue between them is
 of any size takes some megabytes.
 
 gzip comes from `isal` or `zlib_ng` where one of them is installed (they inflate two to three times
-as fast), else from the standard library's zlib; zstd from Python 3.14 or `backports.zstd`.
-(`zstandard` cannot bound what it gives at a time, and 256 KiB can become 8 GiB.)
+as fast), else from the standard library's zlib; zstd from Python 3.14, `backports.zstd`, or else
+libzstd.  (`zstandard` cannot bound what it gives at a time, and 256 KiB can become 8 GiB.)
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from roadstead.errors import ImageError
+from roadstead.host import codecs
 
 _READ: Final = 256 << 10
 _CHUNK: Final = 1 << 20
@@ -85,10 +86,14 @@ def _zstd() -> Callable[[], Inflater]:
     module = _first(("compression.zstd", "backports.zstd"))
     if module is not None:
         return lambda: _Buffered(module.ZstdDecompressor())
-    raise ImageError(
-        "a layer is compressed with zstd, which this Python cannot read",
-        hint="pip install backports.zstd",
-    )
+    try:
+        codecs.ZstdStream()
+    except codecs.MissingLibrary:
+        raise ImageError(
+            "a layer is compressed with zstd, and libzstd1 is not installed",
+            hint="apt install libzstd1, or pip install backports.zstd",
+        ) from None
+    return lambda: _Buffered(codecs.ZstdStream())
 
 
 def _bzip2() -> Callable[[], Inflater]:

@@ -42,9 +42,11 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 _OPEN_DIRECTORIES: Final = 64
 _MAX_HOPS: Final = 40  # as the kernel's (path_resolution(7))
 MAX_ENTRIES: Final = 20_000_000
-MAX_DIRECTORIES: Final = 2_000_000
+MAX_DIRECTORIES: Final = 500_000
 _LOOK_EVERY: Final = 64 << 20  # bytes written between two looks at the free space
+_COUNT_EVERY: Final = 1 << 14  # entries likewise
 KEEP_FREE: Final = 64 << 20
+KEEP_FREE_FILES: Final = 1 << 14
 
 # What could not be kept → how it is told.
 _OWNERS, _SET_ID, _DEVICES, _XATTRS = "owners", "set-id bits", "devices", "attributes"
@@ -250,6 +252,8 @@ class _Unpacker:
         self.entries += 1
         if self.entries > MAX_ENTRIES:
             raise ImageError(f"{self._what}: more than {MAX_ENTRIES} entries")
+        if not self.entries % _COUNT_EVERY:
+            self._look()
         parts = self._parts(entry, entry.name)
         if not parts:
             if entry.kind == tar.DIRECTORY:
@@ -534,7 +538,8 @@ class _Unpacker:
         """Fail before the disk is full: others write there too."""
         self._look_at = self.size + _LOOK_EVERY
         found = os.fstatvfs(self._root)
-        if found.f_blocks and found.f_bavail * found.f_frsize < KEEP_FREE:
+        few = found.f_files and found.f_favail < KEEP_FREE_FILES
+        if few or (found.f_blocks and found.f_bavail * found.f_frsize < KEEP_FREE):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

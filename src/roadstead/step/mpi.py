@@ -1,4 +1,4 @@
-"""Serving PMI to the tasks of a step: one socket each, which they find by PMI_FD.
+"""Serving MPI libraries: PMI by one socket for each task, found by PMI_FD; PMIx by pmix.py.
 
 The conversation itself is in pmi.py.  A task gets its end of a socket pair as descriptor 3: nothing
 is listened on, so nobody but the task can speak for it, and it works in a container as outside
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from roadstead.host import pipes
-from roadstead.step import pmi
+from roadstead.step import pmi, pmix
 
 if TYPE_CHECKING:
     from roadstead.core.model import StepSpec, TaskSpec
@@ -58,9 +58,17 @@ class Server:
         self._abort = abort
         self._complain = complain
         self._exchange: pmi.Exchange | None = None
+        self._pmix: pmix.Helper | None = None
         self._ends: dict[int, int] = {}  # by task, ours
         self._theirs: list[int] = []
         self._pending: dict[int, bytearray] = {}
+
+    def prepared(self, tasks: list[TaskSpec]) -> list[TaskSpec]:
+        """The tasks as they are with the server that they ask for.  Raises LaunchError."""
+        if self._spec.launch.mpi != "pmix":
+            return tasks
+        self._pmix = pmix.Helper(self._loop, self._spec, self._abort)
+        return self._pmix.prepared(tasks)
 
     def open(self, tasks: Sequence[TaskSpec]) -> list[tuple[int, ...]]:
         """What each task gets beyond its three streams; until ``started`` ours too."""
@@ -88,6 +96,8 @@ class Server:
     def close(self) -> None:
         for number in list(self._ends):
             self._hang_up(number)
+        if self._pmix is not None:
+            self._pmix.close()
 
     def _hear(self, number: int) -> None:
         assert self._exchange is not None

@@ -188,7 +188,8 @@ class Supervisor:
             os.chdir("/tmp")
 
     def _make_tasks(self, made: list[Plan | None]) -> None:
-        for task_spec in broadcast.of_program(self.spec, task_specs(self.spec), look_up):
+        wanted = broadcast.of_program(self.spec, task_specs(self.spec), look_up)
+        for task_spec in self.mpi.prepared(wanted):
             self.tasks.append(Task(self, task_spec, made[task_spec.part]))
         self._claim([task.claim() for task in self.tasks])
         self.limits.apply()
