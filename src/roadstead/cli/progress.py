@@ -8,6 +8,7 @@ from typing import TextIO
 
 _EVERY_SECONDS = 0.1
 _BAR = 24
+_WIDTH = 80  # of a terminal that does not know its own
 
 
 class Line:
@@ -39,9 +40,9 @@ class Line:
             bar = f"[{'#' * full}{' ' * (_BAR - full)}]"
             text = f"{what} {bar} {size(done)} of {size(total)}"
         try:
-            width = os.get_terminal_size(self._stream.fileno()).columns
+            width = os.get_terminal_size(self._stream.fileno()).columns or _WIDTH
         except OSError:
-            width = 80
+            width = _WIDTH
         self._stream.write(f"\r\033[K{text[: max(1, width - 1)]}")
         self._stream.flush()
 

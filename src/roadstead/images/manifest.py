@@ -20,6 +20,7 @@ from roadstead.images.reference import is_digest
 MAX_DOCUMENT: Final = 16 << 20
 _MAX_DEPTH: Final = 4
 _MAX_LAYERS: Final = 1000
+_MAX_WORDS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,8 @@ def configuration(data: bytes, what: str) -> Configuration:
             return ("/bin/sh", "-c", value)
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             raise ImageError(f"the configuration of {what}: {key} is not an array of strings")
+        if len(value) > _MAX_WORDS:
+            raise ImageError(f"the configuration of {what}: {key} has {len(value)} entries")
         return tuple(value)
 
     def word(node: dict[str, Any], key: str) -> str:
@@ -179,6 +182,8 @@ def configuration(data: bytes, what: str) -> Configuration:
     volumes, labels = inner.get("Volumes") or {}, inner.get("Labels") or {}
     if not isinstance(volumes, dict) or not isinstance(labels, dict):
         raise ImageError(f"the configuration of {what}: Volumes and Labels are not objects")
+    if len(volumes) > _MAX_WORDS or len(labels) > _MAX_WORDS:
+        raise ImageError(f"the configuration of {what}: too many Volumes or Labels")
     config = ImageConfig(
         entrypoint=words("Entrypoint"),
         cmd=words("Cmd"),

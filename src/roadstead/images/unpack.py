@@ -70,8 +70,10 @@ def unpack(
     began = time.monotonic()
     owners = os.geteuid() == 0 if keep_owners is None else keep_owners
     umask = os.umask(0)  # modes are set by creation: a system call less for each file
-    unpacker = _Unpacker(blob, directory, owners=owners, readable=readable, listed=listed)
+    unpacker = None
     try:
+        unpacker = _Unpacker(blob, directory, owners=owners, readable=readable, listed=listed)
+        unpacker.look()
         for entry in unpacker.reader:
             unpacker.put(entry)
         blob.finish()
@@ -80,7 +82,8 @@ def unpack(
         raise _told(error, blob.what, directory) from None
     finally:
         os.umask(umask)
-        unpacker.close()
+        if unpacker is not None:
+            unpacker.close()
         blob.close()
     return Layer(
         name=name,
@@ -125,7 +128,6 @@ class _Unpacker:
         self._listed = listed
         self._list = inventory.Writer(listed) if listed else None
         self._name = ""  # of the entry that is being made
-        self._look()
 
     def _leave_out_the_list(self) -> None:
         """What was made is not what was listed: somebody else reads the directory for it."""
@@ -253,7 +255,7 @@ class _Unpacker:
         if self.entries > MAX_ENTRIES:
             raise ImageError(f"{self._what}: more than {MAX_ENTRIES} entries")
         if not self.entries % _COUNT_EVERY:
-            self._look()
+            self.look()
         parts = self._parts(entry, entry.name)
         if not parts:
             if entry.kind == tar.DIRECTORY:
@@ -342,7 +344,7 @@ class _Unpacker:
             elif size:
                 self.size += size
                 if self.size > self._look_at:
-                    self._look()
+                    self.look()
                 self.reader.copy(size, write)
             self._note("f", inventory.about_file(crc, size))
             if self._owners:
@@ -534,7 +536,7 @@ class _Unpacker:
             fd = below
         return fd
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Fail before the disk is full: others write there too."""
         self._look_at = self.size + _LOOK_EVERY
         found = os.fstatvfs(self._root)

@@ -16,6 +16,7 @@ from typing import Any, Final
 from roadstead.errors import BundleError
 
 MAX_CONFIG: Final = 16 << 20
+MAX_ENTRIES: Final = 10_000  # of any array in it
 
 # path in config.json → type; "[]" steps into each element.  Only what config.py touches.
 _SHAPE: Final[tuple[tuple[str, type | tuple[type, ...], str], ...]] = (
@@ -153,11 +154,27 @@ def _check_shape(where: str, config: dict[str, Any]) -> None:
         for found in _values(config, path.split(".")):
             if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
                 raise BundleError(f"{where}: {path.replace('.[]', '[]')} is not {name}")
+    _check_arrays(where, config)
     if not isinstance(config.get("root"), dict) or not config["root"].get("path"):
         raise BundleError(f"{where}: no root.path", hint='add "root": {"path": "rootfs"}')
     for number, mount in enumerate(config.get("mounts", [])):
         if not mount.get("destination"):
             raise BundleError(f"{where}: mounts[{number}] has no destination")
+
+
+def _check_arrays(where: str, config: dict[str, Any]) -> None:
+    """Runtimes take minutes for what nobody needs: some compare each entry with all others."""
+    pending: list[tuple[str, Any]] = [("", config)]
+    while pending:
+        path, node = pending.pop()
+        if isinstance(node, dict):
+            pending += [(f"{path}.{name}" if path else name, each) for name, each in node.items()]
+        elif isinstance(node, list):
+            if len(node) > MAX_ENTRIES:
+                raise BundleError(
+                    f"{where}: {path} has {len(node)} entries, and {MAX_ENTRIES} are the most"
+                )
+            pending += [(f"{path}[]", each) for each in node if isinstance(each, dict | list)]
 
 
 def _values(node: Any, steps: list[str]) -> list[Any]:
