@@ -350,3 +350,10 @@ def test_a_whole_has_no_environment_in_its_parts() -> None:
     whole = het.whole([part, part], {"SECRET": "x"})
     assert [each.env for each in whole.parts] == [{}, {}]
     assert whole.ntasks == 2
+
+
+def test_a_group_of_no_allocation(world: World) -> None:
+    for text, why in (("0", "there is no allocation"), ("x", "Invalid --het-group value: x")):
+        client = world.run(**{"het-group": text})
+        assert why in world.heard(client)[0]["sentence"]
+    assert not world.state.jobs

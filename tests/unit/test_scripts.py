@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from roadstead.core import request
-from roadstead.errors import UsageError
+from roadstead.errors import RequestError
 from roadstead.host import process
 from roadstead.oci import config
 from roadstead.step import scripts
@@ -39,7 +39,7 @@ def test_which_limits_are_propagated(options: dict[str, str], found: Mapping[str
 
 
 def test_no_such_limit() -> None:
-    with pytest.raises(UsageError, match="--propagate=SPEED is not valid"):
+    with pytest.raises(RequestError, match="--propagate=SPEED is not valid"):
         request.propagated({"propagate": "SPEED"}, SOFT)
 
 

@@ -16,7 +16,7 @@ import time
 
 from roadstead.cli import report
 from roadstead.engines import local
-from roadstead.errors import EngineError, RequestError, RoadsteadError
+from roadstead.errors import EngineError, RequestError, RoadsteadError, UsageError
 from roadstead.host import signals
 
 TYPE_CHECKING = False
@@ -394,9 +394,7 @@ def _read_hosts(options: dict[str, str]) -> None:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.partition("#")[0] for line in file]
     except OSError as error:
-        raise RequestError(
-            f"Invalid --{name} node file", hint=f"{path}: {error.strerror}"
-        ) from None
+        raise UsageError(f"Invalid --{name} node file", hint=f"{path}: {error.strerror}") from None
     options["nodelist"] = ",".join([word for line in lines for word in line.split()])
 
 

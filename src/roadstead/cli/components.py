@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from roadstead.cli import options
 from roadstead.cli.script import Directive
-from roadstead.errors import RequestError, RoadsteadError, UsageError
+from roadstead.errors import RequestError, RoadsteadError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _groups(text: str | None, at: int) -> list[int]:
     except RoadsteadError:
         words = []
     if not words or not all(word.isascii() and word.isdigit() for word in words):
-        raise UsageError(f"Invalid --het-group value: {text}", hint="numbers, as in 0,1 or 0-2")
+        raise RequestError(f"Invalid --het-group value: {text}", hint="numbers, as in 0,1 or 0-2")
     return [int(word) for word in words]
 
 

@@ -61,7 +61,7 @@ def job(view: View, clock: Clock) -> Document:
         "exit_code": _exit(sacct_fields.exit_code(view, scene)),
         "flags": ["CLEAR_SCHEDULING"],
         "group": view["group"],
-        "het": {"job_id": 0, "job_offset": None},
+        "het": {"job_id": view.get("het_job_id") or 0, "job_offset": view.get("het_offset")},
         "job_id": view["job_id"],
         "name": view["name"],
         "mcs": {"label": ""},

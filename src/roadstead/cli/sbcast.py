@@ -20,12 +20,25 @@ if TYPE_CHECKING:
     from roadstead.cli.words import Ask, View
 
 COMMAND: Final = "sbcast"
+_NOT_THERE: Final = 255
+
+
+class NotThere(RoadsteadError):
+    """There is no such job, or no such file."""
 
 
 def main(argv: list[str] | None = None, ask: Ask = local.ask) -> int:
     """Run sbcast with ``argv`` (without the program's name); its exit code."""
     given = sys.argv[1:] if argv is None else argv
-    return report.run(COMMAND, lambda: _run(given, ask))
+    return report.run(COMMAND, lambda: _answered(given, ask))
+
+
+def _answered(argv: list[str], ask: Ask) -> int:
+    try:
+        return _run(argv, ask)
+    except NotThere as error:
+        report.warn(COMMAND, str(error))
+        return _NOT_THERE
 
 
 def _run(argv: list[str], ask: Ask) -> int:
@@ -60,12 +73,12 @@ def _job(text: str, ask: Ask) -> View:
     answer = ask({"op": "query", "what": "jobs", "job_id": number, "all": False})
     found: list[View] = [view for view in answer["jobs"] if view["job_id"] == number]
     if not found:
-        raise RoadsteadError(f"Slurm job {number} lookup error: Invalid job id specified")
+        raise NotThere(f"Slurm job {number} lookup error: Invalid job id specified")
     state = found[0]["state"]
     if state not in ("RUNNING", "SUSPENDED"):
         waits = state == "PENDING"
         why = "Job is pending execution" if waits else "Job/step already completing or completed"
-        raise RoadsteadError(f"Slurm job {number} lookup error: {why}")
+        raise NotThere(f"Slurm job {number} lookup error: {why}")
     return found[0]
 
 
@@ -76,7 +89,7 @@ def _copy(source: str, target: str, job: View, *, force: bool, preserve: bool) -
         with open(source, "rb"):
             pass
     except OSError as error:
-        raise RoadsteadError(f"Can't open `{source}`: {error.strerror}") from None
+        raise NotThere(f"Can't open `{source}`: {error.strerror}") from None
     try:
         files.copy(source, target, replaces=force, times=preserve)
     except OSError as error:

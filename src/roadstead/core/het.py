@@ -106,7 +106,7 @@ def _listed(text: str) -> list[int]:
     except (UsageError, RequestError):
         words = [""]
     if not all(map(values.is_number, words)):
-        raise UsageError(f"Invalid --het-group value: {text}", hint="numbers, as in 0,1 or 0-2")
+        raise RequestError(f"Invalid --het-group value: {text}", hint="numbers, as in 0,1 or 0-2")
     return [int(word) for word in words]
 
 

@@ -96,6 +96,7 @@ def on_run(state: State, effects: Effects, event: on.Message) -> None:
     elif request.is_for_step(event.body):
         steps.on_run_in_job(state, effects, event)
     else:
+        steps.check_no_group(event.body)
         submission.with_client(state, effects, "run", RUN_STEP, event)
 
 

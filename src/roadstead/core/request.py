@@ -234,7 +234,7 @@ def propagated(options: Mapping[str, str], limits: Mapping[str, int]) -> dict[st
     words = [word.removeprefix("RLIMIT_") for word in given]
     for word in words:
         if word not in ("", "ALL", "NONE", *LIMITS):
-            raise UsageError(
+            raise RequestError(
                 f"--propagate={options['propagate']} is not valid.",
                 hint=f"one of: ALL, NONE, {', '.join(LIMITS)}",
             )

@@ -145,3 +145,15 @@ def _check_nodes(job_id: int, names: Sequence[str], wanted: StepRequest) -> None
 def _check_fits(state: State, job: Job, wanted: StepRequest) -> None:
     if not state.seats[job.id].can_ever_place(wanted):
         raise course.step_error(job.id, "More processors requested than permitted")
+
+
+def check_no_group(body: Mapping[str, Any]) -> None:
+    """--het-group is for steps; raise RequestError for one of a job that is to be made."""
+    for each in het.components(body):
+        text = request.het_group(each)
+        if text is not None:
+            het.groups([text], het.MOST, split=False)
+            raise RequestError(
+                f"--het-group={text}: there is no allocation whose components that could be",
+                hint="use it in a heterogeneous job: sbatch A : B",
+            )
