@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,44 @@ def test_an_environment_definition_file(engine: Engine, rootfs: Path) -> None:
     done = engine.run(argv)
     assert f"no environment 'nothing' in {engine.home}/.edf" in done.stderr
     assert done.returncode == 1
+
+
+def test_root_inside_may_change_owners(engine: Engine, rootfs: Path, runtime: Any) -> None:
+    """As a package manager does; the other owners are the user's subordinate ids."""
+    require("newuidmap")
+    script = "touch /f && chown 33:34 /f && stat -c %u:%g /f && chroot / id -u"
+    done = sh(engine, rootfs, script, "--container-remap-root", env=runtime).check()
+    assert done.stdout == "33:34\n0\n"
+    batch = (
+        "#!/bin/sh\nsrun --container-image=./rootfs --container-name=c true\n"
+        f"srun --container-name=c --container-remap-root sh -c '{script}'\n"
+        "srun --container-name=c --container-remap-root --container-save=s.tar stat -c %u /f\n"
+        "srun --container-name=c id -u\n"
+    )
+    engine.account.write(engine.work / "job", batch)
+    engine.run(["sbatch", "-W", "-o", "out", "job"], env=runtime).check()
+    assert (engine.work / "out").read_text() == "33:34\n0\n33\n0\n"
+    with tarfile.open(engine.work / "s.tar") as archive:
+        blobs = [each for each in archive.getmembers() if each.name.startswith("blobs/")]
+        layer = archive.extractfile(max(blobs, key=lambda each: each.size))
+        with tarfile.open(fileobj=layer) as tar:
+            found = tar.getmember("f")
+            own = tar.getmember("bin/busybox")
+    assert (found.uid, found.gid) == (33, 34)
+    assert own.uid == 0
+
+
+def test_root_inside_without_subordinate_ids(engine: Engine, rootfs: Path) -> None:
+    """One id is all there is, and -v says so."""
+    if not engine.account.uid:
+        pytest.skip("root has all ids")
+    bin_ = engine.base / "bin"
+    engine.account.mkdir(bin_)
+    for name in ("crun", "sh", "env", "python3"):
+        (bin_ / name).symlink_to(f"/usr/bin/{name}")
+    env = {"PATH": f"{engine.shims}:{bin_}"}
+    argv = ["srun", "-v", "--container", rootfs, "--container-remap-root"]
+    done = engine.run([*argv, "sh", "-c", "id -u; touch /f; chown 33 /f"], env=env)
+    assert done.stdout == "0\n"
+    assert done.returncode
+    assert "no subordinate ids" in done.stderr

@@ -77,3 +77,23 @@ def test_shapes(changes: dict[str, Any], sentence: str) -> None:
 def test_a_deep_config_is_refused(text: str) -> None:
     with pytest.raises(BundleError, match="nested too deeply"):
         bundle.check("/b/config.json", text)
+
+
+@pytest.mark.parametrize("destination", ["/", "//", "/.", "/x/..", "", "."])
+def test_a_mount_over_the_whole_root_is_refused(destination: str) -> None:
+    base = asking(mounts=[{"destination": destination, "type": "tmpfs"}])
+    with pytest.raises(BundleError, match=r"whole root|no destination"):
+        bundle.check("/b/config.json", json.dumps(base))
+
+
+@pytest.mark.parametrize("source", ["/", "/proc/../", "../../../../..", "//", "/proc/self/root"])
+def test_a_mount_of_the_hosts_whole_root_is_left_out(source: str) -> None:
+    mount = {"destination": "/host", "type": "bind", "source": source, "options": ["rbind"]}
+    kept = {"destination": "/tmp", "type": "tmpfs"}
+    base = asking(mounts=[mount, kept])
+    written, notes = rewritten(base)
+    assert written["mounts"] == [kept]
+    assert [note for note in notes if note.startswith("warning: mount of the host's whole root")]
+    assert len(rewritten(base, hooks="run")[0]["mounts"]) == 2
+    with pytest.raises(BundleError, match="mounts the host's whole root at /host"):
+        rewritten(base, hooks="refuse")

@@ -160,6 +160,11 @@ def _check_shape(where: str, config: dict[str, Any]) -> None:
     for number, mount in enumerate(config.get("mounts", [])):
         if not mount.get("destination"):
             raise BundleError(f"{where}: mounts[{number}] has no destination")
+        if os.path.normpath("/" + mount["destination"].lstrip("/")) == "/":
+            raise BundleError(
+                f"{where}: mounts[{number}] covers the container's whole root",
+                hint="root.path is what the root is",
+            )
 
 
 def _check_arrays(where: str, config: dict[str, Any]) -> None:

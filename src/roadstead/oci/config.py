@@ -90,7 +90,7 @@ def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
     if change.annotations:
         config["annotations"] = {**(config.get("annotations") or {}), **change.annotations}
     _process(config, change, notes)
-    _mounts(config, bundle.path, change)
+    _mounts(config, bundle.path, change, notes)
     _hooks(config, bundle.path, change, notes)
     _orders(config, bundle.path, change, notes)
     if not change.privileged:
@@ -168,7 +168,7 @@ def _limit(entry: dict[str, Any], ours: dict[str, int]) -> dict[str, Any]:
     return {**entry, "hard": hard, "soft": min(int(entry.get("soft", hard)), hard)}
 
 
-def _mounts(config: dict[str, Any], bundle: str, change: Change) -> None:
+def _mounts(config: dict[str, Any], bundle: str, change: Change, notes: list[str]) -> None:
     mounts = config["mounts"] = [
         mount
         for mount in config.get("mounts") or []
@@ -178,7 +178,26 @@ def _mounts(config: dict[str, Any], bundle: str, change: Change) -> None:
         options = mount.get("options") or []
         if mount.get("type") == "bind" or "bind" in options or "rbind" in options:
             mount["source"] = os.path.join(bundle, mount.get("source") or "")
+        if change.hooks == "run" or not _is_hosts_root(mount):
+            continue
+        if change.hooks == "refuse":
+            raise BundleError(
+                f"{bundle}/config.json mounts the host's whole root at {mount['destination']}",
+                hint="--container-hooks=drop leaves it out, --container-hooks=run mounts it",
+            )
+        notes.append(
+            f"warning: mount of the host's whole root at {mount['destination']} left out: it came "
+            "with the bundle; --container-hooks=run mounts it"
+        )
+    if change.hooks != "run":
+        mounts[:] = [mount for mount in mounts if not _is_hosts_root(mount)]
     mounts.extend(change.mounts)
+
+
+def _is_hosts_root(mount: dict[str, Any]) -> bool:
+    """Whether a bind mount shows all of the host's files, by whatever name."""
+    source = mount.get("source") or ""
+    return source.startswith("/") and os.path.realpath(source) == "/"
 
 
 def _is_below(path: str, places: tuple[str, ...]) -> bool:

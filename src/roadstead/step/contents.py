@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.images import translate
 from roadstead.images.model import ImageConfig
@@ -18,6 +18,13 @@ from roadstead.oci import bundle as bundles
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, StepSpec
 
+_OF_ROOT: Final = tuple(
+    f"CAP_{name}"
+    for name in (
+        *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD"),
+        *("NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+    )
+)
 _OF_A_ROOT: Final = ("bin", "usr", "sbin", "lib")
 
 
@@ -58,10 +65,26 @@ def _as_bundle(
     config = translate.config(
         image, root=lowers[-1], user=user, uid=spec.uid, gid=spec.gid, readonly=False
     )
+    if request.remap_root:
+        _be_root(config)
     if spec.uid == 0:  # root's containers have no user namespace
-        del config["linux"]["uidMappings"], config["linux"]["gidMappings"]
+        config["linux"].pop("uidMappings", None)
+        config["linux"].pop("gidMappings", None)
     bundle = bundles.Bundle(request.bundle, config, lowers[-1])
     return Contents(bundle, lowers, is_image=True, image=image)
+
+
+def _be_root(config: dict[str, Any]) -> None:
+    """Who asks to be root in an image's container wants to install something there: package
+    managers change owners, and go on as other users.  So there are the user's subordinate ids, if
+    there are any, and what Docker gives a container's root; all of it counts in the container's
+    user namespace alone."""
+    del config["linux"]["uidMappings"], config["linux"]["gidMappings"]
+    process = config["process"]
+    process["noNewPrivileges"] = False
+    process["capabilities"] = {
+        kind: list(_OF_ROOT) for kind in ("bounding", "effective", "permitted")
+    }
 
 
 def _accounts(lowers: tuple[str, ...]) -> translate.Accounts:

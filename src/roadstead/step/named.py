@@ -154,14 +154,16 @@ class Named:
             )
         self.request = before
 
-    def enter(self, contents: Contents, *, ranged: bool, hide: bool, spec: StepSpec) -> str:
+    def enter(self, contents: Contents, *, hide: bool, spec: StepSpec) -> str:
         """Move this process to where the container's root is mounted, at ``root``; why that is a
-        copy, if it is one.  Lets go of the lock.  Raises RuntimeFailure."""
+        copy, if it is one.  Lets go of the lock.  Raises RuntimeFailure.
+
+        The namespace has the user's subordinate ids, as a step that comes later may want them."""
         try:
             os.makedirs(os.path.dirname(self._user), mode=0o700, exist_ok=True)
             files.write_atomically(self._user, spec.directory)
             if not self._join(hide):
-                ranges = namespaces.subordinate_ids(spec.user, spec.uid) if ranged else None
+                ranges = namespaces.subordinate_ids(spec.user, spec.uid) if spec.uid else None
                 namespaces.enter(ranges=ranges, hide_unified=hide)
                 return self._mount(contents)
             return ""

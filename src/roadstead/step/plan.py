@@ -230,7 +230,7 @@ def _enter(plan: Plan, notice: Callable[[str], None]) -> Plan:
     spec, named, hide = plan.spec, plan.named, plan.hide
     if named is not None:
         assert plan.contents is not None
-        why = named.enter(plan.contents, ranged=plan.ranged, hide=hide, spec=spec)
+        why = named.enter(plan.contents, hide=hide, spec=spec)
         _say_copied(why, notice)
         return replace(plan, shared=named.root)
     if plan.private or hide:
