@@ -97,3 +97,16 @@ def test_a_mount_of_the_hosts_whole_root_is_left_out(source: str) -> None:
     assert len(rewritten(base, hooks="run")[0]["mounts"]) == 2
     with pytest.raises(BundleError, match="mounts the host's whole root at /host"):
         rewritten(base, hooks="refuse")
+
+
+@pytest.mark.parametrize("name", ["mounts", "hooks.prestart", "process.env", "linux.devices"])
+def test_a_huge_array_is_refused(name: str) -> None:
+    """Before the runtime, or the kernel, has to do with it; also in what we do not read."""
+    base: dict[str, Any] = json.loads(json.dumps(BASE))
+    *above, last = name.split(".")
+    node = base
+    for each in above:
+        node = node.setdefault(each, {})
+    node[last] = (["A=1"] if name == "process.env" else [{"destination": "/x"}]) * 70_000
+    with pytest.raises(BundleError, match=f"{name} has 70000 entries, and"):
+        bundle.check("/b/config.json", json.dumps(base))

@@ -360,7 +360,8 @@ class Controller:
         try:
             messages.check(body)
             known = facts.gather(self.state, self._journal, body, client.pid, now)
-            self._holdings.take(body)
+            if body.get("op") != "rehearse":  # nothing will run
+                self._holdings.take(body)
         except RoadsteadError as error:
             self._effects.error(client.number, error)
             return
