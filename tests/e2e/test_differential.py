@@ -120,6 +120,23 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
         "output",
         "one word for all that is held",
     ),
+    "! scontrol update nodename=n1 state=bogus reason=x": (
+        "errors",
+        "one sentence, with the states that a node can be given here",
+    ),
+    "! scontrol update partitionname=short state=bogus": (
+        "errors",
+        "one sentence, with the states of partitions",
+    ),
+    "! scontrol create partitionname=new nodes=n1": (
+        "errors",
+        "Slurm speaks of an invalid name when there is such a partition already",
+    ),
+    "! scontrol create partitionname=newer nodes=nosuch": ("errors", "the node is named"),
+    "! scontrol create reservation=foo": (
+        "errors",
+        "there are no reservations",
+    ),
     "sattach": ("output errors", "a hint, not the usage; and too few is not too many"),
     "sbatch -H -J last --parsable --wrap true": (
         "output",
@@ -155,7 +172,7 @@ def pair(product: Product, user: Account) -> Iterator[Pair]:
 
 def test_every_difference_is_about_a_command() -> None:
     assert set(DIFFERENCES) <= set(COMMANDS)
-    assert len(set(COMMANDS)) == len(COMMANDS)
+    assert all(COMMANDS.count(command) == 1 for command in DIFFERENCES)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -250,6 +250,7 @@ NODE = {
     "weight": 1,
     "reason": "",
     "reason_user": "",
+    "reason_uid": 0,
     "reason_time": None,
 }
 

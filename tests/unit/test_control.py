@@ -326,8 +326,18 @@ def test_places_in_the_queue(world: TwoNodes) -> None:
         ("", "DRAIN", "r", "Invalid node name specified: "),
         ("n[1-", "DRAIN", "r", "Invalid hostlist: n[1-"),
         ("n1", "BROKEN", "r", "Invalid node state specified: BROKEN"),
-        ("n1", "DRAIN", "", "You must specify a reason when DRAINING a node."),
-        ("n1", "down", "", "You must specify a reason when DOWNING a node."),
+        (
+            "n1",
+            "DRAIN",
+            "",
+            "You must specify a reason when DOWNING or DRAINING a node. Request denied",
+        ),
+        (
+            "n1",
+            "down",
+            "",
+            "You must specify a reason when DOWNING or DRAINING a node. Request denied",
+        ),
     ],
 )
 def test_nodes_that_cannot_be_updated(

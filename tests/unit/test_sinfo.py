@@ -147,7 +147,7 @@ def broken(request: dict[str, Any]) -> dict[str, Any]:
     [
         (["-o", "%t %N"], "idle n1\ndrain n2\ndrng n3\ndown n4\n"),
         (["-o", "%T %D"], "idle 1\ndrained 1\ndraining 1\ndown 1\n"),
-        (["-o", "%F"], "0/1/3/4\n"),
+        (["-o", "%F"], "1/1/2/4\n"),
         (["-o", "%E|%N"], "a fan|n[2-4]\nnone|n1\n"),
         (["-o", "%u %H %N"], "root 2026-11-23T19:11:19 n[2-4]\nUnknown Unknown n1\n"),
         (["-o", "%N %w"], "n[1-4] 1+\n"),

@@ -46,7 +46,7 @@ _NODES_LONG: Final = (
 
 _LAYOUTS: Final = ("long", "Node", "summarize", "list-reasons")
 _REASONS: Final = "reason:20 ,user:9 ,timestamp:19 ,nodelist:0"
-_REASONS_LONG: Final = "reason:20 ,user:12 ,timestamp:19 ,statecompact:6 ,nodelist:0"
+_REASONS_LONG: Final = "reason:20 ,userlong:12 ,timestamp:19 ,statecompact:6 ,nodelist:0"
 
 # States of nodes and their short forms, those that Slurm lists first in front.
 STATES: Final[dict[str, str]] = {
@@ -89,6 +89,11 @@ def _word(node: View) -> str:
     return "DRAINED" if state in ("IDLE", "DOWN") else "DRAINING"
 
 
+def _is_in(node: View, states: set[str]) -> bool:
+    """Whether a node is in one of these states; one that is drained is idle as well."""
+    return not states.isdisjoint((_word(node), str(node["state"]).partition("+")[0]))
+
+
 def _state(row: Row, clock: Clock) -> str:
     return _word(row["nodes"][0]).lower() if row["nodes"] else "n/a"
 
@@ -118,6 +123,19 @@ def _reason(row: Row, clock: Clock) -> str:
 def _who(row: Row, clock: Clock) -> str:
     """Who drained the nodes or took them down."""
     return (row["nodes"][0]["reason_user"] if row["nodes"] else "") or "Unknown"
+
+
+def _who_and_number(row: Row, clock: Clock) -> str:
+    node = row["nodes"][0] if row["nodes"] else {"reason_user": ""}
+    return f"{node['reason_user']}({node['reason_uid']})" if node["reason_user"] else "Unknown"
+
+
+def _complete_state(row: Row, clock: Clock) -> str:
+    """Both halves of a state, in Slurm's words for them: allocated+drain."""
+    if not row["nodes"]:
+        return "n/a"
+    state, plus, flag = str(row["nodes"][0]["state"]).partition("+")
+    return f"{'ALLOCATED' if plus and state == 'MIXED' else state}{plus}{flag}".lower()
 
 
 def _when(row: Row, clock: Clock) -> str:
@@ -155,13 +173,15 @@ def _counts(row: Row, weigh: Callable[[View], tuple[int, int]]) -> tuple[int, in
         total, used = weigh(node)
         if _word(node) in _UP:
             allocated, idle = allocated + used, idle + total - used
+        elif _word(node) == "DRAINING":  # what is free there is free for nobody
+            allocated, other = allocated + used, other + total - used
         else:
             other += total
     return allocated, idle, other, allocated + idle + other
 
 
 def _nodes_aiot(row: Row, clock: Clock) -> str:
-    counts = _counts(row, lambda node: (1, int(_word(node) in _BUSY)))
+    counts = _counts(row, lambda node: (1, int(_word(node) in (*_BUSY, "DRAINING"))))
     return "/".join(map(str, counts))
 
 
@@ -199,7 +219,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("D", "nodes", "NODES", lambda row, clock: str(len(row["nodes"]))),
     Column("t", "statecompact", "STATE", _short_state),
     Column("T", "statelong", "STATE", _state),
-    Column("", "statecomplete", "STATECOMPLETE", _state),
+    Column("", "statecomplete", "STATECOMPLETE", _complete_state),
     Column("N", "nodelist", "NODELIST", _names),
     Column("n", "nodehost", "HOSTNAMES", _common("name")),
     Column("o", "nodeaddr", "NODE_ADDR", _common("name")),
@@ -233,7 +253,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("M", "preemptmode", "PREEMPT_MODE", fixed("OFF")),
     Column("E", "reason", "REASON", _reason),
     Column("u", "user", "USER", _who),
-    Column("U", "userlong", "USER", _who),
+    Column("U", "userlong", "USER", _who_and_number),
     Column("H", "timestamp", "TIMESTAMP", _when),
     Column("V", "cluster", "CLUSTER", fixed("N/A")),
     Column("", "comment", "COMMENT", fixed(words.NULL)),
@@ -264,7 +284,7 @@ def _answer(inquiry: Inquiry) -> int:
     nodes: list[View] = inquiry.query("nodes", ended=True)
     partitions: list[View] = inquiry.query("partitions", ended=True)
     layout = _layout(inquiry, max((len(node["name"]) for node in nodes), default=0))
-    nodes = [node for node in nodes if all(_word(node) in states for states in wanted)]
+    nodes = [node for node in nodes if all(_is_in(node, states) for states in wanted)]
     if "nodes" in asked:
         names = set(hostlist.expand(asked["nodes"]))
         nodes = [node for node in nodes if node["name"] in names]

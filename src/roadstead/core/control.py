@@ -479,8 +479,10 @@ def on_update_node(state: State, effects: Effects, event: on.Message) -> None:
             f"Invalid node state specified: {asked}", hint=f"one of: {', '.join(NODE_WORDS)}"
         )
     if word != "UP" and not reason:
-        doing = "DOWNING" if word == "DOWN" else "DRAINING"
-        raise RequestError(f"You must specify a reason when {doing} a node.", hint="Reason=TEXT")
+        raise RequestError(
+            "You must specify a reason when DOWNING or DRAINING a node. Request denied",
+            hint="Reason=TEXT",
+        )
     user = state.site.login.get("USER", str(state.site.uid))
     for name in names:
         condition = NodeCondition(word=word, reason=reason, user=user, since=event.at)

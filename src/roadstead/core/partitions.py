@@ -28,7 +28,7 @@ def on_set_partition(state: State, effects: Effects, event: on.Message) -> None:
         raise RequestError(f"Partition {name} exists already", hint="scontrol update changes it")
     if create:
         old = Partition(name=name, nodes=())
-        pairs = {"nodes": "ALL", **pairs}
+        pairs = {"nodes": "ALL", "minnodes": "1", **pairs}
     elif old is None:
         raise RequestError(f"Invalid partition name specified: {name}", hint="sinfo lists them")
     assert old is not None

@@ -313,6 +313,7 @@ def node(state: State, node: Node, facts: Facts) -> View:
         "state": _node_state(condition.word, allocated, len(node.cpus)),
         "reason": condition.reason,
         "reason_user": condition.user,
+        "reason_uid": state.site.uid,
         "reason_time": condition.since or None,
         "cpus": len(node.cpus),
         "cpus_alloc": allocated,
