@@ -39,6 +39,11 @@ def bind(source: str, destination: str, *options: str, optional: bool = False) -
         ("/a:/b:bind+nosuid", (bind("/a", "/b", "bind", "nosuid"),)),
         ("/a:/b:x-create=dir", (bind("/a", "/b"),)),
         ("/a:/b:nofail", (bind("/a", "/b", optional=True),)),
+        (
+            "./d.sqsh:/d:sqsh+nosuid",
+            (Mount(kind="squashfs", source=f"{CWD}/d.sqsh", destination="/d",
+                   options=("rbind", "ro", "nosuid")),),
+        ),
         ("/dev/null:/null,/a:/b", (bind("/dev/null", "/null"), bind("/a", "/b"))),
         ("umount:/dev/shm", (Mount(kind="umount", source="", destination="/dev/shm"),)),
         (
@@ -61,7 +66,8 @@ def test_mounts(text: str, meant: tuple[Mount, ...]) -> None:
         ("/a:/b,", "is not a mount"),
         ("a:/b", "neither a path nor tmpfs nor umount"),
         ("tmpfs", "says not where"),
-        ("/a:/b:rw+sqsh", "unknown mount flag 'sqsh'"),
+        ("/a:/b:rw+sqsh", "a squashfs cannot be written to"),
+        ("/a:/b:sqsh+x", "unknown mount flag 'x'"),
         ("/a:/b:size=1", "unknown mount flag"),
         ("/a:../home", ".. in the path inside"),
         ("/a:/x/../../etc", ".. in the path inside"),

@@ -376,6 +376,7 @@ def settle(command: str, options: dict[str, str], cwd: str) -> dict[str, Any]:
     if (
         "container-image" in options
         or "environment" in options
+        or "sqsh" in options.get("container-mounts", "")
         or (bundle and not os.path.lexists(f"{bundle}/config.json"))
     ):
         from roadstead.cli import containers  # images: what a bundle's path does not need

@@ -35,6 +35,8 @@ def prepare(
         from roadstead.cli.edf import apply  # tomllib
 
         found["edf"] = apply(edf, options, cwd, environ)
+    if "sqsh" in options.get("container-mounts", ""):
+        found |= _squashfs_mounts(options["container-mounts"], cwd, environ)
     text = options.pop("container-image", "")
     if text and "container" in options:
         raise RequestError("--container and --container-image are given", hint="leave one out")
@@ -59,6 +61,18 @@ def prepare(
     image = _resolve(text, cwd, environ)
     options["container"] = text if image else path
     return {**found, "image": image} if image else found
+
+
+def _squashfs_mounts(text: str, cwd: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The squashfs files that are to be mounted, in the store: nobody may mount the file itself."""
+    from roadstead.core import mounts
+    from roadstead.images.resolve import resolve
+    from roadstead.images.store import Store
+
+    store = Store(pins.store_path(environ), others=pins.other_stores(environ))
+    files = [each.source for each in mounts.parse(text, cwd) if each.kind == "squashfs"]
+    digests = {each: resolve(f"sqsh:{each}", store=store, cwd=cwd).digest for each in files}
+    return {"mounted": {"digests": digests, "store": ":".join((store.path, *store.others))}}
 
 
 def _is_plain(text: str) -> bool:

@@ -55,13 +55,17 @@ class Holdings:
         self._settle()
 
     def take(self, body: Mapping[str, Any]) -> None:
-        """Hold the image that a message names, if it does.  Raises ImageError: it is not there."""
-        image = body.get("image")
-        if not isinstance(image, dict):
-            return
-        stores, digest = image.get("store"), image.get("digest")
-        if isinstance(stores, str) and isinstance(digest, str) and stores.startswith("/"):
-            self._hold(stores, digest)
+        """Hold the images that a message names, if it does.  Raises ImageError for one that is not
+        there."""
+        for name, key in (("image", "digest"), ("mounted", "digests")):
+            image = body.get(name)
+            if not isinstance(image, dict):
+                continue
+            stores, found = image.get("store"), image.get(key)
+            digests = list(found.values()) if isinstance(found, dict) else [found]
+            for digest in digests:
+                if isinstance(stores, str) and isinstance(digest, str) and stores.startswith("/"):
+                    self._hold(stores, digest)
 
     def note(self, recorded: Iterable[do.Effect]) -> None:
         """Learn from what has been committed which jobs need what; let go what none needs."""
@@ -98,12 +102,13 @@ class Holdings:
         return f"{self._links}/{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}"
 
     def _uses(self, number: int, container: ContainerRequest | None) -> None:
-        if container is None or not container.image:
+        if container is None or not container.store:
             return
-        try:
-            self._need(number, self._hold(container.store, container.image))
-        except ImageError as error:  # the step will say so
-            log.warning("not held image=%s error=%r", container.image, str(error))
+        for digest in filter(None, [container.image, *[m.digest for m in container.mounts]]):
+            try:
+                self._need(number, self._hold(container.store, digest))
+            except ImageError as error:  # the step will say so
+                log.warning("not held image=%s error=%r", digest, str(error))
 
     def _need(self, number: int, made: tuple[str, ...]) -> None:
         for path in made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, cast, get_args
 
 from roadstead.core import mounts
@@ -10,6 +11,7 @@ from roadstead.core.model import (
     ContainerRequest,
     EnvPolicy,
     HookPolicy,
+    Mount,
     NameUse,
     SaveKind,
     Writable,
@@ -57,6 +59,7 @@ def of(
                 )
         return None
     image, store = _image(message)
+    mounted, mounted_store = _mounted(message)
     if bundle and not image and not bundle.startswith("/") and "://" not in bundle:
         raise RequestError(f"--container={bundle}: not an absolute path")
     writable = options.get("container-writable")
@@ -73,7 +76,7 @@ def of(
     return ContainerRequest(
         bundle=bundle,
         image=image,
-        store=store,
+        store=store or mounted_store,
         id=options.get("container-id", ""),
         writable=_WRITABLE[writable],
         readonly=readonly,
@@ -81,9 +84,7 @@ def of(
         hooks=cast("HookPolicy", choice(options, "container-hooks", HookPolicy, "drop")),
         workdir=directory if "chdir" in options else "",
         inner_workdir=_workdir(options),
-        mounts=mounts.parse(options["container-mounts"], cwd)
-        if "container-mounts" in options
-        else (),
+        mounts=_mounts(options, cwd, mounted),
         name=name,
         name_use=use,
         save=save,
@@ -216,6 +217,39 @@ def _image(message: Mapping[str, Any]) -> tuple[str, str]:
     if not isinstance(digest, str) or not isinstance(store, str) or not store.startswith("/"):
         raise EngineError("malformed request: image")
     return digest, store
+
+
+def _mounted(message: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    """What the command has found in the squashfs files that are to be mounted: digests by path, and
+    the stores to look in."""
+    found = message.get("mounted")
+    if found is None:
+        return {}, ""
+    digests, store = (
+        (found.get("digests"), found.get("store")) if isinstance(found, dict) else (None, None)
+    )
+    if (
+        not isinstance(digests, dict)
+        or not all(isinstance(each, str) for each in digests.values())
+        or not isinstance(store, str)
+        or not store.startswith("/")
+    ):
+        raise EngineError("malformed request: mounted")
+    return digests, store
+
+
+def _mounts(options: Mapping[str, str], cwd: str, mounted: Mapping[str, str]) -> tuple[Mount, ...]:
+    if "container-mounts" not in options:
+        return ()
+    found = mounts.parse(options["container-mounts"], cwd)
+    if any(each.kind == "squashfs" and each.source not in mounted for each in found):
+        raise EngineError("malformed request: mounted")
+    return tuple(
+        [
+            replace(each, digest=mounted[each.source]) if each.kind == "squashfs" else each
+            for each in found
+        ]
+    )
 
 
 def _environment_file(message: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:

@@ -28,7 +28,7 @@ Writable = Literal["bundle", "direct", "private"]
 HookPolicy = Literal["drop", "run", "refuse"]
 Mpi = Literal["none", "pmi2", "pmix"]
 BindKind = Literal["", "none", "rank", "map_cpu", "mask_cpu", "auto"]
-MountKind = Literal["bind", "tmpfs", "umount"]
+MountKind = Literal["bind", "tmpfs", "umount", "squashfs"]
 SaveKind = Literal["squashfs", "oci", "oci-archive"]
 NameUse = Literal["auto", "create", "exec", "no_exec"]
 Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "launch", "memory"]
@@ -38,7 +38,8 @@ Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "lau
 class Mount:
     """One entry of ``--container-mounts`` (core/mounts.py).
 
-    ``source`` is an absolute path of the host, for a bind; ``destination`` an absolute path of the
+    ``source`` is an absolute path of the host, for a bind, or of a squashfs file, whose contents
+    are the image ``digest`` of the request's store; ``destination`` an absolute path of the
     container; ``options`` are OCI's mount options.  An ``optional`` one is left out where its
     source is not there.
     """
@@ -48,6 +49,7 @@ class Mount:
     destination: str
     options: tuple[str, ...] = ()
     optional: bool = False
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

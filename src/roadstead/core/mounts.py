@@ -5,6 +5,7 @@
     ./in:/in:ro+nosuid       relative to where the command was typed, with flags
     tmpfs:/scratch:size=1G   memory of the container's own
     umount:/dev/shm          leaves out what the container would have mounted there
+    ./data.sqsh:/data:sqsh   what is in a squashfs file (the Container Engine has that)
 
 Flags are those of mount(8) that config.json knows; Enroot's ``x-create=…`` is accepted, as a
 mount point is always made if it is not there, and ``nofail`` leaves out a mount whose source is
@@ -26,6 +27,7 @@ _FLAGS: Final = (
 )
 _OF_MEMORY: Final = ("size=", "mode=", "nr_inodes=", "nr_blocks=", "uid=", "gid=")
 _CREATE: Final = ("x-create=auto", "x-create=dir", "x-create=file", "x-detach")
+_SQUASHFS: Final = "sqsh"
 _OF_THE_KERNEL: Final = ("/proc",)  # nothing can be mounted there that runtimes allow
 
 
@@ -59,12 +61,24 @@ def parse_one(entry: str, cwd: str, option: str = "--container-mounts") -> Mount
             hint=f"write ./{source} for one in this directory",
         )
     path = absolute(source, cwd)
+    if _SQUASHFS in given:
+        return _of_squashfs(path, destination, [f for f in given if f != _SQUASHFS], where)
     inside = _inside(destination, where) if colon else _inside(path, where)
     options = _check(given, (), where)
     if not set(_KIND_FLAGS) & set(options):
         options = ("rbind", *options)
     return Mount(
         kind="bind", source=path, destination=inside, options=options, optional=optional
+    )  # fmt: skip
+
+
+def _of_squashfs(path: str, destination: str, given: list[str], where: str) -> Mount:
+    inside, options = _inside(destination, where), _check(given, (), where)
+    if "rw" in options:
+        raise UsageError(f"{where}: a squashfs cannot be written to", hint="leave out rw")
+    kept = [flag for flag in options if flag not in (*_KIND_FLAGS, "ro")]
+    return Mount(
+        kind="squashfs", source=path, destination=inside, options=("rbind", "ro", *kept)
     )  # fmt: skip
 
 

@@ -259,7 +259,10 @@ class Named:
 
 def _as_made(request: ContainerRequest, made_of: dict[str, Any]) -> ContainerRequest:
     return replace(
-        request, bundle=made_of["bundle"], image=made_of["image"], store=made_of["store"]
+        request,
+        bundle=made_of["bundle"],
+        image=made_of["image"],
+        store=made_of["store"] or request.store,
     )
 
 

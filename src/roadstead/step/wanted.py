@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from roadstead.errors import LaunchError
+from roadstead.images.store import Store
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, Mount, StepSpec
@@ -29,6 +30,8 @@ def mounts(
         if mount.kind == "tmpfs":
             entry = {"destination": mount.destination, "type": "tmpfs", "source": "tmpfs"}
             found.append({**entry, "options": list(mount.options)})
+        elif mount.kind == "squashfs":
+            found.append(_bind(_contents(mount, request), mount.destination, mount.options))
         elif mount.kind == "bind" and _is_there(mount, notice):
             found.append(_bind(mount.source, mount.destination, mount.options))
     return found
@@ -55,6 +58,12 @@ def _bind(source: str, destination: str, options: tuple[str, ...]) -> dict[str, 
     return {
         "destination": destination, "type": "none", "source": source, "options": list(options),
     }  # fmt: skip
+
+
+def _contents(mount: Mount, request: ContainerRequest) -> str:
+    """The directory of the store that has what is in a squashfs.  Raises ImageError."""
+    path, *others = request.store.split(":")
+    return Store(path, others=tuple(others)).load(mount.digest).lowers[-1]
 
 
 def _is_there(mount: Mount, notice: Callable[[str], None] | None) -> bool:
