@@ -132,7 +132,7 @@ def test_letters_about_arrays(engine: Engine, letters: Callable[[], list[str]]) 
 def test_without_a_mail_transfer_agent_the_user_is_told(engine: Engine) -> None:
     if any(os.path.exists(f"{folder}/sendmail") for folder in ("/usr/sbin", "/usr/lib", "/sbin")):
         pytest.skip("this machine has one")
-    done = engine.run(["sbatch", "--mail-type=END", "--wrap", "true"]).check()
+    done = engine.run(["sbatch", "-W", "--mail-type=END", "--wrap", "true"]).check()
     assert "there is no sendmail on this machine" in done.stderr
     done = engine.run(["sbatch", "--mail-type=SOON", "--wrap", "true"])
     assert done.returncode == 255

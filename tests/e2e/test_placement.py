@@ -130,3 +130,30 @@ def test_a_list_says_where_each_task_is(cluster: Engine) -> None:
     assert lines(cluster, "srun", "-m", "arbitrary", "-w", "n2,n1", *WHERE) == ["0 n2 0", "1 n1 0"]
     for wrong in ("sideways", "plane", "plane=0", "block:block:block:block"):
         assert cluster.run(["srun", "-m", wrong, "true"]).returncode == 255
+
+
+# -- GPUs ------------------------------------------------------------------------------------------
+
+
+def test_each_task_sees_its_own_gpus(engine: Engine) -> None:
+    folder = engine.account.mkdir(engine.base / "config" / "roadstead")
+    conf = "NodeName=n1 CPUs=4 RealMemory=1000 Gres=gpu:4\nPartitionName=p Nodes=n1 Default=YES\n"
+    engine.account.write(folder / "roadstead.conf", conf)
+    told = "echo $SLURM_PROCID $CUDA_VISIBLE_DEVICES $SLURM_GPUS_ON_NODE $SLURM_NTASKS"
+    show = ("sh", "-c", told)
+    assert lines(engine, "srun", "-n2", "--gpus-per-task=2", *show) == ["0 0,1 4 2", "1 2,3 4 2"]
+    assert lines(engine, "srun", "-n2", "-G2", "--gpu-bind=map_gpu:1,0", *show) == [
+        "0 1 2 2", "1 0 2 2",
+    ]  # fmt: skip
+    assert lines(engine, "srun", "-G2", "--ntasks-per-gpu=2", "--gpu-bind=single:2", *show) == [
+        "0 0 2 4", "1 0 2 4", "2 1 2 4", "3 1 2 4",
+    ]  # fmt: skip
+    done = engine.run(["sbatch", "--parsable", "-H", "-G2", "--cpus-per-gpu=2", "--mem-per-gpu=100",
+                       "--wrap", "true"]).check()  # fmt: skip
+    shown = lines(engine, "squeue", "-h", "-j", done.stdout.strip(), "-o", "%C %m")
+    assert shown == ["4 200M"]
+    wrap = f"srun sh -c '{told}' | sort"  # the job's GPUs for each task are its steps' too
+    engine.run(["sbatch", "-W", "-o", "out", "-n2", "--gpus-per-task=1", "--wrap", wrap]).check()
+    assert (engine.work / "out").read_text().splitlines() == ["0 0 2 2", "1 1 2 2"]
+    done = engine.run(["srun", "-G1", "--gpu-bind=map_gpu:3", "true"])
+    assert "--gpu-bind=map_gpu:3: the step has no such GPU; it has 1 on the node" in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED
 from roadstead.cli.options import LAUNCH, LIST, SALLOC, SBATCH, SRUN, Option
 
-_GPUS = "refused:the local engine does not tie CPUs and tasks to GPUs yet"
 _FEATURES = "refused:the batch script runs on the first of the job's nodes"
 _RESERVATIONS = "refused:the local engine has no reservations"
 _BUFFERS = "refused:the local engine has no burst buffers"
@@ -44,7 +43,7 @@ ROWS: tuple[Option, ...] = (
            "cores of each socket, at least"),
     Option("cpu-freq", "", REQUIRED, LAUNCH, "CPU_FREQ_REQ",
            treatment="refused:CPU frequencies are root's to set"),
-    Option("cpus-per-gpu", "", REQUIRED, LAUNCH, "CPUS_PER_GPU", treatment=_GPUS),
+    Option("cpus-per-gpu", "", REQUIRED, LAUNCH, "CPUS_PER_GPU", "number", "CPUs for each GPU"),
     # 22.05 took SLURM_CPUS_PER_TASK away from srun: a job's value is no longer its steps'.
     Option("cpus-per-task", "c", REQUIRED, LAUNCH, "SRUN_CPUS_PER_TASK", "number",
            "CPUs that each task needs"),
@@ -60,12 +59,15 @@ ROWS: tuple[Option, ...] = (
     Option("extra-node-info", "B", REQUIRED, LAUNCH, "", "sockets[:cores[:threads]]",
            "what nodes have of these, at least"),
     Option("gid", "", REQUIRED, LAUNCH, treatment=_ROOT),
-    Option("gpu-bind", "", REQUIRED, LAUNCH, "GPU_BIND", treatment=_GPUS),
-    Option("gpu-freq", "", REQUIRED, LAUNCH, "GPU_FREQ", treatment=_GPUS),
+    Option("gpu-bind", "", REQUIRED, LAUNCH, "GPU_BIND", "how",
+           "GPUs that each task sees: none, single:N, per_task:N, map_gpu:, mask_gpu:"),
+    Option("gpu-freq", "", REQUIRED, LAUNCH, "GPU_FREQ",
+           treatment="refused:frequencies of GPUs are root's to set"),
     Option("gpus", "G", REQUIRED, LAUNCH, "GPUS", "[type:]number", "GPUs of the whole job"),
     Option("gpus-per-node", "", REQUIRED, LAUNCH, "GPUS_PER_NODE", "[type:]number",
            "GPUs of each node"),
-    Option("gpus-per-socket", "", REQUIRED, LAUNCH, "GPUS_PER_SOCKET", treatment=_GPUS),
+    Option("gpus-per-socket", "", REQUIRED, LAUNCH, "GPUS_PER_SOCKET",
+           treatment="refused:it is not known which GPU is near which socket"),
     Option("gpus-per-task", "", REQUIRED, LAUNCH, "GPUS_PER_TASK", "[type:]number",
            "GPUs of each task"),
     Option("gres", "", REQUIRED, LAUNCH, "SLURM_STEP_GRES GRES", "name[:type][:count],...",
@@ -85,7 +87,7 @@ ROWS: tuple[Option, ...] = (
     Option("mem", "", REQUIRED, LAUNCH, "MEM_PER_NODE", "size[unit]", "memory on each node"),
     Option("mem-bind", "", REQUIRED, LAUNCH, "MEM_BIND", treatment=_UNBOUND),
     Option("mem-per-cpu", "", REQUIRED, LAUNCH, "MEM_PER_CPU", "size[unit]", "memory for each CPU"),
-    Option("mem-per-gpu", "", REQUIRED, LAUNCH, "MEM_PER_GPU", treatment=_GPUS),
+    Option("mem-per-gpu", "", REQUIRED, LAUNCH, "MEM_PER_GPU", "size[unit]", "memory for each GPU"),
     Option("mincpus", "", REQUIRED, LAUNCH, "", "number", "CPUs of each node, at least"),
     Option("network", "", REQUIRED, LAUNCH, "NETWORK", treatment=_ONE_NODE),
     Option("nice", "", OPTIONAL, LAUNCH, "", "number", "points of priority to give up (100)"),
@@ -103,8 +105,8 @@ ROWS: tuple[Option, ...] = (
            "number of tasks on each node", aliases="tasks-per-node"),
     Option("ntasks-per-socket", "", REQUIRED, LAUNCH, "SLURM_NTASKS_PER_SOCKET", "number",
            "tasks for each socket of a node, at most"),
-    Option("ntasks-per-tres", "", REQUIRED, LAUNCH, "SLURM_NTASKS_PER_GPU", treatment=_GPUS,
-           aliases="ntasks-per-gpu"),
+    Option("ntasks-per-tres", "", REQUIRED, LAUNCH, "SLURM_NTASKS_PER_GPU", "number",
+           "tasks for each GPU", aliases="ntasks-per-gpu"),
     Option("overcommit", "O", NO_ARG, LAUNCH, "OVERCOMMIT", "", "put several tasks on a CPU"),
     Option("oversubscribe", "s", NO_ARG, LAUNCH, treatment="no-op:jobs do not share CPUs"),
     Option("partition", "p", REQUIRED, LAUNCH, "PARTITION", "names", "partition to run in"),

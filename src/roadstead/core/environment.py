@@ -20,6 +20,8 @@ CLUSTER = "local"
 _LOOPBACK = "127.0.0.1"
 _DEFAULT_DEBUG = 3  # srun(1), SRUN_DEBUG: "info"
 
+# By these GPU libraries know what is theirs.
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 # What only a job, step or task of ours sets.
 _OF_JOBS = (
     "ENVIRONMENT", "SLURMD_NODENAME", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_COUNT",
@@ -39,7 +41,7 @@ _OF_JOBS = (
     "SLURM_DIST_PLANESIZE", "SLURM_MPI_TYPE", "PMI_FD", "PMI_JOBID", "PMI_RANK", "PMI_SIZE",
     "SLURM_TASK_PID", "SLURM_TOPOLOGY_ADDR", "SLURM_TOPOLOGY_ADDR_PATTERN", "SLURM_UMASK",
     "SRUN_DEBUG", "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_RESTART_COUNT", "SLURM_STEP_GPUS",
-    "ROADSTEAD_STEP", "ROADSTEAD_STEP_DIR",
+    "SLURM_GPUS_PER_TASK", "SLURM_GPU_BIND", "ROADSTEAD_STEP", "ROADSTEAD_STEP_DIR",
 )  # fmt: skip
 
 
@@ -139,6 +141,11 @@ def allocation(job: Job, granted: Allocation) -> dict[str, str]:
             env["SLURM_DISTRIBUTION"] = f"plane={spec.launch.plane}"
     if spec.overcommit:
         env["SLURM_OVERCOMMIT"] = "1"
+    bound = spec.launch.gpus
+    if "gpu-bind" in spec.asked and bound.kind:
+        env["SLURM_GPU_BIND"] = f"{bound.kind}:{','.join(bound.values)}"
+    elif "gpus-per-task" in spec.asked and bound.kind:
+        env["SLURM_GPUS_PER_TASK"] = bound.values[0]
     env |= arrays.environment(spec.array)
     if job.restarts:
         env["SLURM_RESTART_COUNT"] = str(job.restarts)
@@ -252,13 +259,22 @@ def visible(share: Share) -> dict[str, str]:
     if not gpus:
         return {}
     number = str(len(gpus.split(",")))
-    names = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
-    return {**dict.fromkeys(names, gpus), "SLURM_GPUS_ON_NODE": number}
+    return {**dict.fromkeys(GPU_VARIABLES, gpus), "SLURM_GPUS_ON_NODE": number}
+
+
+def seen(share: Share, positions: Sequence[int]) -> dict[str, str]:
+    """The variables of a task that sees some of its node's GPUs (--gpu-bind)."""
+    numbers = gpu_numbers(share)
+    return dict.fromkeys(GPU_VARIABLES, ",".join([str(numbers[each]) for each in positions]))
+
+
+def gpu_numbers(share: Share) -> list[int]:
+    """The GPUs of a node by their numbers."""
+    return sorted([n for each in share.gres if each.name == "gpu" for n in each.indexes])
 
 
 def _gpus(share: Share) -> str:
-    found = [index for each in share.gres if each.name == "gpu" for index in each.indexes]
-    return ",".join(str(index) for index in sorted(found))
+    return ",".join(map(str, gpu_numbers(share)))
 
 
 def repeated(numbers: Sequence[int]) -> str:

@@ -133,6 +133,15 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuBinding:
+    """``--gpu-bind``: which of its node's GPUs each task sees (core/gpus.py); all of them without a
+    ``kind``."""
+
+    kind: str = ""
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """A line of a ``--multi-prog`` file: these tasks execute ``argv``, in which %t is the task's
     number and %o its place among them."""
@@ -160,6 +169,7 @@ class Launch:
     prolog: str = ""
     epilog: str = ""
     bcast: str | None = None
+    gpus: GpuBinding = GpuBinding()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -470,7 +480,8 @@ class StepSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """One task of a step: what differs from its siblings.  ``part``: of which of its components."""
+    """One task of a step: what differs from its siblings.  ``part``: of which of its components;
+    ``gpus``: which of its node's GPUs it sees, counted from 0 (None: all of them)."""
 
     procid: int
     localid: int
@@ -480,6 +491,7 @@ class TaskSpec:
     nodeid: int = 0
     cpus: tuple[int, ...] = ()
     part: int = 0
+    gpus: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

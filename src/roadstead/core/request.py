@@ -19,6 +19,7 @@ from roadstead.core import (
     container,
     distribution,
     environment,
+    gpus,
     hostlist,
     mail,
     multiprog,
@@ -53,7 +54,10 @@ _LARGEST_TERMINAL = 0xFFFF  # tty_ioctl(4), struct winsize
 
 Message = Mapping[str, Any]
 # Whether they were given matters, beside what they say: the environment tells only then.
-_ASKED = ("ntasks", "cpus-per-task", "ntasks-per-node", "mem", "mem-per-cpu", "wrap")
+_ASKED = (
+    *("ntasks", "cpus-per-task", "ntasks-per-node", "mem", "mem-per-cpu", "wrap"),
+    *("gpus-per-task", "gpu-bind"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,7 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
     options = _options(message)
     if kind == "run":
         options = distribution.resolve(message, options)
+    options = gpus.spread(options, 1)
     cwd = _cwd(message)
     argv = _argv(message)
     needed = needs.of_job(kind, options, site)
@@ -159,7 +164,7 @@ def het_group(message: Message) -> str | None:
 
 def step(message: Message, site: Site, extra: Extra, allocated: int = 1) -> StepRequest:
     """The step that a ``run`` message inside an allocation of so many nodes asks for."""
-    options = distribution.resolve(message, _options(message))
+    options = gpus.spread(distribution.resolve(message, _options(message)), allocated)
     job_id = job_of_step(message)
     argv = _argv(message)
     cwd = _cwd(message)
@@ -321,7 +326,7 @@ def _launch(
         if words.startswith("arbitrary"):
             hosts = tuple(hostlist.expand(options["nodelist"])) if kind == "run" else ()
     if kind != "run":
-        return Launch(distribution=words, plane=plane)
+        return Launch(distribution=words, plane=plane, gpus=gpus.binding(options))
     if "multi-prog" in options:
         text = _text(message, "programs")
         programs = multiprog.parse(text, argv[0], ntasks, argv[1:])
@@ -337,6 +342,7 @@ def _launch(
         prolog=_script_of(message, options, "task-prolog"),
         epilog=_script_of(message, options, "task-epilog"),
         bcast=_bcast(message, options),
+        gpus=gpus.binding(options),
     )
 
 

@@ -54,6 +54,19 @@ def of_step(
     return {node: edits for node, edits in found.items() if edits}
 
 
+def variables(edits: cdi.Edits, gpus: tuple[int, ...] | None) -> tuple[str, ...]:
+    """The variables that devices bring to a task's container, of whose GPUs it sees some: in there
+    they are counted from 0."""
+    if gpus is None:
+        return edits.env
+    seen = ",".join(map(str, gpus))
+    return tuple(
+        f"{name}={seen}" if name in _COUNTED else entry
+        for entry in edits.env
+        for name in (entry.partition("=")[0],)
+    )
+
+
 def _gpus(share: Share) -> list[Gres]:
     return [each for each in share.gres if each.name == _GPU and each.indexes]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from roadstead.core import binding, distribution, environment, multiprog
+from roadstead.core import binding, distribution, environment, gpus, multiprog
 from roadstead.core.model import Share, TaskSpec
 from roadstead.step import mpi, record
 
@@ -35,9 +35,11 @@ def task_specs(spec: StepSpec) -> list[TaskSpec]:
     for procid, (number, part, share, bound_as) in enumerate(places):
         here = nodes[share.node]
         localid, nodeid = here.index(procid), numbers[share.node]
+        own = gpus.of_task(part.launch.gpus, len(environment.gpu_numbers(share)), bound_as)
         env = {
             **part.env,
             **environment.task(procid, localid, nodeid, share, here),
+            **({} if own is None else environment.seen(share, own)),
             **_bound(part, share),
             **mpi.environment(spec, procid),
             "ROADSTEAD_STEP": f"{spec.job_id}.{spec.step_id}",
@@ -54,6 +56,7 @@ def task_specs(spec: StepSpec) -> list[TaskSpec]:
                 nodeid=nodeid,
                 cpus=_cpus(part, share, bound_as) if apart or _binds(part) else (),
                 part=number,
+                gpus=own,
             )
         )
     return tasks

@@ -134,7 +134,9 @@ class TaskDirectory:
             image = (plan.bundle.config.get("process") or {}).get("env") or []
         excluded = plan.conf.env_exclude.search if plan.conf and plan.conf.env_exclude else None
         wishes = environment.Wishes(
-            kept=plan.request.keep_env, devices=self._edits.env, own=plan.request.set_env
+            kept=plan.request.keep_env,
+            devices=devices.variables(self._edits, self.task.gpus),
+            own=plan.request.set_env,
         )
         return plan.request.env_policy, self.task.env, image, excluded, wishes
 
