@@ -12,7 +12,7 @@ import time
 
 from roadstead.cli import options, report
 from roadstead.cli.words import Clock
-from roadstead.core import values
+from roadstead.core import names, values
 from roadstead.errors import RoadsteadError, UsageError
 
 TYPE_CHECKING = False
@@ -64,13 +64,11 @@ class Inquiry:
 
     def check_cluster(self) -> None:
         """Raise RoadsteadError for a cluster of another name than this engine's."""
-        from roadstead.core import environment  # only for those who name one
-
         for name in self.asked["clusters"].split(","):
-            if name not in (environment.CLUSTER, "all"):
+            if name not in (names.CLUSTER, "all"):
                 raise RoadsteadError(
                     f"No cluster '{name}' known by database.",
-                    hint=f"the local engine is one cluster, {environment.CLUSTER}",
+                    hint=f"the local engine is one cluster, {names.CLUSTER}",
                 )
 
     def formats(self) -> list[str]:
@@ -91,9 +89,7 @@ class Inquiry:
         dated = headings and ("long" in self or "iterate" in self)
         date = f"{self.clock.date()}\n" if dated else ""
         if headings and "clusters" in self:
-            from roadstead.core import environment
-
-            date = f"CLUSTER: {environment.CLUSTER}\n{date}"
+            date = f"CLUSTER: {names.CLUSTER}\n{date}"
         report.write_out(date + layout.table(views, self.clock, headings=headings))
 
 

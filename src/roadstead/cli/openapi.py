@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 
 from roadstead.cli import words
-from roadstead.core import environment
+from roadstead.core import names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,16 +93,25 @@ def _scalar(value: Any) -> str:
 
 def job(view: View, clock: Clock) -> Document:
     """A job, as squeue has it."""
-    pending = view["state"] == "PENDING"
-    array = view["array_job_id"]
-    tasks = view.get("array_tasks")
-    held = view["reason"].startswith("JobHeld")
-    eligible = 0 if held else _seconds(view["eligible_time"])
-    start = words.start_time(view)
-    tres = words.tres(view, clock)
+    return {
+        **_from_account_to_cpus(view, clock),
+        **_from_deadline_to_nodes(view, clock),
+        **_from_nice_to_directory(view, clock),
+    }
+
+
+# Keys are in Slurm's order, which is that of the letters now and then; so is the division.
+
+
+def _eligible(view: View) -> int:
+    return 0 if view["reason"].startswith("JobHeld") else _seconds(view["eligible_time"])
+
+
+def _from_account_to_cpus(view: View, clock: Clock) -> Document:
+    array, tasks = view["array_job_id"], view.get("array_tasks")
     return {
         "account": view["account"],
-        "accrue_time": eligible,
+        "accrue_time": _eligible(view),
         "admin_comment": "",
         "array_job_id": array or 0,
         "array_task_id": None if array is None or tasks else view["array_task_id"],
@@ -115,7 +124,7 @@ def job(view: View, clock: Clock) -> Document:
         "flags": ["JOB_MEM_SET"] if view["memory"] or view["memory_per_cpu"] else [],
         "burst_buffer": "",
         "burst_buffer_state": "",
-        "cluster": environment.CLUSTER,
+        "cluster": names.CLUSTER,
         "cluster_features": "",
         "command": view["command"],
         "comment": view["comment"],
@@ -130,11 +139,17 @@ def job(view: View, clock: Clock) -> Document:
         "cpu_frequency_maximum": None,
         "cpu_frequency_governor": None,
         "cpus_per_tres": "",
+    }
+
+
+def _from_deadline_to_nodes(view: View, clock: Clock) -> Document:
+    start = words.start_time(view)
+    return {
         "deadline": _seconds(view["deadline"]),
         "delay_boot": 0,
         "dependency": view["dependency"],
         "derived_exit_code": 0,
-        "eligible_time": eligible,
+        "eligible_time": _eligible(view),
         "end_time": _seconds(view["end_time"]),
         "excluded_nodes": view["exclude"],
         "exit_code": words.wait_status(view),
@@ -156,6 +171,13 @@ def job(view: View, clock: Clock) -> Document:
         "memory_per_tres": "",
         "name": view["name"],
         "nodes": view["node"],
+    }
+
+
+def _from_nice_to_directory(view: View, clock: Clock) -> Document:
+    tres = words.tres(view, clock)
+    allocated = view["state"] != "PENDING" and view["node"]
+    return {
         "nice": view["nice"] or None,
         "tasks_per_core": None,
         "tasks_per_node": view["ntasks_per_node"],
@@ -188,7 +210,7 @@ def job(view: View, clock: Clock) -> Document:
         "show_flags": ["SHOW_ALL", "SHOW_DETAIL", "SHOW_LOCAL"],
         "sockets_per_board": 0,
         "sockets_per_node": None,
-        "start_time": _seconds(start),
+        "start_time": _seconds(words.start_time(view)),
         "state_description": "",
         "state_reason": words.reason(view),
         "standard_error": view["stderr"],
@@ -207,7 +229,7 @@ def job(view: View, clock: Clock) -> Document:
         "tres_per_socket": "",
         "tres_per_task": "",
         "tres_req_str": tres,
-        "tres_alloc_str": "" if pending or not view["node"] else tres,
+        "tres_alloc_str": tres if allocated else "",
         "user_id": view["uid"],
         "user_name": view["user"],
         "wckey": view["wckey"],

@@ -8,7 +8,7 @@ pages, disk) are not in the lists.
 from __future__ import annotations
 
 from roadstead.cli import openapi, sacct_fields, words
-from roadstead.core import environment, hostlist, values
+from roadstead.core import hostlist, names, values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ def job(view: View, clock: Clock) -> Document:
         },
         "association": {
             "account": view["account"],
-            "cluster": environment.CLUSTER,
+            "cluster": names.CLUSTER,
             "partition": None,
             "user": view["user"],
         },
-        "cluster": environment.CLUSTER,
+        "cluster": names.CLUSTER,
         "constraints": view["features"],
         "container": view["container"] or None,
         "derived_exit_code": _exit(sacct_fields.derived(view, scene)),

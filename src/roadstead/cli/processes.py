@@ -8,7 +8,6 @@ from roadstead.cli import report, words
 from roadstead.cli.words import step_number
 from roadstead.engines import steps
 from roadstead.errors import RoadsteadError, UsageError
-from roadstead.host import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +89,8 @@ def pidinfo(session: Session, operands: list[str]) -> int:
 
 def _job_of(pid: int, running: list[View]) -> int | None:
     """The job whose supervisor is above a process."""
+    from roadstead.host import process
+
     supervisors = {view_pid: view["job_id"] for view in running for view_pid in view["pids"]}
     while pid > 1 and pid not in supervisors:
         pid = process.parent(pid)

@@ -14,7 +14,7 @@ import time
 from roadstead.cli import fields, inquiry, moments, report, sacct_fields, words
 from roadstead.cli.sacct_fields import Scene
 from roadstead.cli.words import Clock
-from roadstead.core import environment, hostlist, values
+from roadstead.core import hostlist, names, values
 from roadstead.engines import local
 from roadstead.errors import RequestError, UsageError
 
@@ -250,7 +250,7 @@ def _tests(asked: dict[str, str], window: Window) -> list[Test]:
     if "associations" in asked:
         tests.append(lambda job: False)  # nobody has any
     if "clusters" in asked:
-        named = {"all", environment.CLUSTER}
+        named = {"all", names.CLUSTER}
         here = not named.isdisjoint(_parts(asked["clusters"]))
         tests.append(lambda job: here)
     if "nodelist" in asked:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from roadstead.cli import words
 from roadstead.cli.fields import Field
 from roadstead.cli.table import Fixed, fixed
-from roadstead.core import environment, hostlist, values
+from roadstead.core import hostlist, names, values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def _frequency(step: View, scene: Any) -> str:
 
 _CPUS = key("cpus")
 _EMPTY = both(fixed(""))
-_CLUSTER = both(fixed(environment.CLUSTER))
+_CLUSTER = both(fixed(names.CLUSTER))
 _FREQUENCY = either(fixed("Unknown"), _frequency)
 _RAW_WAIT = either(lambda job, scene: str(waited(job, scene) * job["cpus"]), None)
 _NODE = _of_lone_task(key("node"))

@@ -11,7 +11,7 @@ import os
 
 from roadstead.cli import fields, inquiry, report
 from roadstead.cli.fields import Field
-from roadstead.core import environment
+from roadstead.core import names
 from roadstead.engines import local
 from roadstead.errors import RequestError, UsageError
 
@@ -64,13 +64,13 @@ Rows = "Callable[[Inquiry], list[Row]]"
 
 def _users(inquiry: Inquiry) -> list[Row]:
     name = inquiry.query("config")["SlurmUser"].partition("(")[0]
-    return [{"user": name, "admin": "None", "cluster": environment.CLUSTER}]
+    return [{"user": name, "admin": "None", "cluster": names.CLUSTER}]
 
 
 def _clusters(inquiry: Inquiry) -> list[Row]:
     return [
         {
-            "cluster": environment.CLUSTER, "controlhost": os.uname().nodename, "controlport": "0",
+            "cluster": names.CLUSTER, "controlhost": os.uname().nodename, "controlport": "0",
             "rpc": "9728", "share": "1",
         }
     ]  # fmt: skip

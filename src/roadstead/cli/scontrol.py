@@ -10,7 +10,6 @@ Without a command it reads commands from standard input until ``exit``; ``!!`` i
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 
 from roadstead.cli import control, inquiry, report, scontrol_show, words
@@ -84,6 +83,8 @@ def _converse(session: Session) -> int:
     What comes from a file or a pipe stands in the output behind its prompt, as with Slurm: so a
     transcript can be read.
     """
+    import shlex  # which imports re: for those who type
+
     last: list[str] = []
     code = 0
     echo = not sys.stdin.isatty()

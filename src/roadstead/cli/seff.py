@@ -12,7 +12,7 @@ import time
 
 from roadstead.cli import report, sacct_fields, words
 from roadstead.cli.words import Clock
-from roadstead.core import environment, values
+from roadstead.core import names, values
 from roadstead.engines import local
 from roadstead.errors import RequestError, UsageError
 
@@ -62,7 +62,7 @@ def _summary(job: View, clock: Clock) -> list[str]:
     held = wall * int(job["cpus"])
     used = sacct_fields.used(row, "user_seconds", "system_seconds")
     lines += [
-        f"Cluster: {environment.CLUSTER}",
+        f"Cluster: {names.CLUSTER}",
         f"User/Group: {job['user']}/{job['group']}",
         f"State: {sacct_fields.word_of(job)} (exit code {code})",
         *(cores if job["nodes"] > 1 else [f"Cores: {job['cpus']}"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from roadstead.cli import words
 from roadstead.cli.table import Column, Key, fixed, key
-from roadstead.core import values
+from roadstead.core import names, values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,12 +57,6 @@ _ZERO = fixed("0")
 _LETTERS = words.STATES
 _ANY = fixed("*")
 _NO_SITE = fixed("NA")
-
-
-def _cluster(view: View, clock: Clock) -> str:
-    from roadstead.core import environment  # not for those who do not ask for it
-
-    return environment.CLUSTER
 
 
 def _eligible(view: View, clock: Clock) -> str:
@@ -163,7 +157,7 @@ JOBS: tuple[Column, ...] = (
     Column("", "deadline", "DEADLINE", _time("deadline")),
     Column("", "network", "NETWORK", _NULL),
     Column("", "lastschedeval", "LAST_SCHED_EVAL", _evaluated),
-    Column("", "cluster", "CLUSTER", _cluster),
+    Column("", "cluster", "CLUSTER", fixed(names.CLUSTER)),
     Column("", "admin_comment", "ADMIN_COMMENT", _NULL),
     Column("", "system_comment", "SYSTEM_COMMENT", _NULL),
     Column("", "allocnodes", "ALLOC_NODES", fixed("localhost")),
@@ -231,7 +225,7 @@ STEPS: tuple[Column, ...] = (
     Column("", "tres-freq", "TRES_FREQ", _NULL),
     Column("", "cpus-per-tres", "CPUS_PER_TRES", _NULL),
     Column("", "mem-per-tres", "MEM_PER_TRES", _NULL),
-    Column("", "cluster", "CLUSTER", _cluster),
+    Column("", "cluster", "CLUSTER", fixed(names.CLUSTER)),
     Column("", "cpufreq", "CPU_FREQ", lambda v, c:
            "0-0:0" if words.is_named_step(v) else "Unknown-Unknown:Unknown"),
     Column("", "resvports", "RESERVED_PORTS", _NULL),

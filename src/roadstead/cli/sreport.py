@@ -11,7 +11,7 @@ import time
 
 from roadstead.cli import fields, inquiry, moments, report, sacct_fields
 from roadstead.cli.fields import Field
-from roadstead.core import environment
+from roadstead.core import names
 from roadstead.engines import local
 from roadstead.errors import RequestError, UsageError
 
@@ -66,7 +66,7 @@ def _key(name: str) -> Value:
     return lambda row, period: str(row[name])
 
 
-_CLUSTER: Final = Field("Cluster", 9, lambda row, period: environment.CLUSTER)
+_CLUSTER: Final = Field("Cluster", 9, lambda row, period: names.CLUSTER)
 _LOGIN: Final = (Field("Login", 9, _key("user")), Field("Proper Name", 15, _key("name")))
 _USED: Final = (Field("Used", 8, _time("used")), Field("Energy", 8, lambda row, period: "0"))
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from roadstead.core import arrays, hostlist
 from roadstead.core.lifecycle import Job
 from roadstead.core.model import Allocation, Share, StepRequest
+from roadstead.core.names import CLUSTER
 
-CLUSTER = "local"
 _LOOPBACK = "127.0.0.1"
 _DEFAULT_DEBUG = 3  # srun(1), SRUN_DEBUG: "info"
 

@@ -15,10 +15,10 @@ from roadstead.core import (
     arrays,
     course,
     dependency,
-    environment,
     filenames,
     het,
     hostlist,
+    names,
     queue,
     schedule,
     values,
@@ -411,7 +411,7 @@ def config(state: State) -> dict[str, str]:
     found = {
         "AccountingStorageType": "accounting_storage/none",
         "AccountingStorageEnforce": "none",
-        "ClusterName": environment.CLUSTER,
+        "ClusterName": names.CLUSTER,
         "DefMemPerNode": "UNLIMITED",
         "EnforcePartLimits": "ALL",
         "GresTypes": ",".join(sorted({each.name for n in site.nodes for each in n.gres}))
