@@ -57,7 +57,7 @@ def test_people_get_lines_and_a_summary(engine: Engine) -> None:
     lines = done.stdout.splitlines()
     assert lines[0].startswith("ok       python ")
     assert "delete: the container is deleted" in done.stdout
-    assert lines[-1].startswith("24 checks: ")
+    assert lines[-1].startswith("26 checks: ")
     assert lines[-1].endswith(" not applicable")
     assert done.stderr == ""
 

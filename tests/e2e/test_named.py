@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +216,31 @@ def test_a_save_that_is_cancelled_leaves_nothing(engine: Engine, rootfs: Path) -
     engine.run(["scancel", "1"]).check()
     assert engine.finish(step).returncode
     assert [path.name for path in engine.work.iterdir()] == ["rootfs"]
+
+
+def test_kills_at_any_moment(engine: Engine, rootfs: Path) -> None:
+    """A supervisor that is killed as it makes, joins, leaves or saves a container leaves one that
+    can be used, and nothing else."""
+    require("squashfs-tools")
+    chance = random.Random(7)
+    engine.run(["sbatch", "-n2", "--wrap", "sleep 100"]).check()
+    waiting.eventually(lambda: "R" in engine.run(["squeue", "-h", "-o", "%t"]).stdout)
+    srun = ["srun", "--jobid=1", "--overlap", "--container-image=./rootfs", "--container-name=c"]
+    killed = 0
+    for number in range(12):
+        save = ["--container-save=x.sqsh"] if number % 2 else []
+        step = engine.popen([*srun, *save, "sh", "-c", f"echo {number} > /n{number}"])
+        time.sleep(chance.uniform(0.05, 0.5))
+        for name, pid in supervisors(engine):
+            if name.startswith("1.") and not name.endswith(str(0xFFFFFFFB)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+        engine.finish(step)
+        done = engine.run([*srun, "sh", "-c", "echo ok; touch /kept; test -e /kept"]).check()
+        assert done.stdout == "ok\n"
+        left_over = {path.name for path in engine.work.iterdir()} - {"rootfs", "x.sqsh"}
+        assert not {name for name in left_over if not name.startswith("slurm-")}
+    assert killed > 2
+    engine.run(["scancel", "1"]).check()
+    waiting.eventually(lambda: not left(engine))

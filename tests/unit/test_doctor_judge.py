@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from roadstead.doctor import facts, judge
+from roadstead.doctor import devices, facts, judge
 from roadstead.doctor.checks import CHECKS
 from roadstead.doctor.facts import Finding
 from roadstead.step.limits import Enforcement
@@ -81,6 +81,7 @@ def lingering(**more: Any) -> facts.Lingering:
     return facts.Lingering(**{"systemd": True, "uid": 1000, "user": "ann", **more})
 
 
+DEVICES = devices.Devices(directories=("/e",), kinds=(), errors=(), gpus=())
 OVERLAY = facts.Overlay(place="/home", kind="ext4", layer="", upper="")
 
 _CPUS = Enforcement("cpus", "affinity", "a program may change it")
@@ -279,6 +280,28 @@ TABLE: list[Row] = [
         "not applicable",
         "p",
         "t",
+    ),
+    (devices.judge, DEVICES, "not applicable", "no CDI specification in /e", ""),
+    (
+        devices.judge,
+        dataclasses.replace(DEVICES, gpus=("/dev/nvidia0",)),
+        "warning",
+        "there are GPUs",
+        "nvidia-ctk cdi generate --output=/e/gpu.yaml",
+    ),
+    (
+        devices.judge,
+        dataclasses.replace(DEVICES, gpus=("/dev/nvidia0",), kinds=(("n.com/gpu", 2),)),
+        "ok",
+        "n.com/gpu (2)",
+        "",
+    ),
+    (
+        devices.judge,
+        dataclasses.replace(DEVICES, errors=("/e/x.json:1: wrong",)),
+        "warning",
+        "/e/x.json:1: wrong",
+        "generate it again",
     ),
     (judge.runtimes, facts.Runtimes(found=()), "failure", "none found", "apt install crun"),
     (

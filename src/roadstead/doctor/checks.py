@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from roadstead.doctor import judge, probes, probes_places, probes_runtime
+from roadstead.doctor import devices, judge, probes, probes_places, probes_runtime
 from roadstead.doctor.facts import Finding
 from roadstead.errors import RoadsteadError
 from roadstead.host import apart, files
@@ -50,6 +50,8 @@ CHECKS: Final = (
     Check("dev-fuse", probes.fuse, judge.fuse),
     Check("fuse-overlayfs", probes.fuse_overlayfs, judge.tool),
     Check("squashfuse", probes.squashfuse, judge.tool),
+    Check("mksquashfs", probes.mksquashfs, judge.tool),
+    Check("cdi-devices", devices.probe, devices.judge),
     Check("oci-runtimes", probes_runtime.runtimes, judge.runtimes),
     Check("oci.conf", probes_runtime.oci_conf, judge.oci_conf),
     Check("oci-runtime", probes_runtime.chosen, judge.runtime, 20.0),

@@ -360,6 +360,14 @@ def squashfuse(context: Context) -> facts.Tool:
     return _tool(context, "squashfuse", "only wanted to mount SIF and squashfs images")
 
 
+def mksquashfs(context: Context) -> facts.Tool:
+    purpose = "only wanted for --container-save to a squashfs"
+    found = _tool(context, "mksquashfs", purpose)
+    return facts.Tool(
+        name=found.name, path=found.path, package="squashfs-tools", purpose=purpose
+    )  # fmt: skip
+
+
 def _tool(context: Context, name: str, purpose: str) -> facts.Tool:
     path = process.which(name, context.path) or ""
     return facts.Tool(name=name, path=path, package=name, purpose=purpose)
