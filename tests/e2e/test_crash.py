@@ -302,3 +302,35 @@ def test_no_inodes(engine: Engine, few_inodes: Callable[[int], Path], what: str)
     audit(engine, env, "--clean").check()
     assert audit(engine, env).check().stdout == "nothing is left behind\n"
     engine.run(["roadstead", "engine", "stop"], env=env).check()
+
+
+def test_a_controller_that_a_job_has_started_is_not_of_the_job(engine: Engine) -> None:
+    """The script's sbatch finds no controller and starts one.  That one is below the script, and so
+    are the steps of other jobs that it starts: no signal, limit or end of this job is theirs."""
+    env, work = elsewhere(engine, "from-job"), engine.work
+    other = f"until test -e {work}/go; do sleep 0.02; done; echo fine"
+    script = f"""
+        kill -9 $(cat {work}/controller)
+        sbatch -O -Jother -o {work}/other --wrap '{other}'
+        touch {work}/begun
+        sleep 60
+    """
+    cpus = engine.run(["sinfo", "-h", "-o%c"], env=env).check().stdout
+    (work / "controller").write_text((state_of(env) / "controller.lock").read_text())
+    argv = ["sbatch", "-c1", "--mem=100", "-Jfirst", "-o", "/dev/null", "--parsable"]
+    job = engine.run([*argv, "--wrap", script], env=env).check().stdout.strip()
+    eventually((work / "begun").exists)
+
+    def names_of(state: str) -> list[str]:
+        return engine.run(["squeue", "-h", f"-t{state}", "-o%j"], env=env).check().stdout.split()
+
+    eventually(lambda: "other" in names_of("R"))
+    engine.run(["scontrol", "suspend", job], env=env).check()
+    assert names_of("R") == ["other"]
+    assert engine.run(["sinfo", "-h", "-o%c"], env=env).check().stdout == cpus
+    engine.run(["scancel", job], env=env).check()
+    eventually(lambda: names_of("PD,R,S,CG") == ["other"])
+    (work / "go").touch()
+    eventually(lambda: names_of("PD,R,S,CG") == [])
+    assert (work / "other").read_text() == "fine\n"
+    engine.run(["roadstead", "engine", "stop"], env=env).check()

@@ -11,7 +11,7 @@ import pytest
 
 from roadstead.core.model import ExitRecord, TaskExit
 from roadstead.host import files, fork, process
-from roadstead.step import record
+from roadstead.step import record, sweep
 
 RECORD = ExitRecord(
     job_id=1, step_id=2, tasks=(TaskExit(procid=0, code=3),), started_at=1.0, ended_at=2.0
@@ -48,7 +48,7 @@ def claimed(tmp_path: Path, pid: int, started: str, **more: object) -> str:
 def test_a_supervisor_that_lives_is_left_alone(tmp_path: Path) -> None:
     me = os.getpid()
     directory = claimed(tmp_path, me, record.start_time(me), mark="1.2")
-    assert record.sweep(directory) == []
+    assert sweep.sweep(directory) == []
     assert os.path.isdir(directory)
 
 
@@ -68,7 +68,7 @@ def test_what_a_dead_one_left_is_removed(tmp_path: Path) -> None:
     directory = claimed(
         tmp_path, os.getpid(), "1", mark=mark, containers=[container, {}, {"delete": ["/no/such"]}]
     )
-    found = record.sweep(directory)
+    found = sweep.sweep(directory)
     assert f"process {marked.pid}" in found
     assert f"state {state}" in found
     assert any("/no/such could not be called" in line for line in found)
@@ -95,7 +95,7 @@ def test_the_first_process_of_a_container_has_runcs_environment_only(tmp_path: P
         for paths in (ours, theirs)
     )
     first[0].signal(process.STOP)
-    found = record.sweep(directory)
+    found = sweep.sweep(directory)
     assert {line for line in found if "process" in line} == {f"process {it.pid}" for it in first}
     assert [it.reap() for it in first] == [-9, -9, -9]
     for it in other:
@@ -120,7 +120,7 @@ def test_a_child_that_is_yet_to_become_a_task_is_waited_for(tmp_path: Path) -> N
     os.write(go, b"+")
     os.close(ready)
     os.close(go)
-    assert record.sweep(directory) == [f"process {child.pid}"]
+    assert sweep.sweep(directory) == [f"process {child.pid}"]
     assert child.reap() == -9
     assert os.listdir(tmp_path) == []
 
@@ -128,9 +128,9 @@ def test_a_child_that_is_yet_to_become_a_task_is_waited_for(tmp_path: Path) -> N
 def test_a_directory_without_a_claim_goes(tmp_path: Path) -> None:
     directory = os.fspath(tmp_path / "1.2")
     os.mkdir(directory)
-    assert record.sweep(directory) == []
+    assert sweep.sweep(directory) == []
     assert not os.path.exists(directory)
-    assert record.sweep(directory) == []
+    assert sweep.sweep(directory) == []
 
 
 # -- host/files.py ------------------------------------------------------------------------------

@@ -106,6 +106,8 @@ def _arguments_without_ready_fd() -> list[str]:
 
 def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise) -> bool:
     os.umask(0o077)
+    if "--from-job" in sys.argv:
+        machine.leave_job()
     _close_inherited(ready)
     state_directory = paths.state_directory(environ)
     paths.make_private(state_directory)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import grp
+import logging
 import os
 import pwd
+import re
 from collections.abc import Mapping
 from typing import Final
 
 from roadstead.core.model import Gres
 from roadstead.core.site import Node
+from roadstead.host import cgroup
 
 # proc(5), /proc/PID/limits → the names of setrlimit(2) that --propagate knows.
 _LIMITS: Final = {
@@ -25,8 +28,21 @@ _LIMITS: Final = {
     "Max resident set": "RSS",
     "Max stack size": "STACK",
 }
+_GROUP_OF_A_STEP: Final = re.compile(r"roadstead-\d+\.\d+")  # step/limits.py
 _WIDTH: Final = 26  # of the first column
 _LOGIN_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+log = logging.getLogger(__name__)
+
+
+def leave_job() -> None:
+    """Give up what a job has set for its processes, for a controller that its srun has started:
+    the control group with its limits, and the CPUs."""
+    try:
+        cgroup.leave(_GROUP_OF_A_STEP)
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))  # of these, those of our cpuset
+    except OSError as error:
+        log.warning("still confined as the job error=%r", str(error))
 
 
 def node() -> Node:

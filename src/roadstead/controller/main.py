@@ -37,7 +37,7 @@ from roadstead.core.state import State
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import fork, paths, post, process, wire
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import audit, named, record
+from roadstead.step import audit, named, record, sweep
 
 _STREAMS: Final = 3
 _ACCEPTED: Final = ("submitted", "pending", "granted")  # what says that there is a new job
@@ -502,7 +502,7 @@ class Controller:
         The directory itself stays until the step's end is committed: if we were killed before that,
         a step without one would seem never to have begun.
         """
-        self._in_child(partial(record.sweep, directory, keep=True), then)
+        self._in_child(partial(sweep.sweep, directory, keep=True), then)
 
     def _in_child(
         self, body: Callable[[], object], then: Callable[[], None], tries: int = 5

@@ -30,7 +30,7 @@ from typing import Final
 from roadstead.core.model import ContainerRequest, StepSpec, from_json, to_json
 from roadstead.host import fork, linux, process, wire
 from roadstead.host.loop import Loop
-from roadstead.step import limits, taskdir
+from roadstead.step import limits, processes, taskdir
 
 Supervise = Callable[[StepSpec, wire.Connection, list[int], Callable[[], None]], None]
 
@@ -63,6 +63,7 @@ class Spawner:
         self._children: dict[int, process.Child] = {}
         self._spare: wire.Connection | None = None
         self._launched_at = 0.0
+        self._directory = ""  # of the last step
         self._pause = 1.0  # between the last two launches
 
     def run(self) -> None:
@@ -95,6 +96,7 @@ class Spawner:
         spare, self._spare = self._spare, None
         taken = fds.take_all()
         order = {"step": message["step"]}
+        self._directory = message["step"]["directory"]  # type: ignore[index]
         try:
             try:
                 spare.send(order, tuple(taken))
@@ -142,13 +144,14 @@ class Spawner:
         """A supervisor was killed: end what it had started, whatever that may look like by now.
 
         All of that is ours, as we are the nearest subreaper: a child that we have not forked.  A
-        supervisor that ends by itself leaves nothing.
+        supervisor that ends by itself leaves nothing but a controller that its step has started.
         """
         for pid in process.children(os.getpid()):
             if pid in self._children:
                 continue
-            for each in (*process.descendants(pid), pid):
-                process.send(each, process.KILL)
+            if not processes.is_of_engine(pid, self._directory):
+                for each in (*processes.below(pid, self._directory), pid):
+                    process.send(each, process.KILL)
             orphan = self._children[pid] = process.adopt(pid)
             self._loop.watch(orphan, partial(self._reap, orphan))
 

@@ -140,7 +140,7 @@ def _tidy(context: probes.Context) -> None:
         top, scratch = context.runtime, context.scratch()
     except RoadsteadError:
         return  # no home directory: nothing can have been made
-    trial.sweep(top)
+    trial.clean(top)
     with contextlib.suppress(OSError):  # one is at work there
         os.rmdir(f"{top}/trials")
     folder = os.path.dirname(scratch)

@@ -111,6 +111,8 @@ def _start_controller(environ: Mapping[str, str], *options: str) -> dict[str, An
         low, write = write, fcntl.fcntl(write, fcntl.F_DUPFD_CLOEXEC, 3)
         os.close(low)
     argv = [sys.executable, "-IS", "-c", code, "--ready-fd", str(write), *options]
+    if "ROADSTEAD_STEP_DIR" in environ:
+        argv.append("--from-job")
     from roadstead.host import child
 
     try:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -392,6 +393,24 @@ def _write(path: str, text: str) -> None:
         os.write(fd, text.encode())
     finally:
         os.close(fd)
+
+
+def leave(pattern: re.Pattern[str]) -> None:
+    """Move this process above the first of its groups whose name matches, in every hierarchy.
+
+    Raises OSError.
+    """
+    for tree in mounted().values():
+        names = tree.own.removeprefix(tree.top).strip("/").split("/")
+        at = next((n for n, name in enumerate(names) if pattern.fullmatch(name)), None)
+        if at is None:
+            continue
+        above = "/".join([tree.top, *names[:at]])
+        try:
+            _write(f"{above}/cgroup.procs", "0")
+        except OSError:  # version 2: one that passes controllers on holds no processes
+            os.makedirs(f"{above}/{_LEAF}", exist_ok=True)
+            _write(f"{above}/{_LEAF}/cgroup.procs", "0")
 
 
 def own_paths() -> set[str]:

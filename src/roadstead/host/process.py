@@ -18,7 +18,7 @@ import resource
 import select
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -307,12 +307,13 @@ def parent(pid: int) -> int:
         return 0
 
 
-def descendants(pid: int) -> list[int]:
-    """All processes below ``pid``, parents before their children."""
+def descendants(pid: int, *, apart: Callable[[int], bool] = lambda pid: False) -> list[int]:
+    """All processes below ``pid``, parents before their children; without those that are ``apart``,
+    and what is below them."""
     found: list[int] = []
     pending = [pid]
     while pending:
-        below = children(pending.pop())
+        below = [child for child in children(pending.pop()) if not apart(child)]
         found += below
         pending += below
     return found

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from roadstead.host import cgroup, files, mounts, process
-from roadstead.step import named, record
+from roadstead.step import named, processes, record, sweep
 
 _IDLE: Final = ("roadstead-spawn", "roadstead-spare")
 _STATE_FILES: Final = ("status", "state.json")  # crun's, runc's
@@ -148,7 +148,7 @@ def _remove(thing: Thing) -> None:
         case "mount":
             mounts.detach_below(thing.what)
         case "directory":
-            record.sweep(thing.what)  # with all that its claim names
+            sweep.sweep(thing.what)  # with all that its claim names
         case "named container":
             named.remove_all(thing.what)
         case "container":
@@ -204,7 +204,7 @@ def _is_ours(pid: int) -> bool:
 
 def _marked(steps: str) -> set[Thing]:
     found = set()
-    for pid, mark in record.marked_processes().items():
+    for pid, mark in processes.marked().items():
         started = record.start_time(pid)
         if started and _step_of(mark, steps):
             found.add(Thing("process", str(pid), mark, started))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from roadstead.errors import RuntimeFailure
 from roadstead.host import namespaces, process
 from roadstead.oci import runtime
+from roadstead.step import processes
 from roadstead.step.life import Life, Until
 from roadstead.step.taskdir import TaskDirectory
 
@@ -280,7 +281,7 @@ class Container:
         if self.child is None:
             return []
         own = process.namespace("self", "mnt")
-        below = [self.child.pid, *process.descendants(self.child.pid)]
+        below = [self.child.pid, *processes.below(self.child.pid, self.plan.spec.directory)]
         found = [pid for pid in below if process.namespace(pid, "mnt") not in ("", own)]
         if self._setup is not None and not all(map(_is_runtime, found)):
             self._setup = None  # the program is there: its runtime only waits now

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from roadstead.core.model import BATCH_STEP, INTERACTIVE_STEP
 from roadstead.errors import LaunchError
 from roadstead.host import cgroup, process
+from roadstead.step import processes
 
 if TYPE_CHECKING:
     from roadstead.core.model import StepSpec, TaskExit
@@ -136,7 +137,7 @@ class Limits:
     # -- watching ---------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        pids = process.descendants(os.getpid())
+        pids = processes.below(os.getpid(), self._spec.directory)
         used = sum(map(process.resident, pids))
         if used > self._bytes:  # what processes share was counted for each of them
             used = sum(map(process.proportional, pids))

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import LaunchError
 from roadstead.host import files, namespaces, overlay, paths, removal
-from roadstead.step import record
+from roadstead.step import record, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,7 +203,7 @@ class Named:
                 found.append(int(pid))
                 continue
             with open(path, encoding="utf-8") as file:
-                record.sweep(file.read(), keep=True)
+                sweep.sweep(file.read(), keep=True)
             os.unlink(path)
         return found
 

@@ -24,7 +24,7 @@ from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RequestError, RoadsteadError
 from roadstead.host import linux, paths, process, removal, terminal, wire
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import broadcast, mpi, record, usage
+from roadstead.step import broadcast, mpi, processes, record, sweep, usage
 from roadstead.step import plan as plans
 from roadstead.step.arrival import Arrival
 from roadstead.step.attached import Reader, wish
@@ -114,7 +114,7 @@ class Supervisor:
         # Until we have settled no other controller can begin (spawner.py): a directory is
         # enough to be found by.
         if os.path.lexists(self.spec.directory):
-            record.sweep(self.spec.directory)  # of a journal that was moved away
+            sweep.sweep(self.spec.directory)  # of a journal that was moved away
         os.makedirs(self.spec.directory, mode=0o700)
         self._hold = record.hold(self.spec.directory)
         made = self._prepare()
@@ -427,7 +427,7 @@ class Supervisor:
     def _kill_everything(self) -> None:
         for task in self.tasks:
             task.kill()
-        for pid in process.descendants(os.getpid()):
+        for pid in processes.below(os.getpid(), self.spec.directory):
             process.send(pid, process.KILL)
 
     def _over_memory(self, sentence: str) -> None:
@@ -520,7 +520,7 @@ class Supervisor:
     def _end_orphans(self) -> None:
         """Kill and reap what the tasks left running; each end is an event."""
         while True:
-            left = process.descendants(os.getpid())
+            left = processes.below(os.getpid(), self.spec.directory)
             if not left:
                 break
             for pid in left:
@@ -567,7 +567,7 @@ class Supervisor:
 
     def _give_up(self) -> None:
         """A process that SIGKILL does not end is stuck in the kernel; say so and go on."""
-        pids = process.descendants(os.getpid())
+        pids = processes.below(os.getpid(), self.spec.directory)
         self._notice(f"error: processes {pids} do not end (blocked in the kernel)")
         self.streams.finish(self._drained)
 

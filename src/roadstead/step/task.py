@@ -10,7 +10,7 @@ from roadstead.core import binding
 from roadstead.core.model import TaskExit, TaskSpec
 from roadstead.errors import CommandNotFound, CommandNotRunnable, RoadsteadError
 from roadstead.host import process
-from roadstead.step import scripts
+from roadstead.step import processes, scripts
 from roadstead.step.container import Container
 from roadstead.step.life import Life, Until
 
@@ -124,11 +124,14 @@ class Task:
         if self._container is not None:
             found = self._container.processes()
             if self.child is not None and self.child.status is None:  # its epilog
-                found += [self.child.pid, *process.descendants(self.child.pid)]
+                found += self._with_those_below(self.child.pid)
             return found
         if self.child is None or not self.running:
             return []
-        return [self.child.pid, *process.descendants(self.child.pid)]
+        return self._with_those_below(self.child.pid)
+
+    def _with_those_below(self, pid: int) -> list[int]:
+        return [pid, *processes.below(pid, self._supervisor.spec.directory)]
 
     def stop_setup(self, processes: list[int]) -> bool:
         """End a runtime that has not made its container yet; whether there was one."""

@@ -26,7 +26,7 @@ from roadstead.errors import CommandNotFound, RoadsteadError
 from roadstead.host import apart, files, linux, namespaces, paths, process
 from roadstead.oci import environment, lookup, runtime, search
 from roadstead.step import plan as plans
-from roadstead.step import record
+from roadstead.step import record, sweep
 from roadstead.step.container import Container
 from roadstead.step.trial_case import READY, SHELL, Case, Done, Mode, Stopped
 
@@ -59,20 +59,20 @@ def place(environ: Mapping[str, str]) -> Iterator[str]:
         os.mkdir(path, 0o700)
         yield path
     finally:
-        record.sweep(path)
+        sweep.sweep(path)
         _remove_empty(f"{top}/trials")
         if made:
             _remove_empty(top)
 
 
-def sweep(runtime_directory: str) -> list[str]:
+def clean(runtime_directory: str) -> list[str]:
     """Remove what trials whose process is no more have left; a line for each thing found."""
     found = []
     top = f"{runtime_directory}/trials"
     for name in os.listdir(top) if os.path.isdir(top) else ():
         pid, _, started = name.partition(".")
         if pid.isdigit() and record.start_time(int(pid)) != started:
-            found += [f"directory {top}/{name}", *record.sweep(f"{top}/{name}")]
+            found += [f"directory {top}/{name}", *sweep.sweep(f"{top}/{name}")]
     return found
 
 

@@ -1,0 +1,113 @@
+"""Removing what a supervisor that is gone has left, by the claim in its step's directory.
+
+Whoever does it can be killed at it: then it is begun again.  Processes go first, as only they can
+make more of anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from typing import Any, Final
+
+from roadstead.host import cgroup, files, fork, mounts, process, removal
+from roadstead.step import processes, record
+
+_DEATH_SECONDS: Final = 10.0
+_FORK_SECONDS: Final = 5.0  # from a fork to the program that it becomes; more than it ever takes
+
+
+def sweep(directory: str, *, keep: bool = False) -> list[str]:
+    """Remove what a supervisor that is gone left: processes, runtime state, its directory.
+
+    With ``keep`` the directory stays, with the claim in it: it is the only sign that the step has
+    begun, until its end is in the journal (``record.forget``).
+
+    Returns a line for each thing that was there.  Does nothing while the supervisor lives.
+    """
+    claim = record.read_claim(directory) or {}
+    if record.is_running(claim):
+        return []
+    mark = str(claim.get("mark") or directory)
+    _wait_for_forks(directory)
+    found = _kill_all(claim, mark)
+    for group in claim.get("groups", []):
+        found += [f"process {pid}" for pid in cgroup.kill(str(group))]
+    # Nothing runs that could make more: what is there now is all that has to go.
+    for container in claim.get("containers", []):
+        found += _remove_container(container)
+    for group in claim.get("groups", []):
+        cgroup.remove(str(group))
+    for path in claim.get("files", []):
+        with contextlib.suppress(FileNotFoundError):
+            removal.remove(str(path))
+            found.append(f"file {path}")
+    if "pid" in claim:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(files.temporary(record.exit_path(directory), claim["pid"]))
+    _remove(directory, keep=record.CLAIM if keep else "")
+    return found
+
+
+def _wait_for_forks(directory: str) -> None:
+    """Wait until every child that the supervisor has forked is the program that it was to be."""
+    try:
+        held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # there is none, or it is no step's
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # flock(2) knows no time limit: a child waits for it, and we for the child.
+        waiter = process.adopt(fork.run_in_child(lambda: fcntl.flock(held, fcntl.LOCK_EX)))
+        if not waiter.ends_within(_FORK_SECONDS):
+            waiter.signal(process.KILL)
+        waiter.reap()
+    finally:
+        os.close(held)
+
+
+def _remove(directory: str, *, keep: str = "") -> None:
+    """Remove a directory, but never what is mounted in it."""
+    mounts.detach_below(directory)
+    removal.remove_tree(directory, keep=keep)
+
+
+def _remove_container(claim: dict[str, Any]) -> list[str]:
+    """Have the runtime delete a container; what it does not remove of its state, we do.
+
+    A runtime that could only be called in the step's own namespace cannot be called from here, but
+    its processes are gone, and its state is a directory of ours.
+    """
+    found = []
+    if claim.get("delete"):
+        command = [str(word) for word in claim["delete"]]
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            env = {"PATH": os.environ.get("PATH", os.defpath)}
+            process.spawn(command, env=env, stdio=(null, null, null)).reap()
+        except OSError as error:
+            found.append(f"{command[0]} could not be called: {error.strerror}")
+        finally:
+            os.close(null)
+    for kind in ("state", "directory"):
+        path = str(claim.get(kind) or "")
+        if path and os.path.lexists(path):
+            _remove(path)
+            found.append(f"{kind} {path}")
+    for name in claim.get("cgroups", []):
+        cgroup.remove_empty(str(name))
+    return found
+
+
+def _kill_all(claim: dict[str, Any], mark: str) -> list[str]:
+    """Kill all processes of the step, and what they start meanwhile, and see them end."""
+    found: list[str] = []
+    deadline = time.monotonic() + _DEATH_SECONDS
+    while pids := processes.of_claim(claim, mark):
+        found += [f"process {pid}" for pid in pids if f"process {pid}" not in found]
+        if not process.kill_all(pids, deadline - time.monotonic()):
+            break  # blocked in the kernel: no more to be done
+    return found
