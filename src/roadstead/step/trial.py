@@ -53,7 +53,7 @@ def place(environ: Mapping[str, str]) -> Iterator[str]:
     made = not os.path.isdir(top)
     paths.make_private(top)
     paths.make_private(f"{top}/trials")
-    sweep(top)
+    clean(top)
     path = f"{top}/trials/{os.getpid()}.{record.start_time(os.getpid())}"
     try:
         os.mkdir(path, 0o700)
