@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.support import layouts
+from tests.support import layouts, leaks
 from tests.support.account import Account
 from tests.support.components import ROOT, program
 from tests.support.engine import Engine
@@ -23,15 +25,18 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.container, needs("busybox", "crun")]
 
 
-def make_image(engine: Engine) -> str:
-    """The reference of an image of two layers."""
+def image_layers() -> list[bytes]:
     busybox = Path(program("busybox") or "").read_bytes()
     names = ("sh", "sleep", "cat", "echo", "true", "touch")
-    layers = [
+    return [
         layouts.layer({f"bin/{name}": busybox for name in names}, ["bin", "etc", "tmp"]),
         layouts.layer({"etc/hello": b"from an image\n"}),
     ]
-    layout = layouts.write(engine.work / "layout", layers)
+
+
+def make_image(engine: Engine) -> str:
+    """The reference of an image of two layers."""
+    layout = layouts.write(engine.work / "layout", image_layers())
     engine.account.own(layout)
     return "oci:layout:latest"
 
@@ -96,6 +101,47 @@ def test_an_image_that_has_gone_is_fetched_or_told(engine: Engine) -> None:
     argv = ["srun", "--container", name, "cat", "/etc/hello"]
     assert engine.run(argv).check().stdout == "from an image\n"
     eventually(lambda: held(engine) == 0)
+
+
+def test_a_store_of_somebody_elses(engine: Engine, account: Account, product: Product) -> None:
+    """A user runs from root's store, and writes nothing there but a hold, which root then sees."""
+    if account.uid == 0 or os.geteuid() != 0:
+        pytest.skip("needs root and another account")
+    root = Account.current()
+    top = Path(tempfile.mkdtemp(prefix=leaks.PREFIX, dir="/tmp"))
+    try:
+        top.chmod(0o755)
+        (top / "store").mkdir(mode=0o755)
+        layout = layouts.write(top / "layout", image_layers())
+        env = {"ROADSTEAD_IMAGES": f"{top}/store", "HOME": f"{top}"}
+
+        def roots(*words: str) -> str:
+            main = f"import sys; sys.path.insert(0, '{product.library}'); "
+            code = f"{main}from roadstead.__main__ import main; sys.exit(main())"
+            argv = [product.python, "-IS", "-c", code, "image", *words]
+            return root.run(argv, env={**root.environment, **env}).check().stdout
+
+        digest = roots("pull", f"oci:{layout}").strip()
+        before = tree(top / "store")
+        mine = {"ROADSTEAD_IMAGE_STORES": f"{top}/store"}
+        argv = ["srun", "--container", f"oci:{layout}", "sh", "-c", "cat /etc/hello; sleep 100"]
+        assert engine.run([*argv[:3], "true"], env=mine).check().stderr == ""
+        process = engine.popen(argv, env=mine, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == "from an image\n"
+        (hold,) = tree(top / "store") - before
+        assert hold.startswith(f"holds/{digest[7:]}.{account.uid}-")
+        assert not list(engine.home.glob(".local/share/roadstead/images/layers/*"))
+        assert roots("gc", "--older-than=0s") == "removed: 0 images, 0 layers, 0 B\n"
+        process.send_signal(signal.SIGTERM)
+        engine.finish(process)
+        eventually(lambda: tree(top / "store") == before)
+        assert "removed: 1 image, 2 layers" in roots("gc", "--older-than=0s")
+    finally:
+        leaks.remove(top)
+
+
+def tree(top: Path) -> set[str]:
+    return {os.fspath(path.relative_to(top)) for path in top.rglob("*")}
 
 
 def test_verify_and_its_sentences(engine: Engine) -> None:

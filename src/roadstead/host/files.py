@@ -16,8 +16,8 @@ def temporary(path: str, pid: int) -> str:
     return f"{path}.{pid}.new"
 
 
-def write_atomically(path: str, text: str, *, sync: bool = False) -> None:
-    """Replace ``path`` by a file of mode 0600 that holds ``text``.
+def write_atomically(path: str, text: str, *, sync: bool = False, mode: int = 0o600) -> None:
+    """Replace ``path`` by a file of this mode that holds ``text``.
 
     A reader, or a crash at any instant, finds the old file or the new one.  With ``sync`` the new
     one also survives a power cut from the moment this returns.
@@ -28,6 +28,8 @@ def write_atomically(path: str, text: str, *, sync: bool = False) -> None:
         data = text.encode("utf-8", "surrogateescape")
         while data:
             data = data[os.write(fd, data) :]
+        if mode != 0o600:
+            os.fchmod(fd, mode)
         if sync:
             os.fsync(fd)
         os.rename(new, path)

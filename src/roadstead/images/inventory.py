@@ -14,14 +14,27 @@ owner.
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
 NAME: Final = "files"
 _PIECE: Final = 1 << 20
+
+
+def _crc32() -> Callable[[bytes | memoryview, int], int]:
+    """isal's, where it is installed, is ten times as fast."""
+    try:
+        found = importlib.import_module("isal.isal_zlib").crc32
+    except ImportError:
+        found = zlib.crc32
+    return found  # type: ignore[no-any-return]
+
+
+crc32: Final = _crc32()
 _BLOCK: Final = 4096
 _CLOSED: Final = "closed "  # to its owner too, by its mode
 
@@ -30,7 +43,8 @@ class Writer:
     """The inventory of a layer that is being unpacked."""
 
     def __init__(self, path: str) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._file = open(os.open(path, flags, 0o600), "wb")  # noqa: SIM115
 
     def add(self, kind: str, path: str, about: str = "") -> None:
         """An entry; ``about`` is what stands between kind and path, with a blank after each."""
@@ -148,7 +162,7 @@ def _about(kind: str, path: str) -> str:
 def _sum(fd: int) -> int:
     crc = 0
     while piece := os.read(fd, _PIECE):
-        crc = zlib.crc32(piece, crc)
+        crc = crc32(piece, crc)
     return crc
 
 

@@ -109,12 +109,14 @@ def pinned(store: str, reference: Reference, platform: str = "") -> str:
     return digest if known == mark(reference) else ""
 
 
-def pin(store: str, reference: Reference, platform: str, digest: str, known: str) -> None:
+def pin(
+    store: str, reference: Reference, platform: str, digest: str, known: str, mode: int = 0o600
+) -> None:
     """Remember that ``reference`` means ``digest``; ``known`` is its mark from before it was read:
     what has changed since is read again."""
     from roadstead.host import files
 
-    files.write_atomically(_file(store, reference, platform), f"{digest}\n{known}")
+    files.write_atomically(_file(store, reference, platform), f"{digest}\n{known}", mode=mode)
 
 
 def _file(store: str, reference: Reference, platform: str) -> str:

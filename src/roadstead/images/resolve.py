@@ -102,7 +102,7 @@ def resolve(
         with store.importing():
             record = _import(reference, store, Context(platform or own_platform(), progress))
             image = store.add(record)
-        pins.pin(store.path, reference, platform, image.digest, before)
+        pins.pin(store.path, reference, platform, image.digest, before, mode=store.mode)
         return image
 
 

@@ -70,6 +70,11 @@ class Store:
         """Whether others may read it: its directory says so (``chmod 755``)."""
         return bool(os.stat(self.path).st_mode & 0o005)
 
+    @property
+    def mode(self) -> int:
+        """Of the files that say what is in it."""
+        return 0o644 if self.shared else 0o600
+
     # -- looking up -------------------------------------------------------------------------------
 
     def load(self, digest: str) -> Image:
@@ -157,7 +162,8 @@ class Store:
                 record = dataclasses.replace(record, layers=record.layers[number:])
                 break
         path = self.image_file(record.digest)
-        files.write_atomically(path, json.dumps(to_json(record)), sync=True)
+        text = json.dumps(to_json(record))
+        files.write_atomically(path, text, sync=True, mode=self.mode)
         return self.load(record.digest)
 
     def ensure_layer(self, name: str, fill: Fill) -> None:
@@ -178,7 +184,9 @@ class Store:
                 if not os.path.exists(f"{directory}/{inventory.NAME}"):
                     inventory.take(f"{directory}/root", f"{directory}/{inventory.NAME}")
                 text = json.dumps(to_json(layer))
-                files.write_atomically(f"{directory}/layer.json", text)
+                files.write_atomically(f"{directory}/layer.json", text, mode=self.mode)
+                if self.shared:
+                    os.chmod(directory, 0o755)
                 os.rename(directory, f"{self.path}/layers/{key(name)}")
 
     def prepare(self) -> None:

@@ -23,7 +23,6 @@ import stat
 import time
 from collections.abc import Callable
 from typing import Final
-from zlib import crc32
 
 from roadstead.errors import ImageError
 from roadstead.host import files
@@ -335,7 +334,7 @@ class _Unpacker:
         def write(data: memoryview) -> None:
             nonlocal crc
             _write_all(fd, data)
-            crc = crc32(data, crc)
+            crc = inventory.crc32(data, crc)
 
         try:
             if entry.sparse is not None:
