@@ -187,3 +187,18 @@ def test_the_history_has_an_end(journal: Journal) -> None:
     assert left() == [1, 2, 3, 4, 5, 6, 11, 12]
     assert not journal.purge(kept=6, most=3)
     assert journal.load().next_job_id == 13
+
+
+def test_the_history_of_names(journal: Journal) -> None:
+    for number, name in enumerate(("a", "é\udce9", "a"), 1):
+        spec = replace(SPEC, key=f"k{number}", name=name)
+        journal.commit([do.Save(replace(ENDED, id=number, spec=spec))])
+
+    def found(*names: str, **more: object) -> list[int]:
+        wanted = Wanted(names=names, **more)  # type: ignore[arg-type]
+        return [job.id for job, _ in journal.records(wanted, 10)]
+
+    assert found("a") == found("a", since=0.0) == [1, 3]
+    assert found("é\udce9", "b") == [2]
+    assert found("a", jobs=(1, 2)) == [1]
+    assert found("b") == found() == []

@@ -77,6 +77,8 @@ def _answer(inquiry: Inquiry) -> int:
         "since": window.since,
         "until": window.until,
     }
+    if "name" in asked:
+        query["names"] = _parts(asked["name"])
     if steps is not None:
         query["jobs"] = sorted({number for each in steps for number in each.jobs})
     jobs = [] if steps == [] else inquiry.ask(query)["jobs"]

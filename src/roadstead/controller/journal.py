@@ -232,11 +232,12 @@ class Journal:
 
     def records(self, wanted: Wanted, most: int) -> tuple[Record, ...]:
         """A page of the history: at most so many jobs, by number, each with its steps."""
-        bounds = (wanted.after, wanted.since, wanted.until)
+        names = None if wanted.names is None else dumps([_ascii(each) for each in wanted.names])
+        bounds = (wanted.after, wanted.since, wanted.until, names)
         if wanted.jobs is not None:
             rows = self._rows("history of jobs", dumps(list(wanted.jobs)), *bounds, most)
         elif wanted.since is None:
-            rows = self._rows("all history", wanted.after, wanted.until, most)
+            rows = self._rows("all history", wanted.after, wanted.until, names, most)
         else:
             rows = self._rows("history", *bounds, most)
         jobs = [_job(row) for row in rows]

@@ -163,11 +163,13 @@ SELECT id, submitted_at, spec, state, restarts FROM job WHERE id IN (
 )
 AND id > ?2 AND (?3 IS NULL OR ended_at IS NULL OR ended_at >= ?3)
 AND (?4 IS NULL OR submitted_at <= ?4)
-ORDER BY id LIMIT ?5;
+AND (?5 IS NULL OR name IN (SELECT value FROM json_each(?5)))
+ORDER BY id LIMIT ?6;
 
 -- all history --
 SELECT id, submitted_at, spec, state, restarts FROM job
-WHERE id > ?1 AND (?2 IS NULL OR submitted_at <= ?2) ORDER BY id LIMIT ?3;
+WHERE id > ?1 AND (?2 IS NULL OR submitted_at <= ?2)
+AND (?3 IS NULL OR name IN (SELECT value FROM json_each(?3))) ORDER BY id LIMIT ?4;
 
 -- history --
 SELECT id, submitted_at, spec, state, restarts FROM job WHERE id IN (
@@ -175,7 +177,8 @@ SELECT id, submitted_at, spec, state, restarts FROM job WHERE id IN (
     UNION ALL SELECT id FROM job WHERE ended_at >= ?2 AND id > ?1
 )
 AND (?3 IS NULL OR submitted_at <= ?3)
-ORDER BY id LIMIT ?4;
+AND (?4 IS NULL OR name IN (SELECT value FROM json_each(?4)))
+ORDER BY id LIMIT ?5;
 
 -- steps of jobs --
 SELECT job_id, id, submitted_at, request, state FROM step

@@ -19,19 +19,20 @@ from roadstead.core.lifecycle import Job, Step
 from roadstead.core.state import State
 from roadstead.errors import EngineError
 
-PAGE: Final = 500
+PAGE: Final = 200  # what takes some 30 ms to read and to tell: others wait meanwhile
 _SIG_OOM: Final = 125
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which jobs: those with these numbers, or of these arrays (None: all), that were there between
-    two moments (None: ever), behind job ``after``."""
+    """Which jobs: those with these numbers, or of these arrays (None: all), and of these names
+    (None: any), that were there between two moments (None: ever), behind job ``after``."""
 
     jobs: tuple[int, ...] | None = None
     since: float | None = None
     until: float | None = None
     after: int = -1
+    names: tuple[str, ...] | None = None
 
 
 Record = tuple[Job, tuple[Step, ...]]
@@ -42,6 +43,11 @@ def wanted(query: Mapping[str, Any]) -> Wanted:
     jobs, after = query.get("jobs"), query.get("after")
     if jobs is not None and not (isinstance(jobs, list) and all(type(n) is int for n in jobs)):
         raise EngineError("malformed request: jobs")
+    names = query.get("names")
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(each, str) for each in names)
+    ):
+        raise EngineError("malformed request: names")
     if type(after) not in (int, type(None)):
         raise EngineError("malformed request: after")
     return Wanted(
@@ -49,6 +55,7 @@ def wanted(query: Mapping[str, Any]) -> Wanted:
         since=_moment(query, "since"),
         until=_moment(query, "until"),
         after=-1 if after is None else after,
+        names=None if names is None else tuple(names),
     )
 
 

@@ -32,7 +32,7 @@ from roadstead.core.state import State
 from roadstead.errors import EngineError
 
 View = dict[str, Any]
-_PAGE: Final = 2000
+_PAGE: Final = 500  # some 50 ms, in which others wait
 _LONG_PAGE: Final = 10_000
 
 
