@@ -357,3 +357,42 @@ def test_a_group_of_no_allocation(world: World) -> None:
         client = world.run(**{"het-group": text})
         assert why in world.heard(client)[0]["sentence"]
     assert not world.state.jobs
+
+
+def test_a_job_that_has_lost_a_component_does_not_run_again(world: World) -> None:
+    first = submit(world, component(ntasks="1"), ntasks="1")
+    world.cancel(f"{first}+1")
+    (refused,) = world.control("requeue", f"{first}+0")  # type: ignore[arg-type]
+    assert refused["why"] == "Job/step already completing or completed"
+    world.say("update_node", nodes="vm", state="DOWN", reason="r")
+    world.ended((first, BATCH_STEP), 137, "cancelled")
+    assert words(world, first) == ["NODE_FAIL", "CANCELLED"], "and not in the queue for ever"
+
+
+def test_a_node_that_fails_takes_all_components_back_to_the_queue(world: World) -> None:
+    first = submit(world, component(ntasks="1"), ntasks="1")
+    world.say("update_node", nodes="vm", state="DOWN", reason="r")
+    world.ended((first, BATCH_STEP), 137, "cancelled")
+    assert words(world, first) == ["PENDING"] * 2
+    world.say("update_node", nodes="vm", state="RESUME")
+    assert words(world, first) == ["RUNNING"] * 2
+
+
+def test_a_component_is_cancelled_while_the_others_go_back_to_the_queue(world: World) -> None:
+    first = submit(world, component(ntasks="1"), ntasks="1")
+    world.step(first, het_group="1")
+    world.control("requeue", first)
+    world.ended((first, BATCH_STEP), 143, "cancelled")
+    assert words(world, first) == ["PENDING", "COMPLETING"]
+    world.cancel(f"{first}+1")
+    world.ended((first + 1, 0), 143, "cancelled")
+    assert words(world, first) == ["CANCELLED"] * 2
+
+
+def test_srun_whose_component_is_cancelled_ends_as_a_whole(world: World) -> None:
+    client = world.say("run", options={"ntasks": "1"}, argv=["a"], components=[component()])
+    first = world.launched[-1].spec.job_id
+    world.cancel(str(first + 1))
+    world.ended((first, 0), 143, "cancelled")
+    assert words(world, first) == ["CANCELLED"] * 2
+    assert world.told(client)[-1] == "exit"

@@ -711,6 +711,30 @@ class Story:
                 world.submit(ntasks=ntasks, array=f"0-{option}%{1 + which % 3}")
             case 13:
                 world.control("update", job_id, changes={"timelimit": str(option), "nice": "5"})
+            case 15:
+                self._ask_for_components(option, ntasks)
+            case 16:
+                other = {"options": {"het-group": "1", "jobid": str(job_id)}, "argv": ["y"]}
+                options = {"het-group": "0", "jobid": str(job_id)}
+                client = world.say(
+                    "run", options=options, in_job=job_id, in_step=which - 1 if which else None,
+                    components=[other],
+                )  # fmt: skip
+                self.clients.append(client)
+            case 17:
+                world.cancel(f"{job_id}+{option % 3}")
+
+    def _ask_for_components(self, option: int, ntasks: str) -> None:
+        """A heterogeneous job of each kind."""
+        others = [{"options": {"ntasks": "1"}, "argv": ["y"]}] * (1 + option % 2)
+        op = ("submit", "run", "allocate")[option % 3]
+        options = {"ntasks": ntasks, "overcommit": "1"}
+        if option > 5:
+            options["time"] = "1"
+        fields = {"script": "#!/bin/sh\n"} if op == "submit" else {}
+        client = self.world.say(op, options=options, components=others, **fields)
+        if op != "submit":
+            self.clients.append(client)
 
     def check(self) -> None:
         world, state = self.world, self.world.state
@@ -719,6 +743,11 @@ class Story:
         bare = {
             key: replace(s, request=replace(s.request, env={})) for key, s in state.steps.items()
         }
+        for job in state.jobs.values():
+            if job.spec.het is not None and job.spec.het.offset:
+                assert job.id not in state.queue, "the first of them waits for all"
+                ends = isinstance(job.state, life.JobCompleting)
+                assert ends or job.spec.het.job_id in state.jobs, "none outlives the first of them"
         assert {step.key: step for step in found.steps} == bare
         running = {key for key, s in state.steps.items() if s.state.word is not Word.PENDING}
         assert running == world.supervisors, "a running step has a supervisor, and no other has"
@@ -727,7 +756,8 @@ class Story:
         taken = list(state.pool.nodes["vm"].cpus)
         for job in state.jobs.values():
             if isinstance(job.state, life.JobPending):
-                owners = {(job.id, 0), (job.id, ALLOCATION)} & state.owners.keys()
+                first = job.id if job.spec.het is None else job.spec.het.job_id
+                owners = {(first, 0), (first, ALLOCATION)} & state.owners.keys()
                 assert job.spec.kind == "batch" or owners
             else:
                 taken += job.state.allocation.shares[0].cpus  # type: ignore[union-attr]
@@ -757,8 +787,8 @@ class Story:
         assert not any(left), left
 
 
-@given(st.lists(st.tuples(st.integers(0, 14), st.integers(0, 7), st.integers(0, 7)), max_size=16))
-@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 17), st.integers(0, 7), st.integers(0, 7)), max_size=16))
+@settings(max_examples=80, deadline=None)
 def test_no_sequence_of_events_leaves_a_step_neither_ended_nor_owned(
     events: list[tuple[int, int, int]],
 ) -> None:

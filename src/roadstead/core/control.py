@@ -149,6 +149,8 @@ def _requeue(state: State, effects: Effects, job: Job, event: on.Message, at: fl
         return _DISABLED
     if het.is_led(job.spec):
         return het.NOT_WHOLE
+    if not course.is_whole(state, job):
+        return _OVER  # a component of it is
     again = _again(event)
     # What was suspended is held: somebody did not want it to run (scontrol(1), requeue).
     if again == "queue" and isinstance(job.state, life.JobSuspended):
@@ -495,12 +497,14 @@ def on_update_node(state: State, effects: Effects, event: on.Message) -> None:
 
 
 def _fail_jobs(state: State, effects: Effects, node: str, at: float) -> None:
-    """End what runs on a node that is down; a batch job that may goes back to the queue."""
+    """End what runs on a node that is down; a batch job that may goes back to the queue.  With a
+    component of a heterogeneous job the whole ends."""
     for job_id in list(state.seats):
-        job = state.jobs[job_id]
-        granted = allocation_of(job)
-        if granted is None or node not in granted.nodes:
+        job = state.jobs.get(job_id)
+        granted = None if job is None else allocation_of(job)
+        if job is None or granted is None or node not in granted.nodes:
             continue
+        job = state.jobs.get(het.leader(job.spec, job.id), job)
         if isinstance(job.state, (life.JobRunning, life.JobSuspended)):
             again = job.spec.kind == "batch" and job.spec.requeue
             outcome = Outcome(

@@ -272,16 +272,16 @@ def finish_step(state: State, effects: Effects, step: Step, record: ExitRecord, 
     answer = step_answer(state, step, record)
     for client in (state.dismiss(step.key), *state.dismiss_watchers(step.key)):
         effects.reply(client, "exit", **answer)
-    job = state.jobs[step.job_id]
+    job, concerned = state.jobs[step.job_id], dict.fromkeys(state.jobs_of(step))
     if step.id == main_step_id(job) and isinstance(job.state, (life.JobRunning, life.JobSuspended)):
         outcome = _or_again(state, job, life.outcome_of(record, stopped=stopped))
         decide(state, effects, job, outcome, at)
-        return
-    for job in [state.jobs[each] for each in dict.fromkeys(state.jobs_of(step))]:
-        if isinstance(job.state, life.JobCompleting):
-            emptied_if_so(state, effects, job, at)
-        else:
-            seat_waiting(state, effects, job.id, at)
+    for each in concerned:
+        left = state.jobs.get(each)
+        if left is not None and isinstance(left.state, life.JobCompleting):
+            emptied_if_so(state, effects, left, at)
+        elif left is not None:
+            seat_waiting(state, effects, each, at)
 
 
 def _or_again(state: State, job: Job, outcome: Outcome) -> Outcome:
@@ -333,7 +333,10 @@ def decide(
 ) -> None:
     """The running job ends as ``outcome`` says: its steps are told, and it completes.  The first
     component of a heterogeneous job takes the others with it."""
-    for each in _led(state, job):
+    led = _led(state, job)
+    if outcome.again and not is_whole(state, job):
+        outcome = replace(outcome, again="")
+    for each in led:
         if isinstance(each.state, (life.JobRunning, life.JobSuspended)):
             decide(state, effects, each, outcome, at, signal=signal, asker=asker)
     job = state.put_job(life.advance_job(job, life.JobDecided(outcome=outcome)))
@@ -351,6 +354,11 @@ def decide(
     for step in state.steps_of(job.id):
         stop_step(state, effects, step, stop_reason(job), at, signal=signal, asker=asker)
     emptied_if_so(state, effects, job, at)
+
+
+def is_whole(state: State, job: Job) -> bool:
+    """Whether none of its components has ended: else it cannot run again."""
+    return all(each in state.jobs for each in het.members(job))
 
 
 def _led(state: State, job: Job) -> list[Job]:
@@ -444,7 +452,12 @@ def cancel_invalid(state: State, effects: Effects, job: Job, at: float) -> Job:
 
 
 def _withdraw_alone(
-    state: State, effects: Effects, job: Job, error: RequestError, at: float, outcome: Outcome
+    state: State,
+    effects: Effects,
+    job: Job,
+    error: RequestError,
+    at: float,
+    outcome: Outcome = CANCELLED,
 ) -> Job:
     for each in _led(state, job):
         if isinstance(each.state, life.JobPending):
@@ -495,6 +508,7 @@ def emptied_if_so(state: State, effects: Effects, job: Job, at: float) -> None:
     job = state.put_job(life.advance_job(job, life.JobEmptied(at=at)))
     effects(do.Save(job))
     letters.ended(effects, job, array, last=_array_of(state, job) is None)
+    _end_together(state, effects, job, at)
     keep_payload(state, effects, job, at)
     _tell_watchers(state, effects, job)
     tell_dependants(state, effects, job, at)
@@ -515,6 +529,24 @@ def cleared(state: State, effects: Effects, job_id: int, at: float) -> None:
     effects(do.Save(job))
     if isinstance(job.state, life.JobCompleting):
         emptied_if_so(state, effects, job, at)
+
+
+def _end_together(state: State, effects: Effects, job: Job, at: float) -> None:
+    """What the end of a job means for others of a heterogeneous one that wait to run again: they
+    never will."""
+    error = RequestError(f"Job allocation {job.id} has been revoked")
+    for each in _led(state, job):
+        if isinstance(each.state, life.JobPending):
+            tell_dependants(state, effects, _withdraw_alone(state, effects, each, error, at), at)
+    first = state.jobs.get(het.leader(job.spec, job.id)) if het.is_led(job.spec) else None
+    if first is None:
+        return
+    if isinstance(first.state, life.JobPending):
+        withdraw_quietly(state, effects, first, error, at)
+    elif isinstance(first.state, life.JobCompleting) and first.state.outcome.again:
+        outcome = replace(first.state.outcome, again="")
+        decided = life.advance_job(first, life.JobDecided(outcome=outcome))
+        effects(do.Save(state.put_job(decided)))
 
 
 def _return(state: State, effects: Effects, job: Job, at: float) -> None:
