@@ -52,6 +52,14 @@ def test_a_notice_to_a_batch_job(engine: Engine) -> None:
     cancel(engine, job)
 
 
+def test_a_notice_to_srun(engine: Engine) -> None:
+    srun = engine.popen(["srun", "sleep", "60"])
+    runs(engine, "1")
+    engine.run(["scontrol", "notify", "1", "maintenance at six"]).check()
+    engine.run(["scancel", "1"]).check()
+    assert "srun: Job 1: maintenance at six\n" in engine.finish(srun).stderr
+
+
 def test_whose_processes(engine: Engine) -> None:
     job = submit(engine, "--wrap", "srun -J busy sleep 60")
     eventually(
@@ -89,6 +97,9 @@ def test_partitions_are_made_changed_and_deleted(engine: Engine) -> None:
     assert "late" in engine.run(["sinfo", "-h", "-o", "%R"]).check().stdout.split()
     engine.run(["scontrol", "delete", "PartitionName=late"]).check()
     assert "late" not in engine.run(["sinfo", "-h", "-o", "%R"]).check().stdout.split()
+    engine.run(["scontrol", "create", "PartitionName=late"]).check()
+    engine.run(["scontrol", "reconfigure"]).check()
+    eventually(lambda: "late" not in engine.run(["sinfo", "-h", "-o", "%R"]).stdout, timeout=10)
 
 
 def test_documents(engine: Engine) -> None:
