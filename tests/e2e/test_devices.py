@@ -104,6 +104,19 @@ def test_the_gpus_of_a_job(engine: Engine, rootfs: Path, runtime: Any, cdi: Any)
     assert done.stdout == "n1\n"
 
 
+def test_the_gpus_of_a_task(engine: Engine, rootfs: Path, cdi: Any) -> None:
+    conf = (
+        "NodeName=n1 CPUs=2 Gres=gpu:2\nName=gpu File=/dev/random,/dev/full\n"
+        "PartitionName=p Nodes=ALL Default=YES\n"
+    )
+    folder = engine.account.mkdir(engine.base / "config/roadstead")
+    engine.account.write(folder / "roadstead.conf", conf)
+    script = "echo $SLURM_PROCID $CUDA_VISIBLE_DEVICES $(ls -d /dev/gpu*)"
+    done = run(engine, rootfs, script, "-n2", "--gpus-per-task=1", env=cdi).check()
+    both = "/dev/gpu0 /dev/gpu1"
+    assert sorted(done.stdout.split("\n")) == ["", f"0 0 {both}", f"1 1 {both}"]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -191,6 +191,35 @@ def test_a_specification_that_is_wrong(text: str, said: str) -> None:
     assert str(error.value).startswith("/etc/cdi/x.json")
 
 
+FIELDS = [
+    *("kind", "devices", "name", "containerEdits", "env", "mounts", "hooks", "deviceNodes"),
+    *("path", "hostPath", "containerPath", "hookName", "args", "timeout", "when", "stages"),
+    *("hook", "always", "annotations"),
+]
+NOISE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.just("/dev/x"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(FIELDS),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@given(NOISE, st.sampled_from(["devices", "containerEdits", "kind", "hook", "when", "stages"]))
+def test_no_file_breaks_what_reads_it(tree: Any, where: str) -> None:
+    """A file is understood or refused with its name, whatever is in it."""
+    with contextlib.suppress(ConfigError):
+        cdi.parse("/x.json", specification(**{where: tree}))
+    made = {"version": "1.0.0", "hook": {"path": "/bin/true"}, "when": {"always": True}}
+    with contextlib.suppress(ConfigError):
+        hooks.parse("/x.json", json.dumps({**made, "stages": ["prestart"], where: tree}))
+
+
 def registry(*directories: Path) -> cdi.Registry:
     return cdi.Registry([os.fspath(each) for each in directories])
 

@@ -5,7 +5,7 @@ mounts match.  All conditions that a file has must be met.  A file of a later di
 of the same name in an earlier one; hooks run in the order of the files' names.
 
 Unlike the hooks of a bundle, which came with it, these are chosen by whoever names the directory:
-they run (docs/decisions/0007 and 0022).
+they run (docs/decisions/0007 and 0024).
 """
 
 from __future__ import annotations

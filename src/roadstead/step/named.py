@@ -12,9 +12,9 @@ when the job ends.  Names are the job's: two jobs may have the same.
         layer/               what was written (host/overlay.py), or the copy
 
 An overlay's upper directory can be mounted once at a time.  So the first step mounts it, in its own
-namespace (host/namespaces.py), and a step that comes while others run joins theirs.  That lasts as
-long as anybody is in it, and goes with the last one, however he goes.  Of a supervisor that was
-killed the processes are ended before the layer is mounted again.
+namespace (host/namespaces.py), and a step that comes while others run joins theirs (decision 25).
+That lasts as long as anybody is in it, and goes with the last one, however he goes.  Of a
+supervisor that was killed the processes are ended before the layer is mounted again.
 
 PLACE is on disk, and on this machine: homes are often on a network, whose file systems take no
 overlay, and a container to which packages are added grows beyond what memory has room for.
