@@ -17,6 +17,7 @@ from tests.support.components import ROOT
 from tests.support.engine import Engine
 from tests.support.product import Product
 from tests.support.skips import require
+from tests.support.waiting import eventually
 
 cloudpickle = pytest.importorskip("cloudpickle")
 Run = Callable[..., Completed]
@@ -272,3 +273,27 @@ def test_a_program_that_is_killed_leaves_its_jobs(engine: Engine, python: Run) -
     if ended.returncode:  # dependencies may not be there
         engine.run(["sbatch", "--wait", "--exclusive", "--wrap", "true"]).check()
     assert (engine.work / "left.txt").read_text() == "done\n"
+
+
+def test_components_and_letters(engine: Engine, python: Run) -> None:
+    folder = engine.account.mkdir(engine.base / "fake-mta")
+    box = engine.account.mkdir(engine.base / "letters")
+    engine.account.write(folder / "sendmail", f"#!/bin/sh\ncat > {box}/$$\n", 0o755)
+    engine.variables["PATH"] = f"{folder}:{engine.variables['PATH']}"
+    done = python(
+        r"""
+        import roadstead
+
+        with roadstead.Client() as client:
+            script = "#!/bin/sh\n#SBATCH -n1\n#SBATCH hetjob\n#SBATCH -n1\necho $SLURM_HET_SIZE"
+            job = client.submit(script=script, mail_type="END", overcommit=True)
+            print(job.wait().state, job.logs())
+            try:
+                client.submit(["true"], export_file="x")
+            except roadstead.RoadsteadError as error:
+                print(error)
+        """
+    ).check()
+    assert done.stdout == "COMPLETED 2\n\nexport_file: not an option of submit\n"
+    subject = "Subject: Slurm Job_id=1 Name=sbatch Ended, Run time 00:00:0"
+    eventually(lambda: any(subject in each.read_text() for each in box.iterdir()), timeout=20)

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Self
 
-from roadstead.cli import attend, options
+from roadstead.cli import attend, components
 from roadstead.cli import script as scripts
 from roadstead.core import values
 from roadstead.engines.session import End, JobRecord, LocalSession, Session, Submission, new_key
@@ -31,6 +31,7 @@ _ANOTHER_WAY: Final = {
     "wait": "use Job.wait()",
     "parsable": "use Job.id",
     "test-only": "there is no answer to it but sbatch's",
+    "export-file": "give the variables themselves: submit(…, env=…)",
     "help": "",
     "usage": "",
     "version": "",
@@ -68,10 +69,14 @@ class _Submitting:
             text, found = script, scripts.directives(script)
             operands = ["sbatch", *arguments]
         argv = list(_argv(asked))
-        understood, rest = options.gather("sbatch", argv, {}, found)
-        assert rest == []
+        understood, *others = components.gather("sbatch", [argv], {}, components.of_script(found))
         understood.setdefault("job-name", _name(command))
-        container = attend.settle("sbatch", understood, os.getcwd())
+        message: dict[str, Any] = {"cwd": os.getcwd()}
+        attend.add_components("sbatch", message, [(each, operands) for each in others])
+        cwd = message.pop("cwd")
+        container = attend.settle("sbatch", understood, cwd) | message
+        if "mail-type" in understood:
+            container["mailer"] = attend.mailer("sbatch")
         if env is None:
             env = os.environ if self._environ is None else self._environ
         return Submission(

@@ -316,7 +316,7 @@ def base_message(
     umask = os.umask(0o077)
     os.umask(umask)
     if "mail-type" in options:
-        container["mailer"] = _mailer(command)
+        container["mailer"] = mailer(command)
     job, step = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_STEP_ID", "")
     return {
         "op": op,
@@ -336,7 +336,7 @@ def base_message(
     }
 
 
-def _mailer(command: str) -> str:
+def mailer(command: str) -> str:
     """Who takes the letters that --mail-type asks for; a job without one goes on all the same."""
     from roadstead.host import post
 
