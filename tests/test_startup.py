@@ -55,6 +55,11 @@ def test_a_client_imports_nothing_heavy(product: Product, client: str) -> None:
     assert loaded & FORBIDDEN == set()
 
 
+def test_an_image_in_the_store_costs_a_client_nothing_heavy(product: Product) -> None:
+    statement = "import roadstead.cli.srun, roadstead.cli.containers, roadstead.oci.search"
+    assert (_loaded(product, statement) - _loaded(product, "pass")) & FORBIDDEN == set()
+
+
 def _milliseconds(argv: list[str]) -> float:
     begin = time.perf_counter()
     pid = os.posix_spawn(argv[0], argv, {})

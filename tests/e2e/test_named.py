@@ -244,3 +244,21 @@ def test_kills_at_any_moment(engine: Engine, rootfs: Path) -> None:
     assert killed > 2
     engine.run(["scancel", "1"]).check()
     waiting.eventually(lambda: not left(engine))
+
+
+def test_what_a_lost_job_left_is_found(engine: Engine, rootfs: Path) -> None:
+    """Of a journal that was moved away, say: the controller knows no such job."""
+    engine.run(["squeue"]).check()
+    (state,) = engine.state.glob("roadstead/*")
+    place = engine.base / "tmp" / "roadstead-x"
+    engine.account.mkdir(place)
+    engine.account.mkdir(place / "layer")
+    engine.account.mkdir(state / "named")
+    engine.account.mkdir(state / "named/99")
+    (state / "named/99/c").symlink_to(place)
+    waiting.eventually(lambda: (state / "named/99").exists())
+    done = engine.run(["roadstead", "audit"])
+    assert f"named container {state}/named/99" in " ".join(done.stdout.split()), done
+    engine.run(["roadstead", "audit", "--clean"])
+    assert not place.exists()
+    assert not (state / "named/99").exists()

@@ -13,10 +13,14 @@ may not look into holds no file for us.  Which environment counts is the caller'
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 
 from roadstead.errors import ConfigError
-from roadstead.oci.conf import OciConf, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from roadstead.oci.conf import OciConf
 
 VARIABLE = "ROADSTEAD_OCI_CONF"
 NONE = "none"
@@ -49,6 +53,8 @@ def load(path: str) -> OciConf:
             path=path,
             hint=f"make it readable, or set {VARIABLE}={NONE} to use the built-in patterns",
         ) from None
+    from roadstead.oci.conf import parse  # clients look whether there is a file, mostly in vain
+
     return parse(text, path, _read)
 
 
