@@ -80,7 +80,7 @@ def test_beginnings_and_ends(post: Post, types: str, code: int, subjects: list[s
     job_id = post.submit_for(types)
     post.at += 5
     post.ended((job_id, BATCH_STEP), code)
-    assert post.subjects == [f"Job Job_id=1 Name=x {words}" for words in subjects]
+    assert post.subjects == [f"Job_id=1 Name=x {words}" for words in subjects]
 
 
 def test_an_array_is_one_thing_unless_its_elements_are_asked_for(post: Post) -> None:
@@ -118,4 +118,4 @@ def test_a_dependency_that_is_never_met(post: Post) -> None:
     post.submit_for("INVALID_DEPEND", dependency=f"afternotok:{before}",
                     **{"kill-on-invalid-dep": "yes"})  # fmt: skip
     post.ended((before, BATCH_STEP))
-    assert post.subjects == ["Job Job_id=2 Name=x Invalid dependency"]
+    assert post.subjects == ["Job_id=2 Name=x Invalid dependency"]

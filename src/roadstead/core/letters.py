@@ -103,7 +103,7 @@ def _send(effects: Effects, job: Job, word: str, words: str, *, summary: bool = 
     if mail is None or word not in mail.types or het.is_led(job.spec):
         return
     task = job.spec.array
-    what = f"Job Job_id={job.id}"
+    what = f"Job_id={job.id}"
     if task is not None and summary:
         what = f"Array Summary Job_id={task.job_id}_* ({task.job_id})"
     elif task is not None:
