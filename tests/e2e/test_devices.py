@@ -138,6 +138,14 @@ def test_specifications_that_are_wrong(engine: Engine, rootfs: Path, cdi: Any) -
     assert f"warning: {place}/v2.json:1: not valid JSON" in done.stderr
     done = run(engine, rootfs, "true", "--device=x.com/c=zero", env=cdi)
     assert f"not found; {place}/v2.json:1: not valid JSON" in done.stderr
+    more = {"env": ["A=1"], "additionalGids": [44], "netDevices": []}
+    made = {"cdiVersion": "1.1.0", "kind": "v.com/n", "devices": [{"name": "x"}]}
+    engine.account.write(place / "n.json", json.dumps({**made, "containerEdits": more}))
+    done = run(engine, rootfs, "echo $A", "--device=v.com/n=x", env=cdi).check()
+    assert done.stdout == "1\n"
+    for name in ("additionalGids", "netDevices"):
+        what = f"containerEdits.{name} of {place}/n.json"
+        assert f"warning: not done for the container: {what}" in done.stderr
     engine.account.write(place / "v2.json", (place / "v.json").read_text())
     done = run(engine, rootfs, "true", "--device=v.com/c=zero", env=cdi)
     assert "both have it; remove it from one of them" in done.stderr

@@ -26,6 +26,7 @@ from roadstead.oci.hooks import STAGES
 
 DIRECTORIES: Final = ("/etc/cdi", "/var/run/cdi")
 VARIABLE: Final = "ROADSTEAD_CDI_DIRS"
+_UNDERSTOOD: Final = ("env", "deviceNodes", "mounts", "hooks")
 _MAX_FILE: Final = 4 << 20
 _KIND: Final = re.compile(
     r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?/[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?"
@@ -39,13 +40,15 @@ class Edits:
     """What is done to a container: entries of a specification, checked.
 
     ``nodes`` are (path of the host, path inside, permissions), ``mounts`` entries of config.json,
-    ``hooks`` (stage, entry of config.json).
+    ``hooks`` (stage, entry of config.json).  ``dropped`` names what else is asked for:
+    groups, network devices and cache classes are not a user's to give.
     """
 
     env: tuple[str, ...] = ()
     nodes: tuple[tuple[str, str, str], ...] = ()
     mounts: tuple[dict[str, Any], ...] = ()
     hooks: tuple[tuple[str, dict[str, Any]], ...] = ()
+    dropped: tuple[str, ...] = ()
 
     def __add__(self, other: Edits) -> Edits:
         return Edits(
@@ -53,6 +56,7 @@ class Edits:
             self.nodes + other.nodes,
             self.mounts + other.mounts,
             self.hooks + other.hooks,
+            self.dropped + other.dropped,
         )
 
     def __bool__(self) -> bool:
@@ -276,6 +280,7 @@ class _Checked:
                 self._hook(entry, f"{where}.hooks[{number}]")
                 for number, entry in enumerate(self.array(found.get("hooks"), where))
             ),
+            tuple(f"{where}.{name} of {self._path}" for name in found if name not in _UNDERSTOOD),
         )
 
     def _node(self, value: Any, where: str) -> tuple[str, str, str]:

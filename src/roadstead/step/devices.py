@@ -51,6 +51,8 @@ def of_step(
         notice(f"warning: {error}")
     for edits in found.values():
         _check(edits)
+    for name in dict.fromkeys(name for edits in found.values() for name in edits.dropped):
+        notice(f"warning: not done for the container: {name}")
     return {node: edits for node, edits in found.items() if edits}
 
 
