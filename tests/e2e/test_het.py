@@ -125,11 +125,12 @@ def test_components_in_containers(cluster: Engine, make_bundle: Callable[..., Pa
 
 
 def test_a_kill_of_the_controller_loses_no_component(cluster: Engine) -> None:
-    job = lines(cluster, "sbatch", "--parsable", "-n1", ":", "-n2", "--wrap",
-                "srun --het-group=0,1 sleep 8")[0]  # fmt: skip
+    wait = "srun --het-group=0,1 sh -c 'until [ -e go ]; do sleep 0.2; done'"
+    job = lines(cluster, "sbatch", "--parsable", "-n1", ":", "-n2", "--wrap", wait)[0]
     eventually(lambda: len(lines(cluster, "squeue", "-h", "-s")) == 2, timeout=20)
     cluster.run(["roadstead", "engine", "stop", "--now"]).check()
     assert lines(cluster, "squeue", "-h", "-o", "%i %T") == [f"{job}+0 RUNNING", f"{job}+1 RUNNING"]
-    eventually(lambda: lines(cluster, "squeue", "-h") == [], timeout=20)
+    cluster.account.write(cluster.work / "go", "")
+    eventually(lambda: lines(cluster, "squeue", "-h") == [], timeout=30)
     ended = lines(cluster, "sacct", "-nPX", "-j", job, "-o", "jobid,state")
     assert ended == [f"{job}+0|COMPLETED", f"{job}+1|COMPLETED"]
