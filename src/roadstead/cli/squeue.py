@@ -128,13 +128,21 @@ def _jobs(inquiry: Inquiry, layout: Layout | None) -> list[View] | None:
         query["fields"] = fields
     answer = inquiry.ask(query)
     if "groups" in answer:
-        return [
-            {**group["same"], **dict(zip(group["fields"], row))}  # noqa: B905  (half the time)
-            for group in answer["groups"]
-            for row in group["rows"]
-        ]
+        return _views(answer["groups"])
     jobs: list[View] = answer["jobs"]
     return None if lone is not None and not jobs else jobs
+
+
+def _views(groups: list[Any]) -> list[View]:
+    """What is the same in a group, and a row of the rest, as a view of each job."""
+    views = []
+    for group in groups:
+        fields, same = group["fields"], group["same"]
+        for row in group["rows"]:
+            view = same.copy()  # faster than to write both into a new one
+            view.update(zip(fields, row))  # noqa: B905
+            views.append(view)
+    return views
 
 
 def _fields(asked: dict[str, str], layout: Layout) -> list[str] | None:

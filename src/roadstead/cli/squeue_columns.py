@@ -64,6 +64,12 @@ def _eligible(view: View, clock: Clock) -> str:
     return clock.moment(None if held else view["eligible_time"], "N/A")
 
 
+def _used(view: View, clock: Clock) -> str:
+    if view["start_time"] is None:  # nearly all of a long list
+        return "0:00"
+    return values.format_time_short(clock.elapsed(view))
+
+
 def _evaluated(view: View, clock: Clock) -> str:
     started = words.start_time(view)
     return clock.moment(view["submit_time"] if started is None else started, "N/A")
@@ -103,7 +109,7 @@ JOBS: tuple[Column, ...] = (
     Column("m", "minmemory", "MIN_MEMORY", lambda v, c: c.memory(v["memory"]), _number("memory")),
     Column("", "tres-alloc tres", "TRES_ALLOC", words.tres),
     Column("d", "mintmpdisk", "MIN_TMP_DISK", _ZERO),
-    Column("M", "timeused", "TIME", lambda v, c: values.format_time_short(c.elapsed(v)),
+    Column("M", "timeused", "TIME", _used,
            lambda v, c: c.elapsed(v), duration=True),
     Column("l", "timelimit", "TIME_LIMIT", lambda v, c: values.format_time_short(v["time_limit"]),
            _or_0("time_limit"), duration=True),
@@ -206,7 +212,7 @@ STEPS: tuple[Column, ...] = (
     Column("P", "partition", "PARTITION", key("partition")),
     Column("u", "username", "USER", key("user")),
     Column("U", "userid", "UID", key("uid"), _number("uid")),
-    Column("M", "timeused", "TIME", lambda v, c: values.format_time_short(c.elapsed(v)),
+    Column("M", "timeused", "TIME", _used,
            lambda v, c: c.elapsed(v), duration=True),
     Column("l", "timelimit", "TIME_LIMIT", lambda v, c: values.format_time_short(v["time_limit"]),
            _or_0("time_limit"), duration=True),
