@@ -61,16 +61,24 @@ def remove(state: str, job: int) -> None:
 
 
 def remove_all(records: str) -> None:
-    """Remove the containers that the records in a directory lead to, and then the records."""
+    """Remove the containers that the records in a directory lead to, and then the records.
+
+    Two may be at it, a controller that was killed and the one after it: the second waits.
+    """
     try:
-        names = os.listdir(records)
+        lock = os.open(records, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    for name in names:
-        link = f"{records}/{name}"
-        removal.remove_tree(os.readlink(link))
-        os.unlink(link)
-    os.rmdir(records)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in os.listdir(lock):  # of a directory that is gone by now: nothing
+            link = f"{records}/{name}"
+            removal.remove_tree(os.readlink(link))
+            os.unlink(link)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(records)
+    finally:
+        os.close(lock)
 
 
 def _place() -> str:
