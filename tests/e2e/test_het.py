@@ -125,9 +125,10 @@ def test_components_in_containers(cluster: Engine, make_bundle: Callable[..., Pa
 
 
 def test_a_kill_of_the_controller_loses_no_component(cluster: Engine) -> None:
-    wait = "srun --het-group=0,1 sh -c 'until [ -e go ]; do sleep 0.2; done'"
+    wait = "srun --het-group=0,1 sh -c '>runs.$SLURM_PROCID; until [ -e go ]; do sleep 0.2; done'"
     job = lines(cluster, "sbatch", "--parsable", "-n1", ":", "-n2", "--wrap", wait)[0]
-    eventually(lambda: len(lines(cluster, "squeue", "-h", "-s")) == 2, timeout=20)
+    eventually(lambda: len(list(cluster.work.glob("runs.*"))) == 3, timeout=20)
+    assert len(lines(cluster, "squeue", "-h", "-s")) == 2  # and srun has been told that they run
     cluster.run(["roadstead", "engine", "stop", "--now"]).check()
     assert lines(cluster, "squeue", "-h", "-o", "%i %T") == [f"{job}+0 RUNNING", f"{job}+1 RUNNING"]
     cluster.account.write(cluster.work / "go", "")
