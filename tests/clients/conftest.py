@@ -39,5 +39,11 @@ def jax(engine: Engine) -> Iterator[Environment]:
 
 
 @pytest.fixture
+def suites(engine: Engine) -> Iterator[Environment]:
+    """Clients with tests of their own, and what those need."""
+    yield from _environment(engine, "suites")
+
+
+@pytest.fixture
 def lightning(engine: Engine) -> Iterator[Environment]:
     yield from _environment(engine, "lightning")

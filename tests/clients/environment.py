@@ -38,7 +38,7 @@ class Environment:
         for path in _semaphores() - self._before:
             path.unlink(missing_ok=True)
 
-    def call(self, *argv: str | os.PathLike[str], timeout: float = 40) -> Completed:
+    def call(self, *argv: str | os.PathLike[str], timeout: float = 120) -> Completed:
         """Run a program of the environment to its end."""
         path = f"{self.engine.shims}:{self.python.parent}:{self.engine.account.environment['PATH']}"
         # Clients leave things in their $TMPDIR, and the engine's is looked through for ours.
@@ -48,7 +48,7 @@ class Environment:
         variables = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(temporary)}
         return self.engine.run(argv, env=variables, timeout=timeout)
 
-    def run(self, text: str, *arguments: str, timeout: float = 40) -> Completed:
+    def run(self, text: str, *arguments: str, timeout: float = 120) -> Completed:
         """Run a program of the test's."""
         program = self.write("program.py", text)
         return self.call(self.python, program, *arguments, timeout=timeout).check()

@@ -97,7 +97,7 @@ def _no_clients(name: str) -> str:
 
 
 # Environments with programs that call Slurm's commands.
-CLIENTS = ("light", "aiida", "jax", "lightning", "snakemake")
+CLIENTS = ("light", "aiida", "jax", "lightning", "snakemake", "suites")
 
 # Traits: no package brings them, save those that script/setup makes (INSTALLABLE_TRAITS).
 TRAITS: dict[str, Callable[[], str]] = {
