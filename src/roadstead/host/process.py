@@ -57,6 +57,7 @@ class Child:
     pid: int
     pidfd: int
     status: int | None = None
+    peak: int = 0  # KiB of memory, of it and of those it had waited for; once it is reaped
 
     def fileno(self) -> int:
         return self.pidfd
@@ -81,8 +82,10 @@ class Child:
         Raises ChildProcessError for a process that is not our child.
         """
         if self.status is None:
-            found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+            # waitid(2) knows usage, os.waitid does not; until it is reaped the pid is its own.
+            found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
             assert found is not None
+            self.peak = os.wait4(self.pid, 0)[2].ru_maxrss
             os.close(self.pidfd)
             killed = found.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
             self.status = -found.si_status if killed else found.si_status
@@ -296,6 +299,16 @@ def children(pid: int) -> list[int]:
     except (FileNotFoundError, ProcessLookupError):
         return found
     return found
+
+
+def descriptors() -> frozenset[int]:
+    """The descriptors that are open here."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):  # the one to look with is among them, and closed now
+        with contextlib.suppress(OSError):
+            os.fstat(int(name))
+            found.add(int(name))
+    return frozenset(found)
 
 
 def parent(pid: int) -> int:

@@ -37,8 +37,10 @@ _HARMLESS_ORDERS = ("run.oci.keep_original_groups", "run.oci.mount_context_type"
 class Change:
     """What this task needs of its config.json.
 
-    ``uids`` None: no user namespace (root).  ``cwd`` "" keeps the bundle's.  ``cgroup`` is the
-    group that the runtime is to make, from the top of the hierarchies, or "" for none of ours.
+    ``uids`` None: no user namespace (root).  ``user_namespace`` is the path of one that is there
+    and has these mappings, or "" for the runtime to make it.  ``cwd`` "" keeps the bundle's.
+    ``cgroup`` is the group that the runtime is to make, from the top of the hierarchies, or "" for
+    none of ours.
     ``report`` is a path that is to hold the container's state once it has started, or "".
     ``terminal`` is the size of the container's own terminal, in rows and columns, if it has one.
     ``limits`` are our own hard limits by name (RLIMIT_NOFILE …), -1 for none; ``propagated`` soft
@@ -58,6 +60,7 @@ class Change:
     readonly: bool | None = None
     uids: IdMap | None = None
     gids: IdMap | None = None
+    user_namespace: str = ""
     privileged: bool = False
     cgroup: str = ""
     mounts: tuple[dict[str, Any], ...] = ()
@@ -103,7 +106,7 @@ def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
         # Below the step's group, whose limits count; by a name that we know if it is left behind.
         config["linux"] = {**(config.get("linux") or {}), "cgroupsPath": f"/{change.cgroup}"}
     if change.uids is not None and change.gids is not None:
-        _user_namespace(config, change.uids, change.gids, notes)
+        _user_namespace(config, change.uids, change.gids, change.user_namespace, notes)
     else:
         _namespaces(config, without=("user",))
     _mount_namespace(config, notes)
@@ -313,13 +316,19 @@ def _mount_namespace(config: dict[str, Any], notes: list[str]) -> None:
     config["linux"]["namespaces"] = [*own, {"type": "mount"}]
 
 
-def _user_namespace(config: dict[str, Any], uids: IdMap, gids: IdMap, notes: list[str]) -> None:
+def _user_namespace(
+    config: dict[str, Any], uids: IdMap, gids: IdMap, path: str, notes: list[str]
+) -> None:
     linux = config["linux"]
     linux["namespaces"] = [
-        {"type": "user"},
+        {"type": "user", "path": path} if path else {"type": "user"},
         *(entry for entry in linux.get("namespaces") or [] if entry.get("type") != "user"),
     ]
-    linux["uidMappings"], linux["gidMappings"] = uids.to_config(), gids.to_config()
+    if path:
+        linux.pop("uidMappings", None)
+        linux.pop("gidMappings", None)
+    else:
+        linux["uidMappings"], linux["gidMappings"] = uids.to_config(), gids.to_config()
     if uids.degraded:
         notes.append(
             "no subordinate ids: the container has one id, the user's "

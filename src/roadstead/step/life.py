@@ -35,6 +35,7 @@ class Lives:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
+        self.peak = 0  # KiB of memory, of the largest child that has ended
 
     def start(
         self,
@@ -72,7 +73,9 @@ class Lives:
             self._loop.unwatch(until.child)
             for each in timer:
                 each.cancel()
-            self._resume(life, until.child.reap(), done, failed)
+            status = until.child.reap()
+            self.peak = max(self.peak, until.child.peak)
+            self._resume(life, status, done, failed)
 
         def overdue() -> None:
             self._loop.unwatch(until.child)

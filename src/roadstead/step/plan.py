@@ -41,6 +41,7 @@ class Plan:
     hooks: tuple[Hook, ...] = ()
     shared: str = ""  # the root that all tasks have, if it is neither the bundle's nor each its own
     hide: bool = False  # a hybrid machine's cgroup2 tree is to be kept from the runtime
+    user_namespace: str = ""  # the path of the containers' user namespace, if it is there already
 
     @property
     def ranged(self) -> bool:
@@ -118,11 +119,10 @@ def prepare(
             raise LaunchError(f"--container-{option} is for steps of one component")
         mine = [task for task in tasks if task.part == number]
         plans.append(_opened(part, notice, lambda plan: plan, mine))
-    _enter_together(spec, plans)
-    return plans
+    return _enter_together(spec, plans)
 
 
-def _enter_together(spec: StepSpec, plans: list[Plan | None]) -> None:
+def _enter_together(spec: StepSpec, plans: list[Plan | None]) -> list[Plan | None]:
     """The namespace that the containers of several components need is one."""
     found = [plan for plan in plans if plan is not None]
     private, hide = any(plan.private for plan in found), any(plan.hide for plan in found)
@@ -135,8 +135,10 @@ def _enter_together(spec: StepSpec, plans: list[Plan | None]) -> None:
         ranged = any(plan.ranged for plan in found)
         ranges = namespaces.subordinate_ids(spec.user, spec.uid) if ranged else None
         namespaces.enter(ranges=ranges, hide_unified=hide)
-    if private:
-        os.mkdir(f"{spec.directory}/private", 0o700)
+        if private:
+            os.mkdir(f"{spec.directory}/private", 0o700)
+        return plans
+    return [None if plan is None else _in_one_that_is_there(plan) for plan in plans]
 
 
 def _opened(
@@ -244,7 +246,21 @@ def _enter(plan: Plan, notice: Callable[[str], None]) -> Plan:
             shared, why = overlay.private_layer(plan.contents.lowers, scratch)
             _say_copied(why, notice)
             return replace(plan, shared=shared)
-    return plan
+    if plan.private or hide:
+        return plan
+    return _in_one_that_is_there(plan)
+
+
+def _in_one_that_is_there(plan: Plan) -> Plan:
+    """Where one id is all that the containers have, and the runtime is crun, which is known to take
+    it: in a user namespace that this process holds."""
+    called = runtime.program_name(plan.conf) if plan.conf else os.path.basename(plan.program)
+    if called != "crun" or plan.spec.uid == 0 or plan.uids is None or plan.gids is None:
+        return plan
+    if any(len(ids.entries) > 1 or ids.entries[0][2] > 1 for ids in (plan.uids, plan.gids)):
+        return plan
+    path = namespaces.of_one_id(plan.uids.entries[0][0], plan.gids.entries[0][0])
+    return replace(plan, user_namespace=path)
 
 
 def _say_copied(why: str, notice: Callable[[str], None]) -> None:

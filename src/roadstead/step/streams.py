@@ -351,3 +351,11 @@ class Streams:
         for sink in self._sinks.values():
             if not sink.empty:
                 sink.fail("nobody reads it")
+
+    def close(self) -> None:
+        """All has been written: give back what was the user's, and what we opened."""
+        for sink in self._sinks.values():
+            sink.close()
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1

@@ -52,13 +52,14 @@ def main(
     ctl: wire.Connection,
     fds: list[int],
     settled: Callable[[], None] = lambda: None,
-) -> None:
+) -> bool:
     """Run one step to its end.  ``fds`` are the user's 0, 1 and 2, or empty; ``settled`` is called
     once the step has its directory and its tasks are on their way, or cannot be.  Returns when all
-    is done; a failure of the step is told to the controller, never raised."""
+    is done: whether this process can supervise another step, as nothing went amiss and it has not
+    left its namespaces.  A failure of the step is told to the controller, never raised."""
     linux.set_process_name("roadstead-step")
     linux.set_child_subreaper()
-    Supervisor(spec, ctl, fds).run(settled)
+    return Supervisor(spec, ctl, fds).run(settled)
 
 
 class Supervisor:
@@ -76,7 +77,9 @@ class Supervisor:
         self.tasks: list[Task] = []
         self.exits: list[TaskExit] = []
         self.started_at = time.time()
+        self._usage = resource.getrusage(resource.RUSAGE_CHILDREN)  # of steps that we had before
         self.ending: Reason | None = None
+        self._unchanged = True
         self._ends_at = spec.deadline
         self._stopped_at: float | None = None
         self._controllers: list[wire.Connection] = []
@@ -88,8 +91,8 @@ class Supervisor:
 
     # -- start --------------------------------------------------------------------------------
 
-    def run(self, settled: Callable[[], None]) -> None:
-        """Start the step, and serve it until it has ended."""
+    def run(self, settled: Callable[[], None]) -> bool:
+        """Start the step, and serve it until it has ended; whether the process is as it was."""
         self._attempt(self._begin)
         try:
             self._listen()
@@ -98,6 +101,13 @@ class Supervisor:
                 self._notice(f"warning: cannot be adopted by another controller: {error.strerror}")
         settled()
         self.loop.run()
+        for connection in list(self._controllers):
+            self._part(connection)
+        self.streams.close()
+        self.loop.close()
+        if self._hold >= 0:
+            os.close(self._hold)
+        return self._unchanged
 
     def _attempt(self, part: Callable[[], None]) -> None:
         """A part of the start; the step fails if that does."""
@@ -216,6 +226,7 @@ class Supervisor:
 
     def _fail(self, error: RoadsteadError) -> None:
         """The step cannot start: no task of it has run, or those that have are ended."""
+        self._unchanged = False  # it may have got as far as a namespace
         reason: Reason = "runtime" if error.kind == "runtime" else "launch"
         self.exits.append(
             TaskExit(
@@ -249,10 +260,7 @@ class Supervisor:
         except ValueError:
             received = None
         if received is None:
-            self.loop.unwatch(connection)
-            self._controllers.remove(connection)
-            self._detach(connection)
-            connection.close()
+            self._part(connection)
             return
         message, fds = received
         if message.get("op") == "attach" and len(fds) == 3 and connection not in self._readers:
@@ -262,6 +270,12 @@ class Supervisor:
             self._heed(connection, message)
         except ValueError as error:  # whoever that is, it is no controller of ours
             log.warning("message not understood error=%r", str(error))
+
+    def _part(self, connection: wire.Connection) -> None:
+        self.loop.unwatch(connection)
+        self._controllers.remove(connection)
+        self._detach(connection)
+        connection.close()
 
     def _heed(self, connection: wire.Connection, message: dict[str, object]) -> None:
         match message.get("op"):
@@ -525,8 +539,9 @@ class Supervisor:
                 break
             for pid in left:
                 process.send(pid, process.KILL)
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
-            if found is None:
+            pid, _, used = os.wait4(-1, os.WNOHANG)
+            self.lives.peak = max(self.lives.peak, used.ru_maxrss)
+            if not pid:
                 self._wait_for_orphan(process.children(os.getpid()))
                 return
         self._save()
@@ -560,6 +575,7 @@ class Supervisor:
         def ended() -> None:
             self.loop.unwatch(orphan)
             orphan.reap()
+            self.lives.peak = max(self.lives.peak, orphan.peak)
             self._timers["orphan"].cancel()
             self._end_orphans()
 
@@ -568,6 +584,7 @@ class Supervisor:
     def _give_up(self) -> None:
         """A process that SIGKILL does not end is stuck in the kernel; say so and go on."""
         pids = processes.below(os.getpid(), self.spec.directory)
+        self._unchanged = False
         self._notice(f"error: processes {pids} do not end (blocked in the kernel)")
         self.streams.finish(self._drained)
 
@@ -588,10 +605,12 @@ class Supervisor:
             record.write_exit(self.spec.directory, result)
         except OSError as failure:  # a controller that listens is told all the same
             log.error("exit record not written error=%r", failure.strerror)
+            self._unchanged = False
         os.chdir("/")
         try:
             removal.remove_tree(self.spec.directory)
         except OSError as failure:  # whoever waits is told how the step ended all the same
+            self._unchanged = False  # while we live, our claim is not swept
             self._notice(f"warning: {self.spec.directory} cannot be removed: {failure.strerror}")
         self._tell_end({"event": "exit", "record": to_json(result)})
         self.loop.stop()
@@ -625,9 +644,9 @@ class Supervisor:
             tasks=tuple(sorted(self.exits, key=lambda ended: ended.procid)),
             started_at=self.started_at,
             ended_at=time.time(),
-            user_seconds=used.ru_utime,
-            system_seconds=used.ru_stime,
-            max_rss_kib=used.ru_maxrss,
+            user_seconds=used.ru_utime - self._usage.ru_utime,
+            system_seconds=used.ru_stime - self._usage.ru_stime,
+            max_rss_kib=self.lives.peak,
         )
 
 

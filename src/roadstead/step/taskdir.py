@@ -166,6 +166,7 @@ class TaskDirectory:
             readonly=readonly,
             uids=plan.uids,
             gids=plan.gids,
+            user_namespace=plan.user_namespace,
             privileged=plan.privileged,
             cgroup=self._cgroup if plan.spec.uid == 0 else "",
             mounts=tuple(mounts),
