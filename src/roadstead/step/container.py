@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from roadstead.errors import RuntimeFailure
-from roadstead.host import namespaces, process
+from roadstead.host import namespaces, process, removal
 from roadstead.oci import runtime
 from roadstead.step import processes
 from roadstead.step.life import Life, Until
@@ -291,14 +291,17 @@ class Container:
         """How to remove what the runtime may leave, for somebody who finds us gone."""
         return {
             "delete": self.commands.command("delete"),
+            "path": self.plan.runtime_env.get("PATH", ""),
             "state": self.commands.state,
             "directory": self.directory.path,
             "cgroups": self.directory.cgroups,
         }
 
     def close(self) -> None:
-        """Remove the task's directory."""
+        """Remove the task's directory, and what a runtime that was killed has left of its state."""
         self.directory.remove()
+        if self.commands.state and os.path.lexists(self.commands.state):
+            removal.remove_tree(self.commands.state)
 
 
 def _was_killed(status: int | None) -> bool:

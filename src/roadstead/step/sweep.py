@@ -86,7 +86,10 @@ def _remove_container(claim: dict[str, Any]) -> list[str]:
         command = [str(word) for word in claim["delete"]]
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            env = {"PATH": os.environ.get("PATH", os.defpath)}
+            # As it was called before (plan.py), but for the mark: where a runtime keeps its state
+            # may be in XDG_RUNTIME_DIR.
+            env = {name: value for name, value in os.environ.items() if name != record.MARK}
+            env["PATH"] = str(claim.get("path") or env.get("PATH", os.defpath))
             process.spawn(command, env=env, stdio=(null, null, null)).reap()
         except OSError as error:
             found.append(f"{command[0]} could not be called: {error.strerror}")
