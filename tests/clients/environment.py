@@ -16,6 +16,7 @@ from tests.support.bundle import make_host_bundle
 from tests.support.components import client_python
 from tests.support.engine import Engine
 from tests.support.skips import require
+from tests.support.waiting import eventually
 
 
 def _semaphores() -> set[Path]:
@@ -33,7 +34,11 @@ class Environment:
         self._before = _semaphores()
 
     def close(self) -> None:
-        """Python's semaphores are left behind by workers that are ended by a signal."""
+        """The end.  A client may have what it wanted before its job has ended, and an srun whose
+        controller is stopped starts another.  Python's semaphores are left behind by workers that
+        are ended by a signal."""
+        self.engine.run(["scancel", "--me"])
+        eventually(lambda: not self.engine.run(["squeue", "-h"]).stdout, timeout=30)
         self.engine.stop()
         for path in _semaphores() - self._before:
             path.unlink(missing_ok=True)
