@@ -143,17 +143,22 @@ KINDS: dict[str, tuple[Make, bool]] = {
     "Singularity's sandbox": (sandbox, False),
     "udocker's container": (udocker, True),
 }
-MADE: dict[str, str] = {}
+
+
+@pytest.fixture(scope="module")
+def made(top: Path) -> dict[str, str]:
+    """What there is in ``top``, and no longer: kind → how it is named to srun."""
+    return {}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_runs(engine: Engine, top: Path, kind: str) -> None:
+def test_it_runs(engine: Engine, top: Path, made: dict[str, str], kind: str) -> None:
     make, knows = KINDS[kind]
-    if kind not in MADE:
-        MADE[kind] = make(top, top / "root", top / "-".join(kind.replace("'", "").split()))
+    if kind not in made:
+        made[kind] = make(top, top / "root", top / "-".join(kind.replace("'", "").split()))
         run("chmod", "-R", "a+rX", top)
     script = "pwd; echo $GREETING; cat /srv/hello; echo x > /new && cat /new; exit 3"
-    argv = ["srun", "--container", MADE[kind], "sh", "-c", script]
+    argv = ["srun", "--container", made[kind], "sh", "-c", script]
     said = ["/srv", "hello"] if knows else ["/", "hello" if "sandbox" in kind else ""]
     for _ in range(2):  # from its file, and from the store
         done = engine.run(argv)
