@@ -41,13 +41,19 @@ _ANOTHER_WAY: Final = {
 class _Submitting:
     """What the two clients have in common: from a call's arguments to a Submission."""
 
-    def __init__(self, session: Session | None, environ: Mapping[str, str] | None) -> None:
+    def __init__(
+        self, session: Session | None = None, *, environ: Mapping[str, str] | None = None
+    ) -> None:
         self._environ = environ
         self._session = session or LocalSession(
             os.environ if environ is None else environ,
             attend.base_message("sbatch", "submit", {}, []),
             new_key,
         )
+
+    def close(self) -> None:
+        """Let go of the engine.  Jobs go on."""
+        self._session.close()
 
     def _submission(
         self,
@@ -126,17 +132,18 @@ def _read(path: str) -> str:
 def _log_path(records: Sequence[JobRecord], stream: str) -> str:
     if stream not in ("stdout", "stderr"):
         raise UsageError(f"no stream {stream!r}", hint="stdout or stderr")
-    if not records:
-        raise RequestError("Invalid job id specified")
-    found: str = getattr(records[0], stream)
+    found: str = getattr(_known(records), stream)
     return found
 
 
-class Job:
-    """A job that was submitted; of an array, all of its elements.
+def _known(records: Sequence[JobRecord]) -> JobRecord:
+    if not records:
+        raise RequestError("Invalid job id specified")
+    return records[0]
 
-    ``id`` is the job's, or the array's: that of its first element.
-    """
+
+class _AnyJob:
+    """What ``Job`` and ``AsyncJob`` are alike in."""
 
     def __init__(self, session: Session, ids: range) -> None:
         self._session = session
@@ -147,7 +154,14 @@ class Job:
         return self.ids[0]
 
     def __repr__(self) -> str:
-        return f"<roadstead.Job {self.id}>"
+        return f"<roadstead.{type(self).__name__} {self.id}>"
+
+
+class Job(_AnyJob):
+    """A job that was submitted; of an array, all of its elements.
+
+    ``id`` is the job's, or the array's: that of its first element.
+    """
 
     def end(self) -> Future[End]:
         """A future of the job's end, for ``concurrent.futures.wait`` and ``as_completed``; of an
@@ -180,10 +194,7 @@ class Job:
 
     def record(self) -> JobRecord:
         """What is known of it now.  Raises RequestError for a job that is forgotten."""
-        records = self._session.show(self.id).result()
-        if not records:
-            raise RequestError("Invalid job id specified")
-        return records[0]
+        return _known(self._session.show(self.id).result())
 
     def logs(self, stream: str = "stdout") -> str:
         """What it has written to its output ("stdout") or error file ("stderr") so far.
@@ -199,11 +210,6 @@ class Client(_Submitting):
 
     ``environ`` stands in for ``os.environ``: it says where the engine is, and is what jobs inherit.
     """
-
-    def __init__(
-        self, session: Session | None = None, *, environ: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(session, environ)
 
     def submit(
         self,
@@ -246,10 +252,6 @@ class Client(_Submitting):
         """A job by its id, whoever has submitted it."""
         return Job(self._session, range(job_id, job_id + 1))
 
-    def close(self) -> None:
-        """Let go of the engine.  Jobs go on."""
-        self._session.close()
-
     def __enter__(self) -> Self:
         return self
 
@@ -277,19 +279,8 @@ def _then(before: Future[range], make: Any) -> Future[Job]:
     return after
 
 
-class AsyncJob:
+class AsyncJob(_AnyJob):
     """``Job``, for ``await``."""
-
-    def __init__(self, session: Session, ids: range) -> None:
-        self._session = session
-        self.ids = ids
-
-    @property
-    def id(self) -> int:
-        return self.ids[0]
-
-    def __repr__(self) -> str:
-        return f"<roadstead.AsyncJob {self.id}>"
 
     async def wait(self) -> End:
         """See ``Job.wait``; for a time limit, ``asyncio.timeout``."""
@@ -304,10 +295,7 @@ class AsyncJob:
 
     async def record(self) -> JobRecord:
         """See ``Job.record``."""
-        records = await asyncio.wrap_future(self._session.show(self.id))
-        if not records:
-            raise RequestError("Invalid job id specified")
-        return records[0]
+        return _known(await asyncio.wrap_future(self._session.show(self.id)))
 
     async def logs(self, stream: str = "stdout") -> str:
         """See ``Job.logs``."""
@@ -317,11 +305,6 @@ class AsyncJob:
 
 class AsyncClient(_Submitting):
     """``Client``, for ``async with`` and ``await``."""
-
-    def __init__(
-        self, session: Session | None = None, *, environ: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(session, environ)
 
     async def submit(
         self,
@@ -343,10 +326,6 @@ class AsyncClient(_Submitting):
     def job(self, job_id: int) -> AsyncJob:
         """See ``Client.job``."""
         return AsyncJob(self._session, range(job_id, job_id + 1))
-
-    def close(self) -> None:
-        """See ``Client.close``."""
-        self._session.close()
 
     async def __aenter__(self) -> Self:
         return self

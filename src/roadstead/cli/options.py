@@ -71,7 +71,13 @@ COUNT: Final = "count"  # each use adds one: -vv is "2"
 LIST: Final = "list"  # each use adds to a list, with a comma
 
 HONOURED: Final = "honoured"
-_CLUSTERS: Final = "refused:the local engine is one cluster of its own"
+
+# Treatments that rows of several tables have.
+NO_CLUSTERS: Final = "refused:the local engine is one cluster of its own"
+NO_RESERVATIONS: Final = "refused:the local engine has no reservations"
+FOR_ROOT: Final = "refused:it is for root, and nothing here runs as another user"
+ONE_NODE: Final = "no-op:all nodes are this machine"
+SAME_LIBRARIES: Final = "no-op:all nodes have this machine's libraries"
 
 
 class Option:
@@ -111,7 +117,7 @@ class Option:
 # fmt: off
 # One row a line is what makes this a table; the formatter would give each field a line of its own.
 _EVERYWHERE: tuple[Option, ...] = (
-    Option("clusters", "M", REQUIRED, LAUNCH | SCANCEL, treatment=_CLUSTERS, aliases="cluster"),
+    Option("clusters", "M", REQUIRED, LAUNCH | SCANCEL, treatment=NO_CLUSTERS, aliases="cluster"),
     Option("clusters", "M", REQUIRED, LISTS | SCONTROL, "", "names",
            "ask this cluster, of which there is one", aliases="cluster"),
     Option("quiet", "Q", NO_ARG, LAUNCH | SCANCEL | SCONTROL, "", "", "say less"),

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED
-from roadstead.cli.options import LAUNCH, LIST, SALLOC, SBATCH, SRUN, Option
+from roadstead.cli.options import (
+    FOR_ROOT,
+    LAUNCH,
+    LIST,
+    NO_RESERVATIONS,
+    ONE_NODE,
+    SALLOC,
+    SAME_LIBRARIES,
+    SBATCH,
+    SRUN,
+    Option,
+)
 
 _FEATURES = "refused:the batch script runs on the first of the job's nodes"
-_RESERVATIONS = "refused:the local engine has no reservations"
 _BUFFERS = "refused:the local engine has no burst buffers"
 _SPECIALIZED = "no-op:no CPU is set aside for the system"
-_ROOT = "refused:it is for root, and nothing here runs as another user"
-_ONE_NODE = "no-op:all nodes are this machine"
 _UNACCOUNTED = "no-op:the local engine keeps no accounts"
 _UNBOUND = "no-op:tasks are not bound to CPUs"
 _NO_NETWORK = "no-op:tasks are not launched over a network"
-_LIBRARIES = "no-op:all nodes have this machine's libraries"
 _NO_BELL = "no-op:the bell is not rung"
 
 # fmt: off
@@ -37,7 +44,7 @@ ROWS: tuple[Option, ...] = (
     Option("constraint", "C", REQUIRED, LAUNCH, "CONSTRAINT", "features",
            "features that the nodes must have, joined by &"),
     Option("context", "", REQUIRED, LAUNCH, treatment="refused:tasks have the user's own context"),
-    Option("contiguous", "", NO_ARG, LAUNCH, treatment=_ONE_NODE),
+    Option("contiguous", "", NO_ARG, LAUNCH, treatment=ONE_NODE),
     Option("core-spec", "S", REQUIRED, LAUNCH, "CORE_SPEC", treatment=_SPECIALIZED),
     Option("cores-per-socket", "", REQUIRED, LAUNCH, "", "number",
            "cores of each socket, at least"),
@@ -49,7 +56,7 @@ ROWS: tuple[Option, ...] = (
            "CPUs that each task needs"),
     Option("deadline", "", REQUIRED, LAUNCH, "", "time",
            "remove the job if it cannot end before this time"),
-    Option("delay-boot", "", REQUIRED, LAUNCH, "DELAY_BOOT", treatment=_ONE_NODE),
+    Option("delay-boot", "", REQUIRED, LAUNCH, "DELAY_BOOT", treatment=ONE_NODE),
     Option("dependency", "d", REQUIRED, LAUNCH, "SLURM_DEPENDENCY", "type:job[:job][,...]",
            "wait for other jobs: after, afterany, afterok, afternotok, aftercorr, singleton"),
     Option("distribution", "m", REQUIRED, LAUNCH, "SLURM_DISTRIBUTION SBATCH_DISTRIBUTION",
@@ -58,7 +65,7 @@ ROWS: tuple[Option, ...] = (
     Option("exclusive", "", OPTIONAL, LAUNCH, "EXCLUSIVE", "user|mcs", "share no CPU with others"),
     Option("extra-node-info", "B", REQUIRED, LAUNCH, "", "sockets[:cores[:threads]]",
            "what nodes have of these, at least"),
-    Option("gid", "", REQUIRED, LAUNCH, treatment=_ROOT),
+    Option("gid", "", REQUIRED, LAUNCH, treatment=FOR_ROOT),
     Option("gpu-bind", "", REQUIRED, LAUNCH, "GPU_BIND", "how",
            "GPUs that each task sees: none, single:N, per_task:N, map_gpu:, mask_gpu:"),
     Option("gpu-freq", "", REQUIRED, LAUNCH, "GPU_FREQ",
@@ -89,9 +96,9 @@ ROWS: tuple[Option, ...] = (
     Option("mem-per-cpu", "", REQUIRED, LAUNCH, "MEM_PER_CPU", "size[unit]", "memory for each CPU"),
     Option("mem-per-gpu", "", REQUIRED, LAUNCH, "MEM_PER_GPU", "size[unit]", "memory for each GPU"),
     Option("mincpus", "", REQUIRED, LAUNCH, "", "number", "CPUs of each node, at least"),
-    Option("network", "", REQUIRED, LAUNCH, "NETWORK", treatment=_ONE_NODE),
+    Option("network", "", REQUIRED, LAUNCH, "NETWORK", treatment=ONE_NODE),
     Option("nice", "", OPTIONAL, LAUNCH, "", "number", "points of priority to give up (100)"),
-    Option("no-kill", "k", OPTIONAL, LAUNCH, "NO_KILL", treatment=_ONE_NODE),
+    Option("no-kill", "k", OPTIONAL, LAUNCH, "NO_KILL", treatment=ONE_NODE),
     Option("nodefile", "F", REQUIRED, LAUNCH, "", "file",
            "file with the names of nodes that the job must have"),
     Option("nodelist", "w", REQUIRED, LAUNCH, "", "hosts|file",
@@ -119,14 +126,14 @@ ROWS: tuple[Option, ...] = (
            "your soft limits that the tasks get (ALL)"),
     Option("qos", "q", REQUIRED, LAUNCH, "QOS", "name",
            "quality of service that the job is shown with"),
-    Option("reboot", "", NO_ARG, LAUNCH, treatment=_ROOT),
-    Option("reservation", "", REQUIRED, LAUNCH, "RESERVATION", treatment=_RESERVATIONS),
+    Option("reboot", "", NO_ARG, LAUNCH, treatment=FOR_ROOT),
+    Option("reservation", "", REQUIRED, LAUNCH, "RESERVATION", treatment=NO_RESERVATIONS),
     Option("signal", "", REQUIRED, LAUNCH, "SIGNAL", "[B:]signal[@seconds]",
            "signal to send before the time limit"),
     Option("sockets-per-node", "", REQUIRED, LAUNCH, "", "number",
            "sockets of each node, at least"),
-    Option("spread-job", "", NO_ARG, LAUNCH, "SPREAD_JOB", treatment=_ONE_NODE),
-    Option("switches", "", REQUIRED, LAUNCH, "REQ_SWITCH", treatment=_ONE_NODE),
+    Option("spread-job", "", NO_ARG, LAUNCH, "SPREAD_JOB", treatment=ONE_NODE),
+    Option("switches", "", REQUIRED, LAUNCH, "REQ_SWITCH", treatment=ONE_NODE),
     Option("thread-spec", "", REQUIRED, LAUNCH, "THREAD_SPEC", treatment=_SPECIALIZED),
     Option("threads-per-core", "", REQUIRED, LAUNCH, "THREADS_PER_CORE", "number",
            "threads of each core, at least"),
@@ -134,9 +141,9 @@ ROWS: tuple[Option, ...] = (
     Option("time-min", "", REQUIRED, LAUNCH, "", "minutes",
            "time limit that is enough if the job starts sooner with it"),
     Option("tmp", "", REQUIRED, LAUNCH, "", "size[unit]", "free disk space in $TMPDIR"),
-    Option("uid", "", REQUIRED, LAUNCH, treatment=_ROOT),
-    Option("use-min-nodes", "", NO_ARG, LAUNCH, "USE_MIN_NODES", treatment=_ONE_NODE),
-    Option("wait-all-nodes", "", REQUIRED, SBATCH | SALLOC, "WAIT_ALL_NODES", treatment=_ONE_NODE),
+    Option("uid", "", REQUIRED, LAUNCH, treatment=FOR_ROOT),
+    Option("use-min-nodes", "", NO_ARG, LAUNCH, "USE_MIN_NODES", treatment=ONE_NODE),
+    Option("wait-all-nodes", "", REQUIRED, SBATCH | SALLOC, "WAIT_ALL_NODES", treatment=ONE_NODE),
     Option("wckey", "", REQUIRED, LAUNCH, "WCKEY", "key", "key that the job is shown with"),
 
     # Containers.
@@ -215,7 +222,7 @@ ROWS: tuple[Option, ...] = (
     Option("accel-bind", "", REQUIRED, SRUN, treatment=_UNBOUND),
     Option("bcast", "", OPTIONAL, SRUN, "BCAST", "path",
            "copy the program to this place on the nodes, and run the copy"),
-    Option("bcast-exclude", "", REQUIRED, SRUN, "BCAST_EXCLUDE", treatment=_LIBRARIES),
+    Option("bcast-exclude", "", REQUIRED, SRUN, "BCAST_EXCLUDE", treatment=SAME_LIBRARIES),
     Option("compress", "", OPTIONAL, SRUN, "COMPRESS",
            treatment="no-op:a copy on this machine is not sent"),
     Option("cpu-bind", "", REQUIRED, SRUN, "CPU_BIND", "[verbose,]how",
@@ -234,7 +241,7 @@ ROWS: tuple[Option, ...] = (
     Option("mpi", "", REQUIRED, SRUN, "MPI_TYPE", "type", "kind of MPI; list shows them"),
     Option("msg-timeout", "", REQUIRED, SRUN, treatment=_NO_NETWORK),
     Option("multi-prog", "", NO_ARG, SRUN, "", "", "run the programs that a file names for tasks"),
-    Option("no-allocate", "Z", NO_ARG, SRUN, treatment=_ROOT),
+    Option("no-allocate", "Z", NO_ARG, SRUN, treatment=FOR_ROOT),
     Option("overlap", "", NO_ARG, SRUN, "OVERLAP", "", "share CPUs with other steps"),
     Option("preserve-env", "E", NO_ARG, SRUN, treatment="no-op:variables always tell the truth"),
     Option("prolog", "", REQUIRED, SRUN, "PROLOG", "program",
@@ -243,7 +250,7 @@ ROWS: tuple[Option, ...] = (
     Option("relative", "r", REQUIRED, SRUN, "", "number", "first of the allocation's nodes to use"),
     Option("resv-ports", "", OPTIONAL, SRUN, "RESV_PORTS",
            treatment="no-op:no ports are set aside for MPI"),
-    Option("send-libs", "", OPTIONAL, SRUN, "SEND_LIBS", treatment=_LIBRARIES),
+    Option("send-libs", "", OPTIONAL, SRUN, "SEND_LIBS", treatment=SAME_LIBRARIES),
     Option("slurmd-debug", "", REQUIRED, SRUN, treatment=_NO_NETWORK),
     Option("task-epilog", "", REQUIRED, SRUN, "TASK_EPILOG", "program",
            "run this after each task"),

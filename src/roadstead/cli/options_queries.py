@@ -8,7 +8,12 @@ from __future__ import annotations
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED
 from roadstead.cli.options import (
     COUNT,
+    FOR_ROOT,
     LISTS,
+    NO_CLUSTERS,
+    NO_RESERVATIONS,
+    ONE_NODE,
+    SAME_LIBRARIES,
     SATTACH,
     SBCAST,
     SCANCEL,
@@ -18,13 +23,8 @@ from roadstead.cli.options import (
     Option,
 )
 
-_RESERVATIONS = "refused:the local engine has no reservations"
-_CLUSTERS = "refused:the local engine is one cluster of its own"
 _ACCOUNTS = "refused:the local engine keeps no accounts, so none can be selected"
-_ROOT = "refused:it is for root, and nothing here runs as another user"
-_ONE_NODE = "no-op:all nodes are this machine"
 _UNSENT = "no-op:a copy on this machine is not sent"
-_LIBRARIES = "no-op:all nodes have this machine's libraries"
 _ALL_SHOWN = "no-op:nothing is hidden"
 
 # fmt: off
@@ -89,14 +89,14 @@ ROWS: tuple[Option, ...] = (
 
     # sbcast.
     Option("compress", "C", OPTIONAL, SBCAST, "COMPRESS", treatment=_UNSENT),
-    Option("exclude", "", REQUIRED, SBCAST, "EXCLUDE", treatment=_LIBRARIES),
+    Option("exclude", "", REQUIRED, SBCAST, "EXCLUDE", treatment=SAME_LIBRARIES),
     Option("fanout", "F", REQUIRED, SBCAST, "FANOUT", treatment=_UNSENT),
     Option("force", "f", NO_ARG, SBCAST, "FORCE", "", "replace a file that is there"),
     Option("jobid", "j", REQUIRED, SBCAST, "", "job[+component][.step]",
            "whose nodes the file goes to"),
     Option("preserve", "p", NO_ARG, SBCAST, "PRESERVE", "",
            "the copy has the times of the file too"),
-    Option("send-libs", "", OPTIONAL, SBCAST, "SEND_LIBS", treatment=_LIBRARIES),
+    Option("send-libs", "", OPTIONAL, SBCAST, "SEND_LIBS", treatment=SAME_LIBRARIES),
     Option("size", "s", REQUIRED, SBCAST, "SIZE", treatment=_UNSENT),
     Option("timeout", "t", REQUIRED, SBCAST, "TIMEOUT", treatment=_UNSENT),
     Option("verbose", "v", NO_ARG, SBCAST, "", "", "say more", repeat=COUNT),
@@ -115,8 +115,8 @@ ROWS: tuple[Option, ...] = (
     Option("nodelist", "w", REQUIRED, SCANCEL, metavar="hostlist", help="jobs on these nodes only"),
     Option("partition", "p", REQUIRED, SCANCEL, "PARTITION", "name", "only jobs in this partition"),
     Option("qos", "q", REQUIRED, SCANCEL, "QOS", treatment=_ACCOUNTS),
-    Option("reservation", "R", REQUIRED, SCANCEL, treatment=_RESERVATIONS),
-    Option("sibling", "", REQUIRED, SCANCEL, treatment=_CLUSTERS),
+    Option("reservation", "R", REQUIRED, SCANCEL, treatment=NO_RESERVATIONS),
+    Option("sibling", "", REQUIRED, SCANCEL, treatment=NO_CLUSTERS),
     Option("signal", "s", REQUIRED, SCANCEL, "", "signal", "signal to send; else the job ends"),
     Option("state", "t", REQUIRED, SCANCEL, "STATE", "state", "only jobs in this state"),
     Option("user", "u", REQUIRED, SCANCEL, "USER", "name", "only jobs of this user"),
@@ -127,11 +127,11 @@ ROWS: tuple[Option, ...] = (
     Option("details", "d", NO_ARG, SCONTROL, "", "", "show more of a job", repeat=COUNT),
     Option("federation", "", NO_ARG, LISTS | SCONTROL, "SQUEUE_FEDERATION SINFO_FEDERATION",
            treatment=_ALL_SHOWN),
-    Option("future", "F", NO_ARG, SCONTROL, treatment=_ONE_NODE),
+    Option("future", "F", NO_ARG, SCONTROL, treatment=ONE_NODE),
     Option("hide", "", NO_ARG, LISTS | SCONTROL, treatment=_ALL_SHOWN),
     Option("local", "", NO_ARG, LISTS | SCONTROL, "SQUEUE_LOCAL SINFO_LOCAL", treatment=_ALL_SHOWN),
     Option("me", "", NO_ARG, SQUEUE | SCANCEL, "", "", "only jobs of mine"),
     Option("oneliner", "o", NO_ARG, SCONTROL, "", "", "one line a record"),
-    Option("uid", "u", REQUIRED, SCONTROL, treatment=_ROOT),
+    Option("uid", "u", REQUIRED, SCONTROL, treatment=FOR_ROOT),
 )
 # fmt: on

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from roadstead import __version__
 from roadstead.controller import configuration, facts
+from roadstead.controller.children import Children
 from roadstead.controller.holdings import Holdings
 from roadstead.controller.journal import Journal
 from roadstead.controller.peers import Client, Conversation, Peer
@@ -35,7 +36,7 @@ from roadstead.core.model import ExitRecord, compact_json, from_json
 from roadstead.core.reactor import react
 from roadstead.core.state import State
 from roadstead.errors import EngineError, RoadsteadError
-from roadstead.host import fork, paths, post, process, wire
+from roadstead.host import paths, post, wire
 from roadstead.host.loop import Loop, Timer
 from roadstead.step import audit, named, record, sweep
 
@@ -67,6 +68,7 @@ class Controller:
     ) -> None:
         self.state = state
         self.loop = Loop(after_turn=self._after_turn)
+        self._children = Children(self.loop)
         self._journal = journal
         self._spawner = spawner
         self._same_boot = same_boot
@@ -139,7 +141,7 @@ class Controller:
             for line in audit.clean(state, runtime, here=here, live=live, controller=os.getppid()):
                 log.warning("left behind %s", line)
 
-        self._in_child(body, lambda: None)
+        self._children.run(body, lambda: None)
 
     def listen(self) -> None:
         """Be there for clients."""
@@ -263,8 +265,7 @@ class Controller:
         def cleared() -> None:
             self._react(on.Cleared(at=time.time(), job_id=job_id))
 
-        if not self._when_ended(fork.run_in_child(partial(named.remove, state, job_id)), cleared):
-            cleared()
+        self._children.run(partial(named.remove, state, job_id), cleared)
 
     def _set_timer(self, effect: do.SetTimer) -> None:
         def due() -> None:
@@ -502,25 +503,7 @@ class Controller:
         The directory itself stays until the step's end is committed: if we were killed before that,
         a step without one would seem never to have begun.
         """
-        self._in_child(partial(sweep.sweep, directory, keep=True), then)
-
-    def _in_child(
-        self, body: Callable[[], object], then: Callable[[], None], tries: int = 5
-    ) -> None:
-        """Have a process of its own do something that can be begun again, and does nothing where it
-        has been done; one that is killed at it is followed by another."""
-        child = process.adopt(fork.run_in_child(body))
-
-        def ended() -> None:
-            self.loop.unwatch(child)
-            if child.reap() < 0 and tries > 1:
-                self._in_child(body, then, tries - 1)
-                return
-            if child.status:
-                log.error("left undone: %s status=%d", body, child.status)
-            then()
-
-        self.loop.watch(child, ended)
+        self._children.run(partial(sweep.sweep, directory, keep=True), then)
 
     def _find_exit(self, key: StepKey) -> bool:
         directory = stepspec.directory(self.state, key)
@@ -539,7 +522,7 @@ class Controller:
 
     def _await(self, pid: int, key: StepKey) -> bool:
         """Look again when the process has ended; False if it has already."""
-        return self._when_ended(pid, partial(self._find, key))
+        return self._children.when_ended(pid, partial(self._find, key))
 
     def _watch_owner(self, effect: do.WatchOwner) -> None:
         """The process of the same pid is another one if it has another start time, which is counted
@@ -549,25 +532,8 @@ class Controller:
             self._react(on.OwnerGone(at=time.time(), job_id=effect.job_id))
 
         is_there = bool(effect.start) and record.start_time(effect.pid) == effect.start
-        if not is_there or not self._when_ended(effect.pid, gone):
+        if not is_there or not self._children.when_ended(effect.pid, gone):
             gone()
-
-    def _when_ended(self, pid: int, then: Callable[[], None]) -> bool:
-        try:
-            child = process.adopt(pid)
-        except ProcessLookupError:
-            return False
-
-        def ended() -> None:
-            self.loop.unwatch(child)
-            try:
-                child.reap()
-            except ChildProcessError:  # somebody else's
-                os.close(child.pidfd)
-            then()
-
-        self.loop.watch(child, ended)
-        return True
 
     # -- the end --------------------------------------------------------------------------------
 

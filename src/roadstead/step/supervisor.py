@@ -18,16 +18,16 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from roadstead.core.model import ExitRecord, TaskExit, to_json
-from roadstead.errors import LaunchError, RequestError, RoadsteadError
-from roadstead.host import linux, paths, process, removal, terminal, wire
+from roadstead.errors import LaunchError, RoadsteadError
+from roadstead.host import linux, paths, process, removal, terminal
 from roadstead.host.loop import Loop, Timer
 from roadstead.step import broadcast, mpi, processes, record, sweep, usage
 from roadstead.step import plan as plans
 from roadstead.step.arrival import Arrival
-from roadstead.step.attached import Reader, wish
+from roadstead.step.conversation import Conversation
 from roadstead.step.layout import task_specs
 from roadstead.step.life import Lives
 from roadstead.step.limits import Limits
@@ -37,6 +37,7 @@ from roadstead.step.task import Task, look_up
 
 if TYPE_CHECKING:
     from roadstead.core.model import Reason, StepSpec
+    from roadstead.host import wire
     from roadstead.step.plan import Plan
 
 _ORPHAN_SECONDS: Final = 10.0
@@ -82,12 +83,10 @@ class Supervisor:
         self._unchanged = True
         self._ends_at = spec.deadline
         self._stopped_at: float | None = None
-        self._controllers: list[wire.Connection] = []
-        self._listener: wire.Listener | None = None
         self._hold = -1
-        self._readers: dict[wire.Connection, Reader] = {}
         self._timers: dict[str, Timer] = {}
-        self._add_controller(ctl)
+        self.conversation = Conversation(self.loop, spec, self.streams, self._heed)
+        self.conversation.add(ctl)
 
     # -- start --------------------------------------------------------------------------------
 
@@ -95,14 +94,13 @@ class Supervisor:
         """Start the step, and serve it until it has ended; whether the process is as it was."""
         self._attempt(self._begin)
         try:
-            self._listen()
+            self.conversation.listen(f"{self.spec.directory}/{record.SOCKET}")
         except OSError as error:
             if not self.exits:  # else it has failed, and said so
                 self._notice(f"warning: cannot be adopted by another controller: {error.strerror}")
         settled()
         self.loop.run()
-        for connection in list(self._controllers):
-            self._part(connection)
+        self.conversation.close()
         self.streams.close()
         self.loop.close()
         if self._hold >= 0:
@@ -156,11 +154,6 @@ class Supervisor:
                 "files": self.saving.files,
             },
         )
-
-    def _listen(self) -> None:
-        """Be there for the next controller, should this one go."""
-        self._listener = wire.Listener(f"{self.spec.directory}/{record.SOCKET}")
-        self.loop.watch(self._listener, self._accept)
 
     def _prepare(self) -> list[Plan | None]:
         """Make ready what the tasks share; the plan of each of the step's parts."""
@@ -221,7 +214,7 @@ class Supervisor:
             task.start((*stdio, *extra))
         self.streams.started()
         self.mpi.started()
-        self.tell({"event": "started", "pid": os.getpid(), "at": self.started_at})
+        self.conversation.tell({"event": "started", "pid": os.getpid(), "at": self.started_at})
         self._arm_limit()
 
     def _fail(self, error: RoadsteadError) -> None:
@@ -244,44 +237,11 @@ class Supervisor:
 
     # -- the controller -----------------------------------------------------------------------
 
-    def _add_controller(self, connection: wire.Connection) -> None:
-        self._controllers.append(connection)
-        self.loop.watch(connection, lambda: self._hear(connection))
-
-    def _accept(self) -> None:
-        assert self._listener is not None
-        connection = self._listener.accept()
-        if connection is not None:
-            self._add_controller(connection)
-
-    def _hear(self, connection: wire.Connection) -> None:
-        try:
-            received = connection.receive()
-        except ValueError:
-            received = None
-        if received is None:
-            self._part(connection)
-            return
-        message, fds = received
-        if message.get("op") == "attach" and len(fds) == 3 and connection not in self._readers:
-            self._attach(connection, message, fds.take_all())
-        fds.close()
-        try:
-            self._heed(connection, message)
-        except ValueError as error:  # whoever that is, it is no controller of ours
-            log.warning("message not understood error=%r", str(error))
-
-    def _part(self, connection: wire.Connection) -> None:
-        self.loop.unwatch(connection)
-        self._controllers.remove(connection)
-        self._detach(connection)
-        connection.close()
-
     def _heed(self, connection: wire.Connection, message: dict[str, object]) -> None:
         match message.get("op"):
             case "adopt":
                 answer = {"event": "adopted", "pid": os.getpid(), "started_at": self.started_at}
-                self._send(connection, answer)
+                self.conversation.answer(connection, answer)
             case "signal":
                 signo = _number(message, "signal", _HIGHEST_SIGNAL)
                 self.signal(signo, batch_only=bool(message.get("batch_only")))
@@ -304,42 +264,13 @@ class Supervisor:
                 self._resize(rows, _number(message, "columns", _LARGEST_TERMINAL))
             case "usage":
                 tasks = usage.measure(self.tasks, self.spec.node)
-                self._send(connection, {"event": "usage", "tasks": tasks})
+                self.conversation.answer(connection, {"event": "usage", "tasks": tasks})
             case "notify":
                 self._notify(str(message.get("sentence", "")))
             case "layout":
-                self._send(connection, {"event": "layout", "nodes": self._layout()})
+                self.conversation.answer(connection, {"event": "layout", "nodes": self._layout()})
             case _:
                 pass  # a newer controller may ask more than we understand
-
-    def _attach(self, connection: wire.Connection, message: dict[str, Any], fds: list[int]) -> None:
-        """Somebody wants to hear the tasks (sattach)."""
-        spec = self.spec
-
-        def tell(sentence: str) -> None:
-            self._send(connection, {"event": "notice", "sentence": sentence})
-
-        digits = len(str(spec.ntasks - 1))
-        reader = self._readers[connection] = Reader(self.loop, wish(message), fds, digits, tell)
-        try:
-            if message.get("pty") is True and spec.terminal is None:
-                raise RequestError(
-                    f"StepId={spec.job_id}.{spec.step_id} has no pseudo-terminal",
-                    hint="srun --pty makes one; or leave out --pty",
-                )
-            lost = self.streams.attach(reader, types=message.get("types") is True)
-        except RoadsteadError as error:
-            told = {"kind": error.kind, "sentence": str(error), "hint": error.hint}
-            self._send(connection, {"event": "error", **told})
-            self._detach(connection)
-            return
-        self._send(connection, {"event": "attached", "lost": lost})
-
-    def _detach(self, connection: wire.Connection) -> None:
-        reader = self._readers.pop(connection, None)
-        if reader is not None:
-            self.streams.detach(reader)
-            reader.close()
 
     def _layout(self) -> list[dict[str, object]]:
         """The step's nodes, each with its tasks."""
@@ -358,22 +289,8 @@ class Supervisor:
             for pid in self.tasks[0].processes()[:1]:
                 terminal.resize_of_process(pid, rows, columns)
 
-    def tell(self, message: dict[str, object]) -> None:
-        """Tell every controller that listens; one that is gone finds the exit record."""
-        for connection in list(self._controllers):
-            self._send(connection, message)
-
-    @staticmethod
-    def _send(
-        connection: wire.Connection, message: dict[str, object], fds: tuple[int, ...] = ()
-    ) -> None:
-        try:
-            connection.send(message, fds, wait=False)
-        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
-            return
-
     def _notice(self, sentence: str) -> None:
-        self.tell({"event": "notice", "sentence": sentence})
+        self.conversation.tell({"event": "notice", "sentence": sentence})
         if self.spec.kind == "batch" and sentence.startswith(("error:", "warning:")):
             self.streams.say(f"slurmstepd: {sentence}")
 
@@ -401,11 +318,11 @@ class Supervisor:
         has not made its container yet, as no program has a handler for anything before it runs.
         """
         for task in self.tasks:
-            processes = task.processes()
-            if signo in process.ENDING and task.stop_setup(processes):
+            pids = task.processes()
+            if signo in process.ENDING and task.stop_setup(pids):
                 task.ended_by = task.ended_by or signo
                 continue
-            for pid in processes[:1] if batch_only else processes:
+            for pid in pids[:1] if batch_only else pids:
                 state = process.signal_state(pid) if signo in process.ENDING else None
                 if state is not None and state.drops(signo):
                     task.ended_by = task.ended_by or signo
@@ -597,9 +514,7 @@ class Supervisor:
             self.plan.close()
         self.mpi.close()
         self.exits = self.limits.close(self.exits)
-        if self._listener is not None:
-            self.loop.unwatch(self._listener)
-            self._listener.close()
+        self.conversation.stop_listening()
         result = self._record()
         try:
             record.write_exit(self.spec.directory, result)
@@ -612,17 +527,8 @@ class Supervisor:
         except OSError as failure:  # whoever waits is told how the step ended all the same
             self._unchanged = False  # while we live, our claim is not swept
             self._notice(f"warning: {self.spec.directory} cannot be removed: {failure.strerror}")
-        self._tell_end({"event": "exit", "record": to_json(result)})
+        self.conversation.tell_end({"event": "exit", "record": to_json(result)})
         self.loop.stop()
-
-    def _tell_end(self, message: dict[str, object]) -> None:
-        """Those who attached get the rest of the output with it."""
-        for connection in list(self._controllers):
-            reader = self._readers.get(connection)
-            rest = [] if reader is None else reader.finish()
-            self._send(connection, message, tuple(rest))
-            for fd in rest:
-                os.close(fd)
 
     def _output_was_lost(self, error: str) -> None:
         """A step whose output is not where it was to be has not succeeded, whatever it says."""
