@@ -54,6 +54,7 @@ def test_a_notice_to_a_batch_job(engine: Engine) -> None:
 
 def test_a_notice_to_srun(engine: Engine) -> None:
     srun = engine.popen(["srun", "sleep", "60"])
+    eventually(lambda: engine.run(["squeue", "-h"]).check().stdout)
     runs(engine, "1")
     engine.run(["scontrol", "notify", "1", "maintenance at six"]).check()
     engine.run(["scancel", "1"]).check()

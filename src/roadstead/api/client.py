@@ -295,7 +295,8 @@ class AsyncJob(_AnyJob):
 
     async def record(self) -> JobRecord:
         """See ``Job.record``."""
-        return _known(await asyncio.wrap_future(self._session.show(self.id)))
+        records = await asyncio.wrap_future(self._session.show(self.id))
+        return _known(records)
 
     async def logs(self, stream: str = "stdout") -> str:
         """See ``Job.logs``."""
