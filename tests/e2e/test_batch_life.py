@@ -131,8 +131,8 @@ def test_an_output_directory_may_come_late(engine: Engine) -> None:
 
 
 def test_a_job_requeues_itself(engine: Engine) -> None:
-    """The command has its exit code before the job is ended by its doing.  As submitit does, who asks
-    for that goes on when SIGTERM comes: it comes as soon as the command has ended."""
+    """The command has its exit code before the job is ended by its doing.  As submitit does, who
+    asks for that goes on when SIGTERM comes: it comes as soon as the command has ended."""
     task = "trap : TERM; scontrol requeue $SLURM_JOB_ID; echo $? >told"
     script = f"#!/bin/sh\ntest -e told || srun sh -c '{task}'\n"
     path = engine.account.write(engine.work / "job.sh", script)
