@@ -124,6 +124,17 @@ class Dozen:
 
     trials: list[Trial]
     kills: Counter[str] = field(default_factory=Counter)
+    deaths: list[str] = field(default_factory=list)  # who was killed, for somebody who reads it
+
+    def note(self, trial: Trial, pid: int, kind: str) -> None:
+        """Count a kill, and write down what is about to die."""
+        self.kills[kind] += 1
+        about = []
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:12]
+            about = [os.fsdecode(word)[:60] for word in words]
+            about.append(f"< {_parent_name(pid)}")
+        self.deaths.append(f"{time.time():.3f} {trial.number} {kind} {pid} {' '.join(about)}")
 
 
 class Field:
@@ -218,8 +229,8 @@ class Field:
         """Kill whom the trial says; False where there is no such process now."""
         if trial.victim == "client" and trial.process.poll() is None:
             trial.killed = True
+            dozen.note(trial, trial.process.pid, "client")
             trial.process.kill()
-            dozen.kills["client"] += 1
             return True
         wanted = (trial.victim, *(("child",) if trial.victim in ("task", "runtime") else ()))
         found = [pid for pid, kind in self.cast() if kind in wanted]
@@ -231,8 +242,8 @@ class Field:
             kind = dict(self.cast()).get(pid, trial.victim)
             for each in dozen.trials:
                 each.killed |= each.process is not None and each.process.pid == pid
+            dozen.note(trial, pid, kind)
             os.kill(pid, signal.SIGKILL)
-            dozen.kills[kind] += 1
         return True
 
     def cast(self) -> Iterator[tuple[int, str]]:
@@ -499,7 +510,8 @@ def _dozen(field: Field, seed: int, numbers: range, keep: bool) -> None:
         faults, dozen = [f"{type(error).__name__}: {error}"], Dozen([])
     if faults:
         field.engine.leaks_are_expected = True
-        where = f"\nkept: {field.engine.base}\n{field.scene()}" if keep else ""
+        killed = "\n".join(dozen.deaths)
+        where = f"\nkept: {field.engine.base}\n{killed}\n{field.scene()}" if keep else ""
         said = "\n".join(faults)
         raise Failure(f"seed {seed}, killed {dict(dozen.kills)}:\n{said}{where}", repeat)
 

@@ -16,6 +16,8 @@ from roadstead.host import cgroup, files, fork, mounts, process, removal
 from roadstead.step import processes, record
 
 _DEATH_SECONDS: Final = 10.0
+_SHELL_SAYS_KILLED: Final = 128  # and the signal (POSIX, sh)
+_DELETIONS: Final = 5  # of one container, where the runtime is killed at it
 _FORK_SECONDS: Final = 5.0  # from a fork to the program that it becomes; more than it ever takes
 
 
@@ -90,7 +92,10 @@ def _remove_container(claim: dict[str, Any]) -> list[str]:
             # may be in XDG_RUNTIME_DIR.
             env = {name: value for name, value in os.environ.items() if name != record.MARK}
             env["PATH"] = str(claim.get("path") or env.get("PATH", os.defpath))
-            process.spawn(command, env=env, stdio=(null, null, null)).reap()
+            for _ in range(_DELETIONS):
+                status = process.spawn(command, env=env, stdio=(null, null, null)).reap()
+                if 0 <= status <= _SHELL_SAYS_KILLED:
+                    break  # else it was killed at it, or the shell says so
         except OSError as error:
             found.append(f"{command[0]} could not be called: {error.strerror}")
         finally:
