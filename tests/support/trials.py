@@ -3,7 +3,8 @@
 Trials run a dozen at a time in one engine, so that there is always something in each of its states.
 A trial that kills the controller or the spawner is felt by all of its dozen.  So what is checked is
 the account: a job that did not end as its program says must be explained by a kill that can do
-that, and every kill explains as many jobs as it can have hit.
+that.  A kill that hits one step explains one job: who was killed for whom is a matching, as a
+status may have several causes.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ _ENGINES = {
     "busybox": "task",
 }
 _PATIENCE = 60
+_ALL = ("all",)
 # A command that was not served yet when its controller went.
 _NOT_BEGUN = ("controller ended before", "controller closed the connection", "Invalid job id")
 _CALL = re.compile(r"(crun|runc) .*(create|start|state|kill|delete) ")
@@ -375,10 +377,10 @@ class Field:
             number = line.partition(".")[0]
             if number in mine and times > 1 + restarts.get(f"trial{number}", 0):
                 yield f"{line} ran {times} times"
-        kills = dozen.kills.copy()
+        kills, account = dozen.kills, Reckoning(dozen.kills)
         for trial in dozen.trials:
             if trial.form.startswith("sbatch") and trial.job:
-                yield from self._faults_of_job(trial, kills, ran)
+                yield from self._faults_of_job(trial, account, ran)
             elif not trial.killed:
                 code = trial.process.returncode
                 if "Traceback" in trial.output:
@@ -387,12 +389,13 @@ class Field:
                     if not _refused(trial, kills):
                         yield f"{trial.label}: not submitted: {trial.output}"
                 elif code != trial.code:
-                    if not _explained(trial, code, kills):
-                        yield f"{trial.label}: ended with {code}, not {trial.code}: {trial.output}"
+                    said = f"{trial.label}: ended with {code}, not {trial.code}: {trial.output}"
+                    account.ask(_causes(trial, code, kills), said)
                 elif not _missing(trial, ran) or _struck(kills):
                     continue
                 else:
                     yield f"{trial.label}: ended as it should, and has not run: {trial.output}"
+        yield from account.unexplained()
         if (done := self.engine.run(["srun", "true"])).returncode:
             yield f"the next command: {done}"
         deadline = time.monotonic() + 5
@@ -403,7 +406,7 @@ class Field:
             yield f"roadstead audit: {audit}"
         yield from self._leaks()
 
-    def _faults_of_job(self, trial: Trial, kills: Counter[str], ran: Counter[str]) -> Iterator[str]:
+    def _faults_of_job(self, trial: Trial, account: Reckoning, ran: Counter[str]) -> Iterator[str]:
         answer = self.ask(op="query", what="jobs", job_id=trial.job, all=True)
         if not answer.get("jobs"):
             yield f"{trial.label}: job {trial.job} is lost: {answer}"
@@ -411,11 +414,12 @@ class Field:
         (job,) = answer["jobs"]
         code = job["exit_code"] or (128 + job["exit_signal"] if job["exit_signal"] else 0)
         if code == trial.code:
-            if _missing(trial, ran) and not _struck(kills):
+            if _missing(trial, ran) and not _struck(account.kills):
                 yield f"{trial.label}: job {trial.job} {job['state']}, and has not run"
-        elif not _explained(trial, code, kills):
+        else:
             said = f"{job['state']} {job['reason']} {code}, not {trial.code}"
-            yield f"{trial.label}: job {trial.job} is {said}"
+            causes = _causes(trial, code, account.kills)
+            account.ask(causes, f"{trial.label}: job {trial.job} is {said}")
 
     def _leaks(self) -> Iterator[str]:
         deadline = time.monotonic() + 3
@@ -455,27 +459,58 @@ def _struck(kills: Counter[str]) -> bool:
     return bool(kills["controller"] or kills["spawner"] or kills["reconfigure"])
 
 
-def _explained(trial: Trial, code: int, kills: Counter[str]) -> bool:
-    """Whether a kill accounts for this status; each kill of one step does so once."""
+def _causes(trial: Trial, code: int, kills: Counter[str]) -> tuple[str, ...]:
+    """What may account for this status: kinds of processes whose kill hits one step, or ``_ALL``
+    for what hits all of a dozen."""
     by_srun = trial.form in ("sbatch steps", "salloc")
     if code == 1 and _struck(kills):
         # srun's own word, or in a script, where we do not see what it said.
-        return by_srun or any(words in trial.output for words in _NOT_BEGUN)
+        if by_srun or any(words in trial.output for words in _NOT_BEGUN):
+            return _ALL
+        return ()
     if kills["down"] and not trial.form.startswith("sbatch") and code in (1, 137, 143):
-        return True  # all that ran on the node; a batch job runs again
-    causes: tuple[str, ...] = ()
+        return _ALL  # all that ran on the node; a batch job runs again
     if code == 125:
-        # A spare that has just been sent its step, and has not read it, takes it with it.
-        causes = ("supervisor", "runtime", "spare", "child")
-    elif code in (137, -9):
-        causes = ("task", "runtime", "child", *(("client",) if by_srun else ()))
-    elif code in (143, 1) and by_srun:  # salloc's job ends with its client, a script's srun too
-        causes = ("supervisor", "client")
-    for cause in causes:
-        if kills[cause]:
-            kills[cause] -= 1
-            return True
-    return False
+        # A spare that has just been sent its step, and has not read it, takes it with it; so does
+        # a spawner.
+        return ("supervisor", "runtime", "spare", "spawner", "child")
+    if code in (137, -9):
+        return ("task", "runtime", "child", *(("client",) if by_srun else ()))
+    if code in (143, 1) and by_srun:  # salloc's job ends with its client, a script's srun too
+        return ("supervisor", "client")
+    return ()
+
+
+class Reckoning:
+    """Which kill accounts for which status: a matching."""
+
+    def __init__(self, kills: Counter[str]) -> None:
+        self.kills = kills
+        self._asked: list[tuple[tuple[str, ...], str]] = []
+        self._given: dict[tuple[str, int], int] = {}  # a kill, and whom it accounts for
+
+    def ask(self, causes: tuple[str, ...], sentence: str) -> None:
+        """There is something to explain; what to say if nothing does."""
+        if causes != _ALL:
+            self._asked.append((causes, sentence))
+
+    def unexplained(self) -> Iterator[str]:
+        for at, (_, sentence) in enumerate(self._asked):
+            if not self._give(at, set()):
+                yield sentence
+
+    def _give(self, at: int, seen: set[tuple[str, int]]) -> bool:
+        """Find a kill for this one, if need be by finding another for who has it."""
+        for cause in self._asked[at][0]:
+            for number in range(self.kills[cause]):
+                kill = (cause, number)
+                if kill in seen:
+                    continue
+                seen.add(kill)
+                if kill not in self._given or self._give(self._given[kill], seen):
+                    self._given[kill] = at
+                    return True
+        return False
 
 
 def run(seed: int, numbers: range, keep: bool) -> None:
