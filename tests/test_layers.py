@@ -32,7 +32,7 @@ BELOW: dict[str, set[str]] = {
     "systems": {"images", "oci", "core", "host", "errors"},
     "plugins": {"core", "host", "errors"},
     "step": _NODE,
-    "doctor": {"step", "images", "oci", "core", "host", "errors"},
+    "doctor": {"step", "plugins", "images", "oci", "core", "host", "errors"},
     "engines": {"step", *_NODE},
     "cli": {"engines", "doctor", "step", *_NODE},
     "controller": {"step", *_NODE},

@@ -17,12 +17,13 @@ import time
 from roadstead.cli import report
 from roadstead.engines import local
 from roadstead.errors import EngineError, RequestError, RoadsteadError, UsageError
-from roadstead.host import signals
+from roadstead.host import paths, signals, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from roadstead.cli.plugged import Plugged
     from roadstead.host.wire import Connection
 
 _CHUNK = 65536
@@ -51,6 +52,8 @@ class Attendance:
         self._typed = b""  # what it has not taken yet
         self._old_mode: list[Any] | None = None
         self._said: set[str] = set()  # sentences about the end that were there before it
+        self.plugged: Plugged | None = None  # plugins that want to know the step before it starts
+        self._waiting_step: Connection | None = None  # what its supervisor waits at
 
     @property
     def variables(self) -> dict[str, str]:
@@ -69,6 +72,9 @@ class Attendance:
         signal_fd = signals.watch(
             [signals.SIGINT, *signals.FORWARDED, *([signals.SIGWINCH] if pty else [])]
         )
+        if self.plugged is not None:
+            self._waiting_step, theirs = wire.pair()
+            fds = (*fds, theirs.detach())
         self._connection = local.request(self.message, fds, environ=os.environ)
         for fd in fds:
             if fd > 2:
@@ -85,7 +91,7 @@ class Attendance:
             terminal.restore(0, self._old_mode)
             self._old_mode = None
 
-    def _streams(self, pty: bool) -> tuple[int, int, int]:
+    def _streams(self, pty: bool) -> tuple[int, ...]:
         """What the task gets as 0, 1 and 2."""
         if pty or not os.isatty(0) or "input" in self.message["options"]:
             return 0, 1, 2
@@ -100,9 +106,14 @@ class Attendance:
         poll.register(signal_fd, select.POLLIN)
         if self._input >= 0:
             poll.register(0, select.POLLIN)
+        if self._waiting_step is not None:
+            poll.register(self._waiting_step.fileno(), select.POLLIN)
         while True:
             for fd, _ in poll.poll():
-                if fd == signal_fd:
+                if self._waiting_step is not None and fd == self._waiting_step.fileno():
+                    poll.unregister(fd)
+                    self._let_go(self._waiting_step)
+                elif fd == signal_fd:
                     for signo in os.read(signal_fd, 256):
                         self._on_signal(signo)
                 elif fd in (0, self._input) and self._input >= 0:
@@ -117,6 +128,20 @@ class Attendance:
                     code = self._on_answer(answer)
                     if code is not None:
                         return code
+
+    def _let_go(self, step: Connection) -> None:
+        """The step has its numbers, and waits for our plugins."""
+        assert self.plugged is not None
+        received = step.receive()
+        self._waiting_step = None
+        if received is not None:
+            try:
+                self.plugged.numbered(received[0]["job_id"], received[0]["step_id"])
+                answer: dict[str, Any] = {"go": True}
+            except RoadsteadError as error:
+                answer = {"failed": str(error), "hint": error.hint}
+            self._tell(step, answer)
+        step.close()
 
     def _receive(self) -> dict[str, Any] | None:
         assert self._connection is not None
@@ -230,10 +255,14 @@ class Attendance:
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._connection is not None
+        self._tell(self._connection, message)
+
+    @staticmethod
+    def _tell(connection: Connection, message: dict[str, Any]) -> None:
         try:
-            self._connection.send(message)
+            connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
-            return  # the poll sees it too, and reconnects
+            return  # the poll sees it too, and reconnects, or hears how the step has ended
 
     def _on_signal(self, signo: int) -> None:
         if signo == signals.SIGWINCH:
@@ -292,6 +321,16 @@ def _ranges(numbers: list[int]) -> str:
         else:
             parts.append([number, number])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def plugins(command: str, argv: list[str]) -> Plugged | None:
+    """The plugins of plugstack.conf, loaded, and their options known; None where there is none."""
+    path = paths.plugstack(os.environ)
+    if not path:
+        return None
+    from roadstead.cli.plugged import Plugged
+
+    return Plugged(command, path, verbose="-v" in argv or "--verbose" in argv)
 
 
 def base_message(

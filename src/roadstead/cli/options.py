@@ -146,6 +146,7 @@ _RIVALS: Final[tuple[tuple[str, ...], ...]] = (
 _SELECTORS: Final = ("container", "container-image", "container-name", "environment")
 _INFORMATION: Final = ("help", "usage", "version")
 _PYXIS: Final = "PYXIS_"  # of whose variables every command reads those that it has options for
+_PLUGINS: Final = "SLURM_SPANK_"  # and of those that carry the options of plugins
 _PREFIXES: Final = (
     "SLURM_",
     "SRUN_",
@@ -222,7 +223,7 @@ def variables(command: str, option: Option) -> list[str]:
             found.append(own + word[1:])
         elif not word.startswith(_PREFIXES):
             found.append(prefix + word)
-        elif word.startswith((own, prefix, _PYXIS)):
+        elif word.startswith((own, prefix, _PYXIS, _PLUGINS)):
             found.append(word)
     return found
 
@@ -236,7 +237,20 @@ def rows(command: str) -> list[Option]:
         from roadstead.cli.options_queries import ROWS
     else:
         from roadstead.cli.options_accounting import ROWS
-    return [option for option in (*ROWS, *_EVERYWHERE) if option.commands & bit]
+    return [option for option in (*ROWS, *_EVERYWHERE, *_added) if option.commands & bit]
+
+
+_added: list[Option] = []  # by plugins
+
+
+def add(rows: Iterable[Option]) -> None:
+    """Have more options, from now on: those of plugins."""
+    _added.extend(rows)
+
+
+def is_known(command: str, name: str) -> bool:
+    """Whether a command has an option of this long name."""
+    return name in _grammar(command).names
 
 
 def _grammar(command: str) -> Grammar:

@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     attend.open_standard_streams()
     try:
+        plugged = attend.plugins(COMMAND, argv)
         asked, operands = options.gather(COMMAND, argv, os.environ)
         others: list[dict[str, str]] = []
         if operands[:1] == [":"]:
@@ -40,7 +41,12 @@ def main(argv: list[str] | None = None) -> int:
             asked, *others = components.gather(COMMAND, lines, os.environ)
         if report.informational(COMMAND, asked):
             return 0
-        return _allocate(asked, others, operands)
+        if plugged is not None:
+            plugged.settle([(each, operands) for each in (asked, *others)])
+        code = _allocate(asked, others, operands)
+        if plugged is not None:
+            plugged.end()
+        return code
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
     except KeyboardInterrupt:

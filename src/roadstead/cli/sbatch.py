@@ -10,6 +10,10 @@ from roadstead.cli import script as scripts
 from roadstead.engines import local
 from roadstead.errors import EngineError, RequestError, RoadsteadError, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from roadstead.cli.plugged import Plugged
+
 COMMAND = "sbatch"
 _MAX_SCRIPT = 4 << 20  # slurm.conf(5), max_script_size
 
@@ -19,18 +23,19 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     attend.open_standard_streams()
     try:
+        plugged = attend.plugins(COMMAND, argv)
         asked, operands = options.gather(COMMAND, argv, os.environ)
         if report.informational(COMMAND, asked):
             return 0
         if operands[:1] == [":"]:
-            return _submit_components(argv)
+            return _submit_components(argv, plugged)
         text, operands = _script(asked, operands)
         if "wrap" not in asked:
             found = scripts.directives(text)
             if any(each.argv[0] in ("hetjob", "packjob") for each in found):
-                return _submit_components(argv)
+                return _submit_components(argv, plugged)
             asked, _ = options.gather(COMMAND, argv, os.environ, found)
-        return _submit([asked], text, operands)
+        return _submit([asked], text, operands, plugged)
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
     except KeyboardInterrupt:
@@ -57,7 +62,7 @@ def _script(asked: dict[str, str], operands: list[str]) -> tuple[str, list[str]]
     return data.decode("utf-8", "surrogateescape"), operands or ["sbatch"]
 
 
-def _submit_components(argv: list[str]) -> int:
+def _submit_components(argv: list[str], plugged: Plugged | None) -> int:
     """The same for a heterogeneous job: of the command line, of the script, or of both."""
     from roadstead.cli import components
 
@@ -69,11 +74,15 @@ def _submit_components(argv: list[str]) -> int:
     if "wrap" not in asked[0]:
         found = components.of_script(scripts.directives(text))
         asked = components.gather(COMMAND, lines, os.environ, found)
-    return _submit(asked, text, operands)
+    return _submit(asked, text, operands, plugged)
 
 
-def _submit(components: list[dict[str, str]], text: str, operands: list[str]) -> int:
+def _submit(
+    components: list[dict[str, str]], text: str, operands: list[str], plugged: Plugged | None
+) -> int:
     asked, *others = components
+    if plugged is not None:
+        plugged.settle([(each, operands) for each in components])
     report.explain(COMMAND, asked)
     if "dry-run" in asked:
         from roadstead.cli import rehearse
@@ -91,6 +100,8 @@ def _submit(components: list[dict[str, str]], text: str, operands: list[str]) ->
             return report.test_failed(error)
         return 0
     answer = local.ask(message)
+    if plugged is not None:
+        plugged.end()
     job_id = answer["job_id"]
     if "parsable" in asked:
         report.write_out(f"{job_id}\n")

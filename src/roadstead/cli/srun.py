@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from roadstead.cli.plugged import Plugged
+
 COMMAND = "srun"
 
 
@@ -20,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     attend.open_standard_streams()
     try:
+        plugged = attend.plugins(COMMAND, argv)
         others: list[tuple[dict[str, str], list[str]]] = []
         if ":" in argv or "SLURM_HET_SIZE" in os.environ:
             from roadstead.cli import components
@@ -29,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
             asked, operands = options.gather(COMMAND, argv, os.environ)
         if report.informational(COMMAND, asked):
             return 0
-        return _run(asked, operands, others)
+        return _run(asked, operands, others, plugged)
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
     except KeyboardInterrupt:
@@ -37,7 +40,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(
-    asked: dict[str, str], operands: list[str], others: list[tuple[dict[str, str], list[str]]]
+    asked: dict[str, str],
+    operands: list[str],
+    others: list[tuple[dict[str, str], list[str]]],
+    plugged: Plugged | None,
 ) -> int:
     if asked.get("mpi") == "list":
         report.write_line("MPI plugin types are...")
@@ -53,6 +59,8 @@ def _run(
         return 1
     if not operands:
         raise RoadsteadError("No command given to execute", hint="srun [options] command …")
+    if plugged is not None:
+        plugged.settle([(asked, operands), *others])
     report.explain(COMMAND, asked)
     if "dry-run" in asked:
         from roadstead.cli import rehearse
@@ -73,6 +81,8 @@ def _run(
     )
     attendance.pass_on_interrupt = "disable-status" in asked
     attendance.quit_on_interrupt = "quit-on-interrupt" in asked
+    if plugged is not None and plugged.waits_for_numbers:
+        attendance.plugged = plugged
     env = message["env"]
     if _runs(asked, "prolog"):
         code = _run_script(asked["prolog"], operands, env)
@@ -84,6 +94,8 @@ def _run(
             status = _run_script(asked["epilog"], operands, {**env, **attendance.variables})
             if status:
                 report.warn(COMMAND, f"srun epilog failed status={status}")
+        if plugged is not None:
+            plugged.end()
         return code
     except RequestError as error:
         if "test-only" in asked:

@@ -348,7 +348,7 @@ class Controller:
             client.send({"event": "live", "pid": os.getpid(), "steps": self._live()})
             return
         if body.get("op") == "run":
-            if len(fds) != _STREAMS or client.fds:
+            if len(fds) not in (_STREAMS, _STREAMS + 1) or client.fds:
                 fds.close()
                 error = EngineError("malformed request: descriptors")
                 self._effects.error(client.number, error)

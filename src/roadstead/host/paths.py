@@ -45,21 +45,31 @@ def home_directory(environ: Mapping[str, str]) -> str:
 
 
 def site_conf(environ: Mapping[str, str]) -> str:
-    """The roadstead.conf in force, "" for none: ``$ROADSTEAD_CONF`` (``none`` is none), the user's,
-    the machine's.  Raises EngineError where the variable names no file."""
-    named = environ.get("ROADSTEAD_CONF")
+    """The roadstead.conf in force, "" for none."""
+    return _configuration(environ, "roadstead.conf", "ROADSTEAD_CONF")
+
+
+def plugstack(environ: Mapping[str, str]) -> str:
+    """The plugstack.conf in force, "" for none."""
+    return _configuration(environ, "plugstack.conf", "ROADSTEAD_PLUGSTACK_CONF")
+
+
+def _configuration(environ: Mapping[str, str], name: str, variable: str) -> str:
+    """The file that the variable names (``none`` is none), the user's, or the machine's.  Raises
+    EngineError where the variable names no file."""
+    named = environ.get(variable)
     if named in ("", "none"):
         return ""
     if named is not None:
         if not os.path.isfile(named):
             raise EngineError(
-                f"ROADSTEAD_CONF={named}: no such file", hint="unset it, or set it to none"
+                f"{variable}={named}: no such file", hint="unset it, or set it to none"
             )
         return os.path.abspath(named)
     config = environ.get("XDG_CONFIG_HOME", "")
     if not config.startswith("/"):
         config = f"{home_directory(environ)}/.config"
-    for path in (f"{config}/roadstead/roadstead.conf", "/etc/roadstead/roadstead.conf"):
+    for path in (f"{config}/roadstead/{name}", f"/etc/roadstead/{name}"):
         if os.path.exists(path):
             return path
     return ""

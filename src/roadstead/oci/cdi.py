@@ -15,19 +15,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from roadstead.errors import ConfigError, LaunchError
+from roadstead.host.files import read_trusted as read_trusted
 from roadstead.oci import plainyaml
 from roadstead.oci.hooks import STAGES
 
 DIRECTORIES: Final = ("/etc/cdi", "/var/run/cdi")
 VARIABLE: Final = "ROADSTEAD_CDI_DIRS"
 _UNDERSTOOD: Final = ("env", "deviceNodes", "mounts", "hooks")
-_MAX_FILE: Final = 4 << 20
 _KIND: Final = re.compile(
     r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?/[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?"
 )
@@ -158,34 +157,6 @@ def directories(environ: Mapping[str, str]) -> tuple[str, ...]:
         home = environ.get("HOME", "")
         config = f"{home}/.config" if home.startswith("/") else ""
     return (*DIRECTORIES, *([f"{config}/cdi"] if config else []))
-
-
-def read_trusted(path: str) -> str:
-    """The text of a file that makes programs run: root's or our own, and closed to others' writing.
-
-    Raises ConfigError.  Not in a user namespace, where owners look otherwise.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            found = os.fstat(fd)
-            data = file.read(_MAX_FILE + 1) if stat.S_ISREG(found.st_mode) else b""
-    except OSError as error:
-        raise ConfigError(error.strerror or str(error), path=path) from None
-    if not stat.S_ISREG(found.st_mode):
-        raise ConfigError("not a regular file", path=path)
-    if found.st_uid not in (0, os.getuid()):
-        raise ConfigError(
-            f"it belongs to uid {found.st_uid}, neither root nor you: not used", path=path
-        )
-    if found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid not in (0, os.getgid())):
-        raise ConfigError("others can write to it: not used", path=path, hint=f"chmod go-w {path}")
-    if len(data) > _MAX_FILE:
-        raise ConfigError(f"larger than {_MAX_FILE >> 20} MiB", path=path)
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"not UTF-8 (byte {error.start})", path=path) from None
 
 
 def parse(path: str, text: str) -> Specification:

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import RuntimeFailure
 from roadstead.host import namespaces, process, removal
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager, nullcontext
 
     from roadstead.core.model import TaskSpec
+    from roadstead.step.gate import Gate
     from roadstead.step.plan import Plan
+    from roadstead.step.plugged import Plugged
 
 Stdio = tuple[int, ...]
 
@@ -50,6 +52,7 @@ class Container:
         task: TaskSpec,
         notice: Callable[[str], None],
         inside: AbstractContextManager[int | None] = _NO_LIMITS,
+        plugged: Plugged | None = None,
     ) -> None:
         self.plan = plan
         self._inside = inside
@@ -60,7 +63,17 @@ class Container:
         self.child: process.Child | None = None
         self._setup: process.Child | None = None
         self._patience = float(os.environ.get("ROADSTEAD_RUNTIME_TIMEOUT") or _COMMAND_SECONDS)
-        self.directory.fill()
+        self.directory.fill(plugged)
+
+    @property
+    def gate(self) -> Gate | None:
+        """Where the container waits for plugins, if there are any that want that."""
+        return self.directory.gate
+
+    @property
+    def items(self) -> dict[str, Any]:
+        """What plugins may ask of it."""
+        return self.directory.items
 
     def _commands(self) -> runtime.Commands:
         plan = self.plan
@@ -96,6 +109,8 @@ class Container:
             return (yield from self._create_and_start(stdio))
         finally:
             self.child = None
+            if self.gate is not None:
+                self.gate.close()
 
     def _run(self, stdio: Stdio, terminal: str) -> Life[int]:
         argv = self._argv("run")

@@ -10,20 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from roadstead.errors import RoadsteadError
 from roadstead.host.loop import Loop, Timer
-from roadstead.host.process import Child
 
 T = TypeVar("T")
+
+
+class Ending(Protocol):
+    """What ends, and can be watched: a child (host.process.Child), a call of a plugin."""
+
+    @property
+    def peak(self) -> int: ...
+
+    def fileno(self) -> int: ...
+
+    def reap(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Until:
     """Wait until ``child`` has ended, for ``seconds`` at the most (None: for ever)."""
 
-    child: Child
+    child: Ending
     seconds: float | None = None
 
 

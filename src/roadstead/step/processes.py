@@ -21,12 +21,15 @@ _OLD_MARK: Final = b"ROADSTEAD_STEP"
 _STATE_OF_RUNC: Final = b"_LIBCONTAINER_STATEDIR="
 
 
-def below(pid: int, directory: str) -> list[int]:
+def below(pid: int, directory: str, *, without: int = 0) -> list[int]:
     """All processes below ``pid`` that are its step's, parents before their children.
 
-    ``directory`` is that of the step, or of any other of the same engine.
+    ``directory`` is that of the step, or of any other of the same engine.  ``without`` is one that
+    does not count, with what is below it.
     """
-    return process.descendants(pid, apart=lambda each: is_of_engine(each, directory))
+    return process.descendants(
+        pid, apart=lambda each: each == without or is_of_engine(each, directory)
+    )
 
 
 def is_of_engine(pid: int, directory: str) -> bool:

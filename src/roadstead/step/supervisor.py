@@ -31,6 +31,7 @@ from roadstead.step.conversation import Conversation
 from roadstead.step.layout import task_specs
 from roadstead.step.life import Lives
 from roadstead.step.limits import Limits
+from roadstead.step.plugged import Plugged, failed
 from roadstead.step.save import Saving
 from roadstead.step.streams import Streams
 from roadstead.step.task import Task, look_up
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from roadstead.step.plan import Plan
 
 _ORPHAN_SECONDS: Final = 10.0
+_STREAMS: Final = 3  # the user's; what comes after them is for plugins (plugged.py)
 _ROUNDS: Final = 20  # of looking for processes that are not stopped yet
 _HIGHEST_SIGNAL: Final = 64
 _LARGEST_TERMINAL: Final = 0xFFFF  # tty_ioctl(4), struct winsize
@@ -71,9 +73,12 @@ class Supervisor:
         self.loop = Loop()
         self.lives = Lives(self.loop)
         self.limits = Limits(spec, self.loop, self._notice, self._over_memory)
-        self.streams = Streams(self.loop, spec, fds, lambda: self.signal(process.HUP))
+        user, command = fds[:_STREAMS], fds[_STREAMS:]
+        self.streams = Streams(self.loop, spec, user, lambda: self.signal(process.HUP))
         self.mpi = mpi.Server(self.loop, spec, self._mpi_abort, self._notice)
         self.saving = Saving(self.loop, spec)
+        self.plugged = Plugged(spec, self.loop, command, self._notice)
+        self._plugin_failure = ""
         self.plan: Plan | None = None
         self.tasks: list[Task] = []
         self.exits: list[TaskExit] = []
@@ -112,7 +117,10 @@ class Supervisor:
         try:
             part()
         except RoadsteadError as error:
-            self._fail(error)
+            if self.ending is not None and not self.tasks:
+                self._cancelled()
+            else:
+                self._fail(error)
         except OSError as error:
             where = f" {error.filename}" if error.filename else ""
             self._fail(LaunchError(f"cannot set up the step:{where} {error.strerror}"))
@@ -125,6 +133,7 @@ class Supervisor:
             sweep.sweep(self.spec.directory)  # of a journal that was moved away
         os.makedirs(self.spec.directory, mode=0o700)
         self._hold = record.hold(self.spec.directory)
+        self.plugged.begin()
         made = self._prepare()
         self.plan = made[0] if len(made) == 1 else None
         self._make_tasks(made)
@@ -192,17 +201,14 @@ class Supervisor:
 
     def _make_tasks(self, made: list[Plan | None]) -> None:
         wanted = broadcast.of_program(self.spec, task_specs(self.spec), look_up)
-        for task_spec in self.mpi.prepared(wanted):
+        for task_spec in self.plugged.prepared(self.mpi.prepared(wanted)):
             self.tasks.append(Task(self, task_spec, made[task_spec.part]))
         self._claim([task.claim() for task in self.tasks])
         self.limits.apply()
 
     def _start_tasks(self) -> None:
-        if self.ending is not None:  # cancelled before it began
-            code = 128 + process.TERM
-            ended = TaskExit(procid=0, code=code, signal=process.TERM, reason=self.ending)
-            self.exits.append(ended)
-            self._all_ended()
+        if self.ending is not None:
+            self._cancelled()
             return
         # Every task is made before the first one starts: a step does not begin half.
         connected = [
@@ -216,6 +222,14 @@ class Supervisor:
         self.mpi.started()
         self.conversation.tell({"event": "started", "pid": os.getpid(), "at": self.started_at})
         self._arm_limit()
+
+    def _cancelled(self) -> None:
+        """The step was ended before it had begun."""
+        assert self.ending is not None
+        code = 128 + process.TERM
+        ended = TaskExit(procid=0, code=code, signal=process.TERM, reason=self.ending)
+        self.exits.append(ended)
+        self.loop.call_later(0, self._all_ended)
 
     def _fail(self, error: RoadsteadError) -> None:
         """The step cannot start: no task of it has run, or those that have are ended."""
@@ -339,6 +353,7 @@ class Supervisor:
             self._stopped_at = None  # SIGCONT follows
             if not any(task.running for task in self.tasks):
                 self._drain_in_time()
+            self.plugged.stop_waiting()
             self._notice_of_end(" DUE TO TIME LIMIT" if reason == "timeout" else "")
         self.saving.stop()
         for task in self.tasks:
@@ -358,8 +373,12 @@ class Supervisor:
     def _kill_everything(self) -> None:
         for task in self.tasks:
             task.kill()
-        for pid in processes.below(os.getpid(), self.spec.directory):
+        for pid in self._left():
             process.send(pid, process.KILL)
+
+    def _left(self) -> list[int]:
+        """What is below us of the step's; plugins are called until its very end."""
+        return processes.below(os.getpid(), self.spec.directory, without=self.plugged.pid)
 
     def _over_memory(self, sentence: str) -> None:
         """The tasks have more memory than they may, and no kernel to stop them."""
@@ -451,17 +470,27 @@ class Supervisor:
     def _end_orphans(self) -> None:
         """Kill and reap what the tasks left running; each end is an event."""
         while True:
-            left = processes.below(os.getpid(), self.spec.directory)
+            left = self._left()
             if not left:
                 break
             for pid in left:
                 process.send(pid, process.KILL)
-            pid, _, used = os.wait4(-1, os.WNOHANG)
-            self.lives.peak = max(self.lives.peak, used.ru_maxrss)
-            if not pid:
-                self._wait_for_orphan(process.children(os.getpid()))
+            if not self._reap_one():
+                mine = [pid for pid in process.children(os.getpid()) if pid != self.plugged.pid]
+                self._wait_for_orphan(mine)
                 return
         self._save()
+
+    def _reap_one(self) -> bool:
+        """Reap a child that has ended, if one has; not the one that plugins are called in."""
+        for pid in process.children(os.getpid()):
+            if pid == self.plugged.pid:
+                continue
+            ended, _, used = os.wait4(pid, os.WNOHANG)
+            if ended:
+                self.lives.peak = max(self.lives.peak, used.ru_maxrss)
+                return True
+        return False
 
     def _save(self) -> None:
         """--container-save: of a step that has come to its own end, whatever its exit code."""
@@ -500,7 +529,7 @@ class Supervisor:
 
     def _give_up(self) -> None:
         """A process that SIGKILL does not end is stuck in the kernel; say so and go on."""
-        pids = processes.below(os.getpid(), self.spec.directory)
+        pids = self._left()
         self._unchanged = False
         self._notice(f"error: processes {pids} do not end (blocked in the kernel)")
         self.streams.finish(self._drained)
@@ -508,6 +537,25 @@ class Supervisor:
     def _drained(self, error: str) -> None:
         if error:
             self._output_was_lost(error)
+        if not self.plugged.has("exit"):
+            self._end()
+            return
+
+        def told(failure: RoadsteadError | None) -> None:
+            if failure is not None:
+                self.plugin_failed(failure)
+            self._end()
+
+        self.lives.start(failed(self.plugged.call("exit", None, {})), told, told)
+
+    def plugin_failed(self, error: RoadsteadError) -> None:
+        """A required plugin has failed once tasks ran: so has the step."""
+        self._plugin_failure = self._plugin_failure or str(error)
+
+    def _end(self) -> None:
+        if self._plugin_failure:
+            self._has_failed(self._plugin_failure)
+        self.plugged.close()
         for task in self.tasks:
             task.close()
         if self.plan is not None:

@@ -13,6 +13,7 @@ from roadstead.host import process
 from roadstead.step import processes, scripts
 from roadstead.step.container import Container
 from roadstead.step.life import Life, Until
+from roadstead.step.plugged import failed
 
 if TYPE_CHECKING:
     from roadstead.core.model import Reason
@@ -29,10 +30,11 @@ class Task:
         self.ended_by = 0
         self._supervisor = supervisor
         self.child: process.Child | None = None
+        self._refusal: RoadsteadError | None = None
         self._container: Container | None = None
         if plan is not None:
             inside = supervisor.limits.inside(spec.procid)
-            self._container = Container(plan, spec, supervisor._notice, inside)
+            self._container = Container(plan, spec, supervisor._notice, inside, supervisor.plugged)
 
     def start(self, stdio: tuple[int, ...]) -> None:
         """Start the task.  Its end, or its failure to start, is told to the supervisor."""
@@ -43,6 +45,8 @@ class Task:
             life = self._between_scripts(stdio, terminal)
         else:
             life = self._own_life(stdio, terminal)
+        if self._supervisor.plugged.has("container_exited", "task_exit"):
+            life = self._told(life)
         if self.spec.cpus:
             # A child has the CPUs of who starts it; each node of the step has its own.
             os.sched_setaffinity(0, self.spec.cpus)
@@ -52,9 +56,48 @@ class Task:
         self._report_binding()
 
     def _own_life(self, stdio: tuple[int, ...], terminal: str) -> Life[int]:
+        if self._container is None:
+            return self._life(stdio, terminal)
+        if (gate := self._container.gate) is not None:
+            gate.watch(self._supervisor.loop, self._created)
+        return self._container.life(stdio, terminal)
+
+    def _created(self, state: dict[str, object]) -> None:
+        """The container is there; its program starts when plugins have heard of it."""
+        assert self._container is not None
+        gate = self._container.gate
+        assert gate is not None
+
+        def refuse(error: RoadsteadError) -> None:
+            self._refusal = error
+            gate.open(go=False)
+
+        life = self._tell_created(state)
+        self._supervisor.lives.start(life, lambda _: gate.open(), refuse)
+
+    def _tell_created(self, state: dict[str, object]) -> Life[None]:
+        assert self._container is not None
+        items = {"S_TASK_PID": state.get("pid", 0), **self._container.items}
+        call = self._supervisor.plugged.call
+        yield from call("task_post_fork", self.spec, items)
+        yield from call("container_created", self.spec, items, state)
+
+    def _told(self, life: Life[int]) -> Life[int]:
+        """The same, and then plugins hear of its end."""
+        status = yield from life
+        said = -status if status < 0 else status << 8  # as wait(2) has it
+        items: dict[str, object] = {"S_TASK_EXIT_STATUS": said}
+        calls = [self._supervisor.plugged.call("task_exit", self.spec, items)]
         if self._container is not None:
-            return self._container.life(stdio, terminal)
-        return self._life(stdio, terminal)
+            items |= self._container.items
+            calls.insert(
+                0, self._supervisor.plugged.call("container_exited", self.spec, items, said)
+            )
+        for call in calls:
+            error = yield from failed(call)
+            if error is not None:
+                self._supervisor.plugin_failed(error)
+        return status
 
     def _between_scripts(self, stdio: tuple[int, ...], terminal: str) -> Life[int]:
         """The task, after its prolog and before its epilog.  Its descriptors are closed once all
@@ -111,9 +154,17 @@ class Task:
             raise CommandNotFound(f"{argv[0]}: its interpreter does not exist") from None
         except OSError as error:
             raise CommandNotRunnable(f"{argv[0]}: {error.strerror}") from None
+        yield from self._tell_forked(self.child)
         status = yield Until(self.child)
         assert status is not None
         return status
+
+    def _tell_forked(self, child: process.Child) -> Life[None]:
+        told = self._supervisor.plugged.call("task_post_fork", self.spec, {"S_TASK_PID": child.pid})
+        error = yield from failed(told)
+        if error is not None:
+            self._refusal = error
+            self.kill()
 
     def claim(self) -> dict[str, object]:
         """What could be left of this task if its supervisor were killed."""
@@ -145,6 +196,9 @@ class Task:
             process.send(pid, process.KILL)
 
     def _ended(self, status: int) -> None:
+        if self._refusal is not None:
+            self._failed(self._refusal)
+            return
         signo = -status if status < 0 else 0
         if self.ended_by and (signo == 9 or status == 137):
             signo = self.ended_by
@@ -153,6 +207,7 @@ class Task:
 
     def _failed(self, error: RoadsteadError) -> None:
         ending = self._supervisor.ending
+        error = self._refusal or error
         reason: Reason = "runtime" if error.kind == "runtime" else "launch"
         signo = self.ended_by or (process.TERM if ending is not None else 0)
         if signo and error.kind == "runtime":

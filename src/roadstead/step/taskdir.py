@@ -17,10 +17,12 @@ from roadstead.oci import bundle as bundles
 from roadstead.oci import cdi, config, environment, idmap, lookup
 from roadstead.oci.patterns import Substitutions, expand
 from roadstead.step import devices, limits, wanted
+from roadstead.step.gate import Gate
 
 if TYPE_CHECKING:
     from roadstead.core.model import EnvPolicy, TaskSpec
     from roadstead.step.plan import Plan
+    from roadstead.step.plugged import Plugged
 
 # Where the step's own files are seen inside: on the container's own tmpfs, so that nothing has to
 # be made in a root file system that may be read-only or shared (Slurm 22.05 uses /tmp/slurm).
@@ -42,6 +44,7 @@ class TaskDirectory:
         self.path = self._make_directory()
         self.report = f"{self.path}/state.json"
         self.rootfs = plan.rootfs  # a private layer's, once it is there
+        self.gate: Gate | None = None
 
     def substitutions(self) -> Substitutions:
         """What oci.conf's patterns stand for, for this task."""
@@ -67,7 +70,16 @@ class TaskDirectory:
             ) from None
         return path
 
-    def fill(self) -> None:
+    @property
+    def items(self) -> dict[str, Any]:
+        """What plugins may ask of the container."""
+        return {
+            "S_CONTAINER_ID": self.container_id,
+            "S_CONTAINER_BUNDLE": self.path,
+            "S_CONTAINER_ROOTFS": self.rootfs,
+        }
+
+    def fill(self, plugged: Plugged | None = None) -> None:
         """Write what the runtime reads.  Raises BundleError, and CommandNotFound for a program that
         is not in the container."""
         plan, conf = self.plan, self.plan.conf
@@ -85,6 +97,11 @@ class TaskDirectory:
             if plan.request.verbose or note.startswith("warning:"):
                 self._notice(note)
         self._check_command(written, env)
+        if plugged is not None:
+            written = plugged.edited(self.task, written, self.items)
+            if plugged.has("container_created", "task_post_fork"):
+                self.gate = Gate(self.path)
+                self.gate.add_to(written)
         files.write_atomically(f"{self.path}/config.json", self._as_json(written))
 
     def _as_json(self, written: dict[str, Any]) -> str:
