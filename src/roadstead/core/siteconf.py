@@ -16,22 +16,17 @@ Pure: the text comes in, and so does the machine as it is, of which nodes are ma
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, cast
+from typing import Final, cast
 
-from roadstead.core import hostlist, needs, values
-from roadstead.core.grammar import BLANKS, Read, logical_lines
+from roadstead.core import needs, values
+from roadstead.core.conflines import Line, Typed, read_lines
+from roadstead.core.grammar import Read
 from roadstead.core.model import Gres
 from roadstead.core.site import PARTITION, Node, Partition, PartitionWord, Site, Weights
-from roadstead.errors import ConfigError, RequestError, RoadsteadError
 
-_PAIR: Final = re.compile(r'[ \t]*([A-Za-z0-9_.]+)[ \t]*=[ \t]*("[^"]*"|[^ \t"]*)')
-_INCLUDE: Final = re.compile(r"include[ \t]+([^ \t]+)[ \t]*", re.IGNORECASE)
-_YES: Final = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}
-_DEEPEST: Final = 16
 _DEPTH: Final = 100
 _MOST_CPUS: Final = 65533  # slurm.conf(5), CPUs: a number of 16 bits
 
@@ -66,38 +61,18 @@ class SiteConf:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """The pairs of one line, keys in lower case."""
-
-    path: str
-    number: int
-    pairs: dict[str, str]
-
-    def error(self, sentence: str, hint: str = "") -> RoadsteadError:
-        return ConfigError(sentence, path=self.path, line=self.number, hint=hint)
-
-
-@dataclass(frozen=True, slots=True)
-class _Typed(_Line):
-    """The pairs of a command of scontrol's."""
-
-    def error(self, sentence: str, hint: str = "") -> RoadsteadError:
-        return RequestError(sentence, hint=hint)
-
-
 @dataclass(slots=True)
 class _Draft:
     """What has been read so far."""
 
     machine: Node
     nodes: dict[str, dict[str, str]] = field(default_factory=dict)
-    partitions: dict[str, tuple[_Line, dict[str, str]]] = field(default_factory=dict)
-    where: dict[str, _Line] = field(default_factory=dict)
+    partitions: dict[str, tuple[Line, dict[str, str]]] = field(default_factory=dict)
+    where: dict[str, Line] = field(default_factory=dict)
     node_default: dict[str, str] = field(default_factory=dict)
     partition_default: dict[str, str] = field(default_factory=dict)
-    devices: list[_Line] = field(default_factory=list)
-    plain: dict[str, tuple[_Line, str]] = field(default_factory=dict)
+    devices: list[Line] = field(default_factory=list)
+    plain: dict[str, tuple[Line, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -108,7 +83,7 @@ def parse(text: str, path: str, read: Read, *, machine: Node, uid: int,
     ``read`` returns the text of an included file, or raises OSError.
     """
     draft = _Draft(machine)
-    for line in _lines(text, path, read, 0):
+    for line in read_lines(text, path, read):
         _take(draft, line)
     nodes = _nodes(draft)
     partitions = _partitions(draft, nodes)
@@ -140,58 +115,7 @@ def parse(text: str, path: str, read: Read, *, machine: Node, uid: int,
     )
 
 
-# -- lines -----------------------------------------------------------------------------------------
-
-
-def _lines(text: str, path: str, read: Read, depth: int) -> list[_Line]:
-    found: list[_Line] = []
-    for line in logical_lines(text):
-        if not line.text.strip(BLANKS):
-            continue
-        include = _INCLUDE.fullmatch(line.text.rstrip(BLANKS))
-        if include is None:
-            found.append(_Line(path, line.number, _pairs(line.text, path, line.number)))
-            continue
-        name = include.group(1)
-        directory, slash, _ = path.rpartition("/")
-        target = name if name.startswith("/") else f"{directory}{slash}{name}"
-        try:
-            if depth >= _DEEPEST:
-                raise OSError(40, "files include each other")
-            inner = read(target)
-        except OSError as failure:
-            raise ConfigError(
-                f"include {name}: {(failure.strerror or str(failure)).lower()}",
-                path=path,
-                line=line.number,
-                hint="name a readable file, relative to this one, or remove the line",
-            ) from None
-        found += _lines(inner, target, read, depth + 1)
-    return found
-
-
-def _pairs(text: str, path: str, number: int) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    text = text.rstrip(BLANKS)
-    at, end = 0, len(text)
-    while at < end:
-        match = _PAIR.match(text, at)
-        if match is None or (match.end() < end and text[match.end()] not in BLANKS):
-            raise ConfigError(
-                f"not KEY=VALUE: {text[at:end].strip(BLANKS)[:60]}",
-                path=path,
-                line=number,
-                hint='a value with blanks is written in double quotes: KEY="VALUE"',
-            )
-        key, value = match.group(1).lower(), match.group(2).strip('"')
-        if key in pairs:
-            raise ConfigError(f"{match.group(1)} is there twice", path=path, line=number)
-        pairs[key] = value
-        at = match.end()
-    return pairs
-
-
-def _take(draft: _Draft, line: _Line) -> None:
+def _take(draft: _Draft, line: Line) -> None:
     first = next(iter(line.pairs))
     if "name" in line.pairs:  # gres.conf's lines may begin with NodeName
         _check_keys(draft, line, DEVICE_KEYS)
@@ -240,7 +164,7 @@ MEANINGLESS_IN_LINES: Final = frozenset(
 )
 
 
-def _check_keys(draft: _Draft, line: _Line, known: frozenset[str]) -> None:
+def _check_keys(draft: _Draft, line: Line, known: frozenset[str]) -> None:
     for key in line.pairs:
         if key in MEANINGLESS_IN_LINES:
             _warn(draft, line, key)
@@ -248,17 +172,17 @@ def _check_keys(draft: _Draft, line: _Line, known: frozenset[str]) -> None:
             raise line.error(f"unknown key: {key}", f"known here are {', '.join(sorted(known))}")
 
 
-def _warn(draft: _Draft, line: _Line, key: str, why: str = "means nothing on one machine") -> None:
+def _warn(draft: _Draft, line: Line, key: str, why: str = "means nothing on one machine") -> None:
     draft.warnings.append(f"{line.path}:{line.number}: {key} {why}")
 
 
-def _take_nodes(draft: _Draft, line: _Line) -> None:
+def _take_nodes(draft: _Draft, line: Line) -> None:
     _check_keys(draft, line, NODE_KEYS)
     names = line.pairs["nodename"]
     if names.upper() == "DEFAULT":
         draft.node_default |= {k: v for k, v in line.pairs.items() if k != "nodename"}
         return
-    expanded = _expand(line, names)
+    expanded = line.hosts(names)
     if not expanded:
         raise line.error(f"NodeName={names}: not a name")
     for name in expanded:
@@ -268,7 +192,7 @@ def _take_nodes(draft: _Draft, line: _Line) -> None:
         draft.where[name] = line
 
 
-def _take_partition(draft: _Draft, line: _Line) -> None:
+def _take_partition(draft: _Draft, line: Line) -> None:
     _check_keys(draft, line, PARTITION_KEYS)
     name = line.pairs["partitionname"]
     if name.upper() == "DEFAULT":
@@ -279,28 +203,6 @@ def _take_partition(draft: _Draft, line: _Line) -> None:
     if not name or "," in name:
         raise line.error(f"PartitionName={name}: not a name")
     draft.partitions[name] = (line, {**draft.partition_default, **line.pairs})
-
-
-def _expand(line: _Line, text: str) -> list[str]:
-    try:
-        return hostlist.expand(text)
-    except RoadsteadError as error:
-        raise line.error(str(error), error.hint) from None
-
-
-def _value(line: _Line, key: str, read: Callable[[], Any]) -> Any:
-    """What a value means; an error of its reader's, with the line."""
-    try:
-        return read()
-    except RoadsteadError as error:
-        raise line.error(f"{key}: {error}", error.hint) from None
-
-
-def _count(line: _Line, pairs: Mapping[str, str], key: str, default: int, least: int = 0) -> int:
-    text = pairs.get(key, "")
-    if not text:
-        return default
-    return int(_value(line, key, lambda: values.count(text, key, least=least)))
 
 
 # -- nodes -----------------------------------------------------------------------------------------
@@ -315,10 +217,10 @@ def _nodes(draft: _Draft) -> tuple[Node, ...]:
     dealt = 0
     for name, pairs in draft.nodes.items():
         line = draft.where[name]
-        sockets = _count(line, pairs, "sockets", 0)
-        cores = _count(line, pairs, "corespersocket", 1, 1)
-        threads = _count(line, pairs, "threadspercore", 1, 1)
-        number = _count(line, pairs, "cpus", 0, 1) or _count(line, pairs, "procs", 0, 1)
+        sockets = line.count(pairs, "sockets", 0)
+        cores = line.count(pairs, "corespersocket", 1, 1)
+        threads = line.count(pairs, "threadspercore", 1, 1)
+        number = line.count(pairs, "cpus", 0, 1) or line.count(pairs, "procs", 0, 1)
         number = number or sockets * cores * threads or len(machine.cpus)
         if number > _MOST_CPUS:
             raise line.error(f"node {name}: {number} CPUs", f"{_MOST_CPUS} is the most")
@@ -337,10 +239,10 @@ def _nodes(draft: _Draft) -> tuple[Node, ...]:
             name=name,
             cpus=tuple(range(number)),
             kernel_cpus=kernel,
-            memory=_count(line, pairs, "realmemory", machine.memory, 1),
+            memory=line.count(pairs, "realmemory", machine.memory, 1),
             gres=_gres(line, pairs),
             features=tuple(word for word in features.split(",") if word),
-            weight=_count(line, pairs, "weight", 1),
+            weight=line.count(pairs, "weight", 1),
             sockets=sockets or max(1, number // (cores * threads)),
             cores_per_socket=cores,
             threads_per_core=threads,
@@ -349,9 +251,9 @@ def _nodes(draft: _Draft) -> tuple[Node, ...]:
     return tuple(sorted(found, key=lambda node: node.weight))
 
 
-def _gres(line: _Line, pairs: Mapping[str, str]) -> tuple[Gres, ...]:
+def _gres(line: Line, pairs: Mapping[str, str]) -> tuple[Gres, ...]:
     text = pairs.get("gres", "")
-    return tuple(_value(line, "Gres", lambda: needs.gres(text, "Gres")))
+    return tuple(line.meaning("Gres", lambda: needs.gres(text, "Gres")))
 
 
 def _with_devices(draft: _Draft, node: Node) -> Node:
@@ -375,16 +277,16 @@ def _with_devices(draft: _Draft, node: Node) -> Node:
 def _files(draft: _Draft, node: str, gres: Gres, used: set[str]) -> tuple[str, ...]:
     """The files of all lines about such devices, less those that others of the node have."""
     files: list[str] = []
-    last: _Line | None = None
+    last: Line | None = None
     for line in draft.devices:
         pairs = line.pairs
         there = pairs.get("nodename")
         if pairs["name"] != gres.name or pairs.get("type", "") not in ("", gres.type):
             continue
-        if there is not None and node not in _expand(line, there):
+        if there is not None and node not in line.hosts(there):
             continue
-        own = _expand(line, pairs["file"]) if "file" in pairs else []
-        number = _count(line, pairs, "count", len(own), 1)
+        own = line.hosts(pairs["file"]) if "file" in pairs else []
+        number = line.count(pairs, "count", len(own), 1)
         if own and number != len(own):
             raise line.error(f"Count={number}: there are {len(own)} files", "leave Count out")
         files += [name for name in own if name not in used]
@@ -430,7 +332,7 @@ def changed_partition(old: Partition, pairs: Mapping[str, str], site: Site) -> P
 
     Raises RequestError for a key or a value that cannot be.
     """
-    line = _Typed("", 0, dict(pairs))
+    line = Typed("", 0, dict(pairs))
     for key in pairs:
         if key not in PARTITION_FIELDS:
             raise line.error(
@@ -444,10 +346,10 @@ def changed_partition(old: Partition, pairs: Mapping[str, str], site: Site) -> P
 
 
 def _partition(
-    name: str, line: _Line, pairs: Mapping[str, str], names: tuple[str, ...]
+    name: str, line: Line, pairs: Mapping[str, str], names: tuple[str, ...]
 ) -> Partition:
     listed = pairs.get("nodes", "ALL")
-    wanted = names if listed.upper() == "ALL" else tuple(_expand(line, listed))
+    wanted = names if listed.upper() == "ALL" else tuple(line.hosts(listed))
     for each in wanted:
         if each not in names:
             raise line.error(f"partition {name}: there is no node {each}")
@@ -465,30 +367,23 @@ def _partition(
         text = pairs.get(key, "")
         if not text or text.upper() in ("NONE", "UNLIMITED", "INFINITE"):
             return None
-        return cast("int | None", _value(line, key, lambda: values.time_limit(text, key)))
+        return cast("int | None", line.meaning(key, lambda: values.time_limit(text, key)))
 
     return Partition(
         name=name,
         nodes=own,
-        default=_yes(line, "default", pairs.get("default", "NO")),
+        default=line.yes("default", pairs.get("default", "NO")),
         state=cast(PartitionWord, state),
         max_time=time("maxtime"),
         default_time=time("defaulttime"),
-        min_nodes=_count(line, pairs, "minnodes", 0),
-        max_nodes=None if unlimited else _count(line, pairs, "maxnodes", 0, 1),
-        default_memory_per_node=_count(line, pairs, "defmempernode", 0),
-        default_memory_per_cpu=_count(line, pairs, "defmempercpu", 0),
+        min_nodes=line.count(pairs, "minnodes", 0),
+        max_nodes=None if unlimited else line.count(pairs, "maxnodes", 0, 1),
+        default_memory_per_node=line.count(pairs, "defmempernode", 0),
+        default_memory_per_cpu=line.count(pairs, "defmempercpu", 0),
         exclusive=shared == "EXCLUSIVE",
-        tier=_count(line, pairs, "prioritytier", 1),
-        job_factor=_count(line, pairs, "priorityjobfactor", 1),
+        tier=line.count(pairs, "prioritytier", 1),
+        job_factor=line.count(pairs, "priorityjobfactor", 1),
     )
-
-
-def _yes(line: _Line, key: str, text: str) -> bool:
-    found = _YES.get(text.lower())
-    if found is None:
-        raise line.error(f"{key}={text}: yes or no")
-    return found
 
 
 # -- the rest --------------------------------------------------------------------------------------
@@ -503,7 +398,7 @@ def _requeue_delay(draft: _Draft) -> float | None:
         name, _, number = word.partition("=")
         if name.lower() == "cred_expire":
             read = partial(values.count, number, "cred_expire", least=0)
-            return float(_value(line, "cred_expire", read))
+            return float(line.meaning("cred_expire", read))
     return None
 
 
@@ -517,7 +412,7 @@ class _Numbers:
         if key not in self._plain:
             return None
         line, text = self._plain[key]
-        return float(_value(line, key, lambda: values.count(text, key, least=0)))
+        return float(line.meaning(key, lambda: values.count(text, key, least=0)))
 
     def minutes(self, key: str) -> float | None:
         if key in self._plain and self._plain[key][1].upper() == "UNLIMITED":
@@ -543,7 +438,7 @@ class _Numbers:
         if key not in self._plain:
             return default
         line, text = self._plain[key]
-        return _yes(line, key, text)
+        return line.yes(key, text)
 
     def word(self, key: str, default: str, known: tuple[str, ...]) -> str:
         if key not in self._plain:
@@ -558,7 +453,7 @@ def _licenses(draft: _Draft) -> dict[str, int]:
     if "licenses" not in draft.plain:
         return {}
     line, text = draft.plain["licenses"]
-    found = _value(line, "Licenses", lambda: needs.gres(text, "Licenses"))
+    found = line.meaning("Licenses", lambda: needs.gres(text, "Licenses"))
     return {each.name: each.count for each in found}
 
 
@@ -581,7 +476,7 @@ def _depth(draft: _Draft) -> int:
     for word in text.split(","):
         name, equals, value = word.partition("=")
         if name == "default_queue_depth" and equals:
-            depth = _count(line, {name: value}, name, _DEPTH, 1)
+            depth = line.count({name: value}, name, _DEPTH, 1)
         else:
             _warn(draft, line, name, "means nothing here")
     return depth
@@ -598,7 +493,7 @@ def _weights(draft: _Draft) -> Weights:
     max_age = usual.max_age
     if "prioritymaxage" in draft.plain:
         line, text = draft.plain["prioritymaxage"]
-        max_age = _value(line, "PriorityMaxAge", lambda: values.time_limit(text)) or max_age
+        max_age = line.meaning("PriorityMaxAge", lambda: values.time_limit(text)) or max_age
     return Weights(
         age=points("priorityweightage", usual.age),
         max_age=float(max_age),
