@@ -33,10 +33,11 @@ BELOW: dict[str, set[str]] = {
     "plugins": {"core", "host", "errors"},
     "step": _NODE,
     "doctor": {"step", "plugins", "images", "oci", "core", "host", "errors"},
-    "engines": {"step", *_NODE},
-    "cli": {"engines", "doctor", "step", *_NODE},
+    "agent": {"step", *_NODE},
+    "engines": {"agent", "step", *_NODE},
+    "cli": {"engines", "agent", "doctor", "step", *_NODE},
     "controller": {"step", *_NODE},
-    "api": {"cli", "engines", "doctor", "step", *_NODE},
+    "api": {"cli", "engines", "agent", "doctor", "step", *_NODE},
     "__init__": {"api", "engines", "errors"},  # the names for programs, imported when used
     "__main__": {"cli", "errors"},
 }

@@ -13,6 +13,7 @@ import time
 from roadstead.cli import options, report
 from roadstead.cli.words import Clock
 from roadstead.core import names, values
+from roadstead.engines import choice, local
 from roadstead.errors import RoadsteadError, UsageError
 
 TYPE_CHECKING = False
@@ -105,6 +106,8 @@ def run(
     given = sys.argv[1:] if argv is None else argv
 
     def body() -> int:
+        if ask is local.ask:
+            choice.hand_over(command, given, environ)
         gathered = options.gather(command, given, environ)
         if report.informational(command, gathered[0]):
             return 0

@@ -206,6 +206,56 @@ def _is_about_containers(name: str) -> bool:
     return name == "device" or name.removeprefix("no-").startswith("container-")
 
 
+def is_about_containers(name: str) -> bool:
+    """Whether an option says which container, or what of it: what Slurm's own commands do not
+    know, or know as something else."""
+    return name in _SELECTORS or _is_about_containers(name)
+
+
+def of_containers(
+    command: str,
+    argv: Iterable[tuple[str, str]],
+    environ: Mapping[str, str],
+    directives: Iterable[Directive] = (),
+) -> dict[str, str]:
+    """What a command line (as ``parse`` gives it), the environment and a script ask of containers
+    alone; nothing where no container is named and only the environment has something to say."""
+    grammar = Grammar(
+        command, [row for row in rows(command) if is_about_containers(row.name)], in_order=True
+    )
+    given = _level(grammar, [pair for pair in argv if pair[0] in grammar.names])
+    lent = _script(
+        grammar,
+        [
+            each
+            for each in directives
+            if any(name in grammar.names for name, _ in parse(command, each.argv)[0])
+        ],
+    )
+    found = _environment(grammar, environ)
+    asked = layered((lent, found, given))
+    if not any(name in asked for name in _SELECTORS):
+        asked = layered((lent, given))
+    return asked
+
+
+def may_ask_for_containers(command: str, argv: Iterable[str], environ: Mapping[str, str]) -> bool:
+    """Whether a command line could name a container: no means no, and is found out soon."""
+    ours = [row for row in rows(command) if is_about_containers(row.name)]
+    names = [row.name for row in ours]
+    for word in argv:
+        if word.startswith("--"):
+            begun = word[2:].partition("=")[0]
+            if begun and any(name.startswith(begun) for name in names):
+                return True
+    return any(
+        variable in environ
+        for row in ours
+        if row.name in _SELECTORS
+        for variable in variables(command, row)
+    )
+
+
 def without_effect(command: str, asked: Iterable[str]) -> list[tuple[str, str]]:
     """Those of the options ``asked`` for that do nothing here, each with the reason."""
     names = _grammar(command).names

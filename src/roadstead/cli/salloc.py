@@ -13,7 +13,7 @@ import select
 import sys
 
 from roadstead.cli import attend, options, report
-from roadstead.engines import local
+from roadstead.engines import choice, local
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import child, signals
 
@@ -31,6 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     attend.open_standard_streams()
     try:
+        if choice.is_slurm(os.environ):
+            from roadstead.cli import cluster
+
+            return cluster.main(COMMAND, argv)
         plugged = attend.plugins(COMMAND, argv)
         asked, operands = options.gather(COMMAND, argv, os.environ)
         others: list[dict[str, str]] = []

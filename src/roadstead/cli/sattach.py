@@ -11,7 +11,7 @@ import os
 import sys
 
 from roadstead.cli import attend, options, report
-from roadstead.engines import local, steps
+from roadstead.engines import choice, local, steps
 from roadstead.errors import RoadsteadError
 from roadstead.host import signals
 
@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    choice.hand_over(COMMAND, argv, os.environ)
     asked, operands = options.gather(COMMAND, argv, os.environ)
     if report.informational(COMMAND, asked):
         return 0

@@ -7,7 +7,7 @@ import sys
 
 from roadstead.cli import attend, options, report
 from roadstead.cli import script as scripts
-from roadstead.engines import local
+from roadstead.engines import choice, local
 from roadstead.errors import EngineError, RequestError, RoadsteadError, UsageError
 
 TYPE_CHECKING = False
@@ -23,6 +23,10 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     attend.open_standard_streams()
     try:
+        if choice.is_slurm(os.environ):
+            from roadstead.cli import cluster
+
+            return cluster.main(COMMAND, argv)
         plugged = attend.plugins(COMMAND, argv)
         asked, operands = options.gather(COMMAND, argv, os.environ)
         if report.informational(COMMAND, asked):

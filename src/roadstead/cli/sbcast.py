@@ -10,7 +10,7 @@ import sys
 
 from roadstead.cli import options, report
 from roadstead.core import hostlist
-from roadstead.engines import local
+from roadstead.engines import choice, local
 from roadstead.errors import RoadsteadError
 
 TYPE_CHECKING = False
@@ -42,6 +42,7 @@ def _answered(argv: list[str], ask: Ask) -> int:
 
 
 def _run(argv: list[str], ask: Ask) -> int:
+    choice.hand_over(COMMAND, argv, os.environ)
     asked, operands = options.gather(COMMAND, argv, os.environ)
     if report.informational(COMMAND, asked):
         return 0

@@ -16,7 +16,7 @@ import sys
 from roadstead.cli import options, report, words
 from roadstead.core import hostlist, values
 from roadstead.core.printable import printable
-from roadstead.engines import local
+from roadstead.engines import choice, local
 from roadstead.errors import UsageError
 
 TYPE_CHECKING = False
@@ -99,6 +99,8 @@ def main(
 
 
 def _run(argv: list[str], ask: Ask, environ: Mapping[str, str]) -> int:
+    if ask is local.ask:
+        choice.hand_over(COMMAND, argv, environ)
     asked, operands = options.gather(COMMAND, argv, environ)
     if report.informational(COMMAND, asked):
         return 0

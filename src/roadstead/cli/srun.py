@@ -6,6 +6,7 @@ import os
 import sys
 
 from roadstead.cli import attend, options, report
+from roadstead.engines import choice
 from roadstead.errors import RequestError, RoadsteadError
 
 TYPE_CHECKING = False
@@ -22,6 +23,10 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     attend.open_standard_streams()
     try:
+        if choice.is_slurm(os.environ):
+            from roadstead.cli import cluster
+
+            return cluster.main(COMMAND, argv)
         plugged = attend.plugins(COMMAND, argv)
         others: list[tuple[dict[str, str], list[str]]] = []
         if ":" in argv or "SLURM_HET_SIZE" in os.environ:

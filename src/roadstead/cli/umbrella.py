@@ -10,7 +10,7 @@ import os
 import sys
 
 from roadstead.cli import report
-from roadstead.engines import local
+from roadstead.engines import choice, local
 from roadstead.errors import RoadsteadError, UsageError
 from roadstead.host import paths
 
@@ -42,6 +42,9 @@ def _engine(operands: list[str]) -> int:
             f"engine does not know {' '.join(operands)}",
             hint="roadstead engine status | start | stop [--now]",
         )
+    chosen, why = choice.engine(os.environ)
+    if action == "status":
+        report.write_out(f"engine:  {chosen} ({why})\n")
     running = local.is_running(os.environ)
     if action == "stop":
         if running:
@@ -97,7 +100,11 @@ def _audit(operands: list[str]) -> int:
 SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
     "shims": ("DIR", "write fast-starting wrappers for all commands into DIR", _shims),
     "audit": ("[--clean] [--json]", "what steps have left behind, and its removal", _audit),
-    "engine": ("[status|start|stop [--now]]", "the local engine's controller", _engine),
+    "engine": (
+        "[status|start|stop [--now]]",
+        "which engine commands are for, and why; the local engine's controller",
+        _engine,
+    ),
     "doctor": (
         "[--json] [--verbose]",
         "check what containers need here, and say what to do",

@@ -88,6 +88,7 @@ def parse(text: str, path: str, read: Read, *, machine: Node, uid: int,
     nodes = _nodes(draft)
     partitions = _partitions(draft, nodes)
     number = _Numbers(draft)
+    number.word("engine", "auto", ("auto", "local", "slurm"))  # engines/choice.py reads it
     site = Site(
         nodes=nodes,
         uid=uid,
@@ -137,9 +138,9 @@ def _take(draft: _Draft, line: Line) -> None:
 
 PLAIN_KEYS: Final = frozenset(
     _words("""
-        killwait overtimelimit minjobage jobrequeue schedulertype schedulerparameters licenses
-        ocihooksdir prioritymaxage priorityfavorsmall priorityweightage priorityweightjobsize
-        priorityweightpartition requeueexit requeueexithold authinfo
+        engine killwait overtimelimit minjobage jobrequeue schedulertype schedulerparameters
+        licenses ocihooksdir prioritymaxage priorityfavorsmall priorityweightage
+        priorityweightjobsize priorityweightpartition requeueexit requeueexithold authinfo
     """)
 )
 NODE_KEYS: Final = frozenset(

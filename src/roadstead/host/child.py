@@ -11,6 +11,7 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import NoReturn
 
 
 def start_daemon(argv: list[str], env: Mapping[str, str], keep: int) -> int:
@@ -53,3 +54,17 @@ def signal(pidfd: int, signo: int) -> None:
         _signal.pidfd_send_signal(pidfd, signo)
     except ProcessLookupError:
         return
+
+
+def become(path: str, argv: list[str], env: Mapping[str, str]) -> NoReturn:
+    """Become the program at ``path``, with the signals that Python has changed as they were.
+
+    Raises OSError as execve(2).
+    """
+    import _signal
+
+    for signo in (_signal.SIGPIPE, _signal.SIGXFSZ):
+        _signal.signal(signo, _signal.SIG_DFL)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    os.execve(path, argv, env)

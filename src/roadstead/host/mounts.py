@@ -42,3 +42,11 @@ def _unescaped(field: bytes) -> bytes:
     """Space, tab, newline and backslash are octal there."""
     first, *rest = field.split(b"\\")
     return first + b"".join(bytes([int(each[:3], 8)]) + each[3:] for each in rest)
+
+
+def in_memory(path: str) -> None:
+    """Mount an empty file system in memory at ``path``, for this mount namespace and its like.
+
+    What is in it counts as memory of whoever writes it.  Raises OSError.
+    """
+    linux.mount("tmpfs", path, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=700")

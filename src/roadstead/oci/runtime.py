@@ -19,6 +19,9 @@ from roadstead.oci.conf import OciConf
 from roadstead.oci.patterns import Substitutions, expand
 
 Operation = Literal["run", "create", "start", "query", "kill", "delete"]
+# "detach" is run mode without a runtime that waits: the container's first process becomes a child
+# of whoever is the subreaper, so that there is nobody who would pass on a signal a second time.
+Mode = Literal["run", "detach", "create"]
 KNOWN: Final = ("crun", "runc")
 # Looked at after PATH: Debian has runc where a user's PATH does not look.
 ALSO: Final = "/usr/local/bin:/usr/bin:/usr/sbin"
@@ -29,7 +32,7 @@ class Commands(Protocol):
     """How the runtime is called for one container."""
 
     @property
-    def mode(self) -> Literal["run", "create"]: ...
+    def mode(self) -> Mode: ...
 
     @property
     def program(self) -> str:
@@ -47,6 +50,9 @@ class Commands(Protocol):
     def removes_itself(self) -> bool:
         """Whether a ``run`` that has ended has surely left no state behind."""
 
+    @property
+    def pid_file(self) -> str: ...
+
     def command(self, operation: Operation, pid: int = 0) -> list[str] | None:
         """The argv of an operation; None where there is none."""
 
@@ -60,8 +66,9 @@ class BuiltIn:
     bundle: str
     root: str
     log: str
-    mode: Literal["run", "create"] = "run"
+    mode: Mode = "run"
     descriptors: int = 0  # beyond 2 that the container gets
+    own_groups: bool = True  # whether the runtime makes control groups where it may
 
     @property
     def program(self) -> str:
@@ -72,6 +79,11 @@ class BuiltIn:
         return f"{self.root}/{self.container_id}"
 
     @property
+    def pid_file(self) -> str:
+        """Where the runtime writes the container's first process, if it does not wait for it."""
+        return f"{self.bundle}/pid"
+
+    @property
     def removes_itself(self) -> bool:
         return not os.path.lexists(self.state)
 
@@ -79,9 +91,13 @@ class BuiltIn:
         # For crun what is before a colon is the kind of log.
         log = f"file:{self.log}" if self.program == "crun" else self.log
         base = [self.path, f"--root={self.root}", f"--log={log}", "--log-format=json"]
+        if not self.own_groups and self.program == "crun":
+            base.append("--cgroup-manager=disabled")
         match operation:
             case "run" | "create":
                 more = [f"--preserve-fds={self.descriptors}"] if self.descriptors else []
+                if self.mode == "detach":
+                    more += ["--detach", f"--pid-file={self.pid_file}"]
                 return [*base, operation, *more, f"--bundle={self.bundle}", self.container_id]
             case "start":
                 return [*base, "start", self.container_id]
@@ -111,10 +127,11 @@ class Configured:
     values: Substitutions
     log: str = ""
     state: str = ""
+    pid_file: str = ""
     removes_itself: bool = False
 
     @property
-    def mode(self) -> Literal["run", "create"]:
+    def mode(self) -> Mode:
         return "run" if self.conf.mode == "run" else "create"
 
     @property

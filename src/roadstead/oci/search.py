@@ -26,11 +26,14 @@ VARIABLE = "ROADSTEAD_OCI_CONF"
 NONE = "none"
 
 
-def find(environ: Mapping[str, str], *, root: str = "/") -> str | None:
-    """The absolute path of the file to read, or None.  ``root`` is where /etc is looked for."""
+def find(environ: Mapping[str, str], *, root: str = "/", slurms: bool = True) -> str | None:
+    """The absolute path of the file to read, or None.  ``root`` is where /etc is looked for;
+    without ``slurms`` Slurm's own file is not: it is for slurmstepd, which calls us."""
     named = environ.get(VARIABLE)
     if named is None:
-        return next((path for path in _candidates(environ, root) if os.path.exists(path)), None)
+        return next(
+            (path for path in _candidates(environ, root, slurms) if os.path.exists(path)), None
+        )
     if named in ("", NONE):
         return None
     path = os.path.abspath(named)
@@ -64,13 +67,15 @@ def configured(environ: Mapping[str, str], *, root: str = "/") -> OciConf | None
     return None if path is None else load(path)
 
 
-def _candidates(environ: Mapping[str, str], root: str) -> Iterator[str]:
+def _candidates(environ: Mapping[str, str], root: str, slurms: bool) -> Iterator[str]:
     config, home = environ.get("XDG_CONFIG_HOME", ""), environ.get("HOME", "")
     if os.path.isabs(config):  # the XDG specification: a relative value is to be ignored
         yield os.path.join(config, "roadstead", "oci.conf")
     elif os.path.isabs(home):
         yield os.path.join(home, ".config", "roadstead", "oci.conf")
     yield os.path.join(root, "etc", "roadstead", "oci.conf")
+    if not slurms:
+        return
     slurm_conf = environ.get("SLURM_CONF") or os.path.join(root, "etc", "slurm", "slurm.conf")
     yield os.path.join(os.path.dirname(os.path.abspath(slurm_conf)), "oci.conf")
 

@@ -61,6 +61,7 @@ class Container:
         self.directory = TaskDirectory(plan, task, notice)
         self.commands = self._commands()
         self.child: process.Child | None = None
+        self.session = True  # whether the runtime leads a session of its own
         self._setup: process.Child | None = None
         self._patience = float(os.environ.get("ROADSTEAD_RUNTIME_TIMEOUT") or _COMMAND_SECONDS)
         self.directory.fill(plugged)
@@ -91,6 +92,12 @@ class Container:
             descriptors=int(plan.spec.launch.mpi == "pmi2"),
         )
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether what the runtime keeps of a container that has ended is for it to remove: not
+        where it goes with the step's own file system, and no hook waits for that."""
+        return not self.plan.enclosed or self.plan.spec.uid == 0 or self.directory.has_last_hooks
+
     # -- the life -----------------------------------------------------------------------------
 
     def life(self, stdio: Stdio, terminal: str) -> Life[int]:
@@ -101,6 +108,8 @@ class Container:
         try:
             if self.commands.mode == "run":
                 return (yield from self._run(stdio, terminal))
+            if self.commands.mode == "detach":
+                return (yield from self._run_detached(stdio))
             if terminal:
                 raise RuntimeFailure(
                     "--pty needs a runtime that is called in one go",
@@ -158,6 +167,22 @@ class Container:
         """The runtime's failure; with the setting that forbids user namespaces, if one does."""
         hint = namespaces.blocking_setting() if self.plan.uids is not None else ""
         return RuntimeFailure(sentence, hint=hint)
+
+    def _run_detached(self, stdio: Stdio) -> Life[int]:
+        """The runtime ends once the container has started, whose first process is then our child:
+        its status is the true one, and no signal comes twice."""
+        try:
+            yield from self._must("run", stdio)
+            with open(self.commands.pid_file, encoding="ascii") as file:
+                init = self.child = process.adopt(int(file.read()))
+            self._setup = None
+            status = yield Until(init)
+            self.child = None
+        finally:
+            if self.child is not None or self.keeps_state:
+                yield from self._remove(kill=self.child is not None)
+        assert status is not None
+        return status
 
     def _create_and_start(self, stdio: Stdio) -> Life[int]:
         try:
@@ -242,6 +267,7 @@ class Container:
                     env=env,
                     stdio=stdio,
                     terminal=terminal,
+                    session=self.session,
                     group=group,
                 )
         except OSError as error:

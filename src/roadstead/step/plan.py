@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from roadstead.errors import LaunchError, RuntimeFailure
-from roadstead.host import namespaces, overlay, process
+from roadstead.host import mounts, namespaces, overlay, process
 from roadstead.oci import cdi, hooks, idmap, runtime, search
 from roadstead.oci.hooks import Hook
 from roadstead.step import contents, devices, layout, record, taskdir
@@ -42,6 +42,9 @@ class Plan:
     shared: str = ""  # the root that all tasks have, if it is neither the bundle's nor each its own
     hide: bool = False  # a hybrid machine's cgroup2 tree is to be kept from the runtime
     user_namespace: str = ""  # the path of the containers' user namespace, if it is there already
+    # A directory that lies in memory, in a namespace of the step's own, or "": all that is made
+    # there is gone when the step's last process is, however that ended.
+    enclosed: str = ""
 
     @property
     def ranged(self) -> bool:
@@ -93,21 +96,29 @@ class Plan:
 
 
 def prepare(
-    spec: StepSpec, notice: Callable[[str], None], *, rehearse: bool = False
+    spec: StepSpec,
+    notice: Callable[[str], None],
+    *,
+    rehearse: bool = False,
+    enclosed: str = "",
 ) -> list[Plan | None]:
     """Read and check everything the step's containers need; enter a namespace if they need one.
     There is a plan for each part of the step, None for one without a container.
 
     Raises BundleError, ConfigError and RuntimeFailure.  After this the process may be in another
     user namespace: call it once, before any task exists.  To ``rehearse`` is to make nothing
-    outside the step's directory: a container with a name is taken for one without.
+    outside the step's directory: a container with a name is taken for one without.  ``enclosed`` is
+    what Plan says, of a step of one part with the built-in commands.
     """
     parts = spec.parts or (spec,)
     if all(part.container is None for part in parts):
         return [None for _ in parts]
     tasks = layout.task_specs(spec)
     if len(parts) == 1:
-        opened = _opened(spec, notice, lambda plan: _enter(plan, notice), tasks, rehearse=rehearse)
+        opened = _opened(
+            spec, notice, lambda plan: _enter(plan, notice), tasks, rehearse=rehearse,
+            enclosed=enclosed,
+        )  # fmt: skip
         return [opened]
     plans: list[Plan | None] = []
     for number, part in enumerate(parts):
@@ -148,6 +159,7 @@ def _opened(
     tasks: list[TaskSpec],
     *,
     rehearse: bool = False,
+    enclosed: str = "",
 ) -> Plan:
     request = spec.container
     assert request is not None
@@ -176,7 +188,9 @@ def _opened(
             conf = replace(conf, container_path=None)
     named = Named.open(request, spec, notice) if request.name else None
     try:
-        return enter(_read(spec, named, conf, program, notice, tasks))
+        plan = enter(_read(spec, named, conf, program, notice, tasks, "" if conf else enclosed))
+        os.makedirs(plan.runtime_root, mode=0o700, exist_ok=True)
+        return plan
     except BaseException:
         if named is not None:
             named.close()
@@ -190,6 +204,7 @@ def _read(
     program: str,
     notice: Callable[[str], None],
     tasks: list[TaskSpec],
+    enclosed: str,
 ) -> Plan:
     request = spec.container if named is None else named.request
     assert request is not None
@@ -212,16 +227,16 @@ def _read(
     hide = called == "crun" and namespaces.hybrid_cgroups()
     uids = gids = None
     if found is not None:
-        uids, gids = _map_ids(spec, found.bundle, called, own_namespace=private or hide)
+        apart = private or hide or bool(enclosed)
+        uids, gids = _map_ids(spec, found.bundle, called, own_namespace=apart)
     if request.verbose:
         for sentence in _description(spec, called, conf, uids):
             notice(sentence)
     root = os.path.normpath(f"{os.path.dirname(spec.directory)}/../containers")
-    os.makedirs(root, mode=0o700, exist_ok=True)
     env = _runtime_env(spec, conf)
     plan = Plan(
         spec, request, conf, program, found, uids, gids, root, env, named, edits, wanted_hooks,
-        hide=hide,
+        hide=hide, enclosed=enclosed,
     )  # fmt: skip
     taskdir.prepare_container_path(plan, tasks)
     return plan
@@ -235,9 +250,12 @@ def _enter(plan: Plan, notice: Callable[[str], None]) -> Plan:
         why = named.enter(plan.contents, hide=hide, spec=spec)
         _say_copied(why, notice)
         return replace(plan, shared=named.root)
-    if plan.private or hide:
+    if plan.private or hide or plan.enclosed:
         ranges = namespaces.subordinate_ids(spec.user, spec.uid) if plan.ranged else None
         namespaces.enter(ranges=ranges, hide_unified=hide)
+    if plan.enclosed:
+        mounts.in_memory(plan.enclosed)
+        os.makedirs(spec.directory, mode=0o700)
     if plan.private:
         scratch = f"{spec.directory}/private"
         os.mkdir(scratch, 0o700)
@@ -246,7 +264,7 @@ def _enter(plan: Plan, notice: Callable[[str], None]) -> Plan:
             shared, why = overlay.private_layer(plan.contents.lowers, scratch)
             _say_copied(why, notice)
             return replace(plan, shared=shared)
-    if plan.private or hide:
+    if plan.private or hide or plan.enclosed:
         return plan
     return _in_one_that_is_there(plan)
 

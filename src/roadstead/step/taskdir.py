@@ -45,6 +45,7 @@ class TaskDirectory:
         self.report = f"{self.path}/state.json"
         self.rootfs = plan.rootfs  # a private layer's, once it is there
         self.gate: Gate | None = None
+        self.has_last_hooks = False
 
     def substitutions(self) -> Substitutions:
         """What oci.conf's patterns stand for, for this task."""
@@ -102,6 +103,7 @@ class TaskDirectory:
             if plugged.has("container_created", "task_post_fork"):
                 self.gate = Gate(self.path)
                 self.gate.add_to(written)
+        self.has_last_hooks = bool((written.get("hooks") or {}).get("poststop"))
         files.write_atomically(f"{self.path}/config.json", self._as_json(written))
 
     def _as_json(self, written: dict[str, Any]) -> str:
@@ -185,7 +187,7 @@ class TaskDirectory:
             gids=plan.gids,
             user_namespace=plan.user_namespace,
             privileged=plan.privileged,
-            cgroup=self._cgroup if plan.spec.uid == 0 else "",
+            cgroup=self._cgroup if plan.spec.uid == 0 and not plan.enclosed else "",
             mounts=tuple(mounts),
             unmounted=wanted.unmounted(request),
             user=plan.user,
@@ -242,7 +244,7 @@ class TaskDirectory:
     def cgroups(self) -> list[str]:
         """The groups that a runtime which root has called may leave: ours and the step's above it,
         or one by its own name where it reads no config.json of ours."""
-        if self.plan.spec.uid != 0:
+        if self.plan.spec.uid != 0 or self.plan.enclosed:
             return []
         names = [self._cgroup, limits.group_name(self.plan.spec), self.container_id]
         return [*names, *(f"{path}/{name}" for path in cgroup.own_paths() for name in names)]

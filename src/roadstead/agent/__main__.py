@@ -1,0 +1,26 @@
+"""The agent's verbs.  Executed by its path, in an interpreter that knows no other path of ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if not __package__:
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
+
+
+def main(argv: list[str]) -> int:
+    """Run ``VERB …``; its exit code, where the process does not end otherwise."""
+    verb, *rest = argv or [""]
+    if verb in ("task", "batch"):
+        from roadstead.agent import task
+
+        return task.main(verb, rest)
+    sys.stderr.write(f"roadstead: error: the agent does not know {verb or 'nothing'}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)

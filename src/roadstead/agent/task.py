@@ -1,0 +1,402 @@
+"""The agent of one task: slurmstepd executes it in place of the user's command, which it runs in a
+container, and then ends as that did.
+
+Standard streams, working directory, environment, PMI and limits are those that slurmstepd has made:
+the container gets them as they are, so that everything about them is Slurm's.  So is every signal:
+it comes to all processes of the step, and the kernel takes it to the container's.  Left to the
+agent are the two that would get lost: a signal for which the container's first process has no
+handler, and one that was sent to the agent alone (guard.py).
+
+The end is exact: the exit code of the program, or the signal that ended it, by which the agent ends
+too.  What is ours to fail is 125, 126 or 127, with a sentence on standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+from roadstead.agent import place
+from roadstead.agent import request as requests
+from roadstead.agent.guard import Guard
+from roadstead.core import container, multiprog
+from roadstead.core.model import (
+    BATCH_STEP,
+    Launch,
+    StepSpec,
+    TaskSpec,
+    Terminal,
+)
+from roadstead.errors import EngineError, LaunchError, RoadsteadError
+from roadstead.host import linux, process, removal, terminal, watching, wire
+from roadstead.host.loop import Loop
+from roadstead.oci import runtime, search
+from roadstead.step import plan as plans
+from roadstead.step import processes, record
+from roadstead.step.container import Container
+from roadstead.step.life import Lives
+
+NAME: Final = "roadstead-agent"
+# How long a signal may take from the agent to the guard, of two processes that are sent it one
+# after the other.
+_WITNESS_SECONDS: Final = 0.1
+_ORPHAN_SECONDS: Final = 10.0
+
+
+def main(verb: str, argv: list[str]) -> int:
+    """Run a task, or with ``batch`` a batch script; the exit code.  Does not return where the
+    program was ended by a signal."""
+    try:
+        status = _Agent(verb, argv, dict(os.environ)).run()
+    except RoadsteadError as error:
+        return _fail(verb, error)
+    if status < 0:
+        watching.die_by(-status)
+    return status
+
+
+def _fail(verb: str, error: RoadsteadError) -> int:
+    _say(verb, f"error: {error}{f'; {error.hint}' if error.hint else ''}")
+    return error.exit_code
+
+
+def _say(verb: str, sentence: str) -> None:
+    """A line on the task's standard error, as of Slurm's programs."""
+    node, task = os.environ.get("SLURMD_NODENAME", ""), os.environ.get("SLURM_PROCID", "0")
+    who = "slurmstepd" if verb == "batch" else "srun"
+    kind, colon, rest = sentence.partition(": ")
+    if colon and kind in ("error", "warning"):
+        where = f"{node}: " if verb == "batch" else f"{node}: task {task}: "
+        sentence = f"{kind}: {where}{rest}"
+    with open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False) as stderr:
+        stderr.write(f"{who}: {sentence}\n")
+
+
+class _Agent:
+    """One task, from what slurmstepd has given us to its end."""
+
+    def __init__(self, verb: str, argv: list[str], environ: dict[str, str]) -> None:
+        linux.set_process_name(NAME)
+        linux.set_child_subreaper()
+        self._verb = verb
+        self._loop = Loop()
+        self._lives = Lives(self._loop)
+        self._container: Container | None = None
+        self._ended_by = 0
+        self._status: int | None = None
+        self._error: RoadsteadError | None = None
+        self._unseen: dict[int, Any] = {}
+        self._alone = False
+        self._parent = os.getppid()
+        for signo in watching.MESSAGES:
+            self._loop.on_signal(signo, partial(self._signalled, signo))
+        told, self._argv, self._script = _what_we_are_told(verb, argv, environ)
+        self._environ = environ
+        self._node = environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
+        self._base = place.of_node(environ, self._node)
+        self._spec, self._task = self._specify(told)
+        place.sweep_dead(self._base)
+        self._guard = Guard(self._spec.directory, watching.MESSAGES)
+
+    # -- what is to be run --------------------------------------------------------------------
+
+    def _specify(self, told: dict[str, Any]) -> tuple[StepSpec, TaskSpec]:
+        environ = self._environ
+        number = _Numbers(environ)
+        cwd = os.getcwd()
+        options = told["options"]
+        submitted = told["cwd"]
+        directory = os.path.normpath(os.path.join(submitted, options.get("chdir", "")))
+        request = container.of(told, options, submitted, directory)
+        if request is None:
+            raise EngineError("no container is named")
+        procid = number.of("SLURM_PROCID", 0)
+        step_id = BATCH_STEP if self._verb == "batch" else number.of("SLURM_STEP_ID", 0)
+        path = f"{self._base}/steps/{number.of('SLURM_JOB_ID', 0)}.{step_id}.{procid}"
+        pmi = "PMI_FD" in environ
+        argv = self._argv
+        if "programs" in told:
+            source = told["programs"]
+            programs = multiprog.parse(
+                source["text"], source["source"], number.of("SLURM_NTASKS", 1), tuple(argv[1:])
+            )
+            argv = list(multiprog.argv_of(programs, procid))
+        env = {
+            **environ,
+            record.MARK: path,
+            "SLURM_CONTAINER": request.bundle,
+            **({"SLURM_CONTAINER_ID": request.id} if request.id else {}),
+            **({"PMI_FD": "3"} if pmi else {}),
+        }
+        spec = StepSpec(
+            job_id=number.of("SLURM_JOB_ID", 0),
+            step_id=step_id,
+            kind="batch" if self._verb == "batch" else "run",
+            name=environ.get("SLURM_JOB_NAME", ""),
+            user=_user(environ),
+            uid=os.getuid(),
+            gid=os.getgid(),
+            node=self._node,
+            cwd=cwd,
+            argv=tuple(argv),
+            env=env,
+            script=self._script,
+            ntasks=number.of("SLURM_NTASKS", 1),
+            container=request,
+            oci_conf=search.find(environ, slurms=False) or "",
+            terminal=_terminal(told, procid),
+            launch=Launch(mpi="pmi2" if pmi else "pmix" if "PMIX_RANK" in environ else "none"),
+            directory=path,
+        )
+        task = TaskSpec(
+            procid=procid,
+            localid=number.of("SLURM_LOCALID", 0),
+            argv=tuple(argv),
+            env=env,
+            node=self._node,
+            nodeid=number.of("SLURM_NODEID", 0),
+        )
+        return spec, task
+
+    # -- the life -----------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run it to its end; its wait status: minus the number of the signal that ended it.
+
+        Raises RoadsteadError where it could not be run.
+        """
+        hold = -1
+        try:
+            stepd = process.adopt(self._parent)
+        except ProcessLookupError:
+            raise LaunchError("slurmstepd has ended") from None
+        self._loop.watch(stepd, lambda: self._orphaned(stepd))
+        self._loop.watch(self._guard.seen, self._witnessed)
+        try:
+            if self._spec.oci_conf:
+                os.makedirs(self._spec.directory, mode=0o700)
+                hold = record.hold(self._spec.directory)
+            self._start()
+            while self._status is None and self._error is None:
+                self._loop.run()
+        except RoadsteadError as error:
+            self._error = error
+        except OSError as error:
+            where = f" {error.filename}" if error.filename else ""
+            self._error = LaunchError(f"cannot set up the task:{where} {error.strerror}")
+        finally:
+            self._end(hold)
+        if self._error is not None and not self._ended_by:
+            raise self._error
+        return self._outcome()
+
+    def _start(self) -> None:
+        spec = self._spec
+        enclosed = "" if spec.oci_conf else self._base
+        (plan,) = plans.prepare(spec, self._notice, enclosed=enclosed)
+        assert plan is not None
+        if spec.script:
+            _write_script(spec)
+        made = Container(plan, self._task, self._notice)
+        if isinstance(made.commands, runtime.BuiltIn):
+            attached = spec.terminal is not None
+            made.commands = replace(
+                made.commands, mode="run" if attached else "detach", own_groups=False
+            )
+            made.session = not attached  # the terminal is this session's
+        self._container = made
+        if spec.oci_conf:
+            record.write_claim(spec.directory, self._claim(made))
+        stdio: tuple[int, ...] = (0, 1, 2)
+        if spec.launch.mpi == "pmi2":
+            stdio = (0, 1, 2, int(self._environ["PMI_FD"]))
+        if spec.terminal is not None:
+            self._loop.on_signal(watching.WINCH, self._resized)
+        self._lives.start(made.life(stdio, ""), self._ended, self._failed)
+
+    def _claim(self, made: Container) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "start_time": record.start_time(os.getpid()),
+            "mark": self._spec.directory,
+            "containers": [made.claim()],
+        }
+
+    def _notice(self, sentence: str) -> None:
+        _say(self._verb, sentence)
+
+    def _ended(self, status: int) -> None:
+        self._status = status
+        self._loop.stop()
+
+    def _failed(self, error: RoadsteadError) -> None:
+        self._error = error
+        self._loop.stop()
+
+    def _outcome(self) -> int:
+        if self._alone:
+            return -process.KILL
+        status = self._status
+        if self._ended_by and status in (None, -process.KILL, 128 + process.KILL):
+            return -self._ended_by
+        assert status is not None
+        return status
+
+    # -- signals ------------------------------------------------------------------------------
+
+    def _signalled(self, signo: int) -> None:
+        """A signal has come.  What the container's first process would not even be told, it is told
+        by its end; the rest has reached it, or was for us alone, which the guard knows."""
+        made = self._container
+        if made is None:
+            if signo in process.ENDING:
+                self._ended_by = self._ended_by or signo
+                self._failed(LaunchError("ended before it had begun"))
+            return
+        pids = made.processes()
+        if signo in process.ENDING and made.stop_setup(pids):
+            self._ended_by = self._ended_by or signo
+            return
+        for pid in pids:
+            state = process.signal_state(pid) if signo in process.ENDING else None
+            if state is not None and state.drops(signo):
+                self._ended_by = self._ended_by or signo
+                process.send(pid, process.KILL)
+        if signo not in self._unseen:
+            self._unseen[signo] = self._loop.call_later(
+                _WITNESS_SECONDS, lambda: self._pass_on(signo)
+            )
+
+    def _witnessed(self) -> None:
+        """The guard has got signals too: they were for everybody."""
+        for signo in os.read(self._guard.seen, 4096):
+            timer = self._unseen.get(signo)
+            if timer is not None:
+                timer.cancel()
+            else:  # it was faster than our own
+                timer = self._loop.call_later(_WITNESS_SECONDS, lambda: None)
+            self._unseen[signo] = timer
+            self._loop.call_later(_WITNESS_SECONDS, partial(self._unseen.pop, signo, None))
+
+    def _pass_on(self, signo: int) -> None:
+        self._unseen.pop(signo, None)
+        if self._guard.has_pending(signo) or self._container is None:
+            return
+        for pid in self._container.processes()[:1]:
+            process.send(pid, signo)
+
+    def _orphaned(self, stepd: process.Child) -> None:
+        """slurmstepd has been killed: nobody waits for this task, or could end it, any more."""
+        self._loop.unwatch(stepd)
+        self._alone = True
+        self._kill()
+        if self._container is None:
+            self._failed(LaunchError("slurmstepd was killed"))
+
+    def _kill(self) -> None:
+        if self._container is not None:
+            pids = self._container.processes()
+            if not self._container.stop_setup(pids):
+                for pid in pids:
+                    process.send(pid, process.KILL)
+
+    def _resized(self) -> None:
+        rows, columns = os.get_terminal_size(0)[::-1]
+        for pid in self._container.processes()[:1] if self._container else ():
+            terminal.resize_of_process(pid, rows, columns)
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def _end(self, hold: int) -> None:
+        """End what is left of the task, and remove what was made for it."""
+        self._end_orphans()
+        if self._container is not None:
+            self._container.close()
+            self._container.plan.close()
+        if hold >= 0:
+            os.close(hold)
+            os.chdir("/")
+            removal.remove_tree(self._spec.directory)
+        self._guard.close()
+
+    def _end_orphans(self) -> None:
+        """SIGKILL to whatever the task has left below us, and wait for it."""
+        deadline = time.monotonic() + _ORPHAN_SECONDS
+        guard, left = self._guard.process.pid, [0]
+        while time.monotonic() < deadline:
+            left = [
+                pid for pid in processes.below(os.getpid(), self._spec.directory) if pid != guard
+            ]
+            if not left:
+                return
+            if not process.kill_all(left, deadline - time.monotonic()):
+                break
+            for pid in left:
+                _reap(pid)
+        self._notice(f"error: processes {left} do not end (blocked in the kernel)")
+
+
+class _Numbers:
+    """The numbers in the environment."""
+
+    def __init__(self, environ: dict[str, str]) -> None:
+        self._environ = environ
+
+    def of(self, name: str, usual: int) -> int:
+        text = self._environ.get(name, "")
+        return int(text) if text.isascii() and text.isdigit() else usual
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # it was a child of another one
+        return
+
+
+def _what_we_are_told(
+    verb: str, argv: list[str], environ: dict[str, str]
+) -> tuple[dict[str, Any], list[str], str]:
+    """The request, the program's argv and the batch script; what tells us goes no further."""
+    if verb == "batch":
+        with open(argv[0], encoding="utf-8", errors="surrogateescape") as file:
+            text, body = requests.taken_apart(file.read())
+        return _component(text, 0), ["startup", *argv[1:]], body
+    text = environ.pop(requests.VARIABLE, "")
+    at, *command = argv
+    return _component(text, int(at)), command, ""
+
+
+def _component(text: str, at: int) -> dict[str, Any]:
+    try:
+        told = wire.loads(text)
+    except ValueError:
+        told = None
+    return requests.component(told, at)
+
+
+def _user(environ: dict[str, str]) -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return environ.get("USER", str(os.getuid()))
+
+
+def _terminal(told: dict[str, Any], procid: int) -> Terminal | None:
+    if not told.get("terminal") or procid or not os.isatty(0):
+        return None
+    columns, rows = os.get_terminal_size(0)
+    return Terminal(rows=rows, columns=columns)
+
+
+def _write_script(spec: StepSpec) -> None:
+    spool = f"{spec.directory}/spool"
+    os.makedirs(spool, mode=0o700, exist_ok=True)
+    fd = os.open(f"{spool}/startup", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
+    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+        os.fchmod(fd, 0o700)
+        file.write(spec.script)

@@ -1,0 +1,274 @@
+"""srun, sbatch and salloc where a real Slurm is: what is ours is taken out, the rest is Slurm's.
+
+A command line that asks for no container becomes Slurm's own command as it is.  One that does is
+checked here, where the user sees what is wrong; images are resolved, and then it becomes Slurm's
+command too, with an agent in front of the program (engines/slurm/rewrite.py).
+"""
+
+from __future__ import annotations
+
+import os
+
+from roadstead.agent import request
+from roadstead.cli import attend, options, report
+from roadstead.engines.slurm import agent, real, rewrite
+from roadstead.errors import RequestError, RoadsteadError, UsageError
+from roadstead.host import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, NoReturn
+
+    from roadstead.cli.script import Directive
+    from roadstead.engines.slurm.rewrite import Component
+
+_SEPARATOR = ":"
+_INFORMATION = ("help", "usage", "version")
+
+
+def main(command: str, argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
+    """Run a command on the cluster; its exit code, where it does not become Slurm's own."""
+    return report.run(command, lambda: _launch(command, argv, environ))
+
+
+def _launch(command: str, argv: list[str], environ: Mapping[str, str]) -> int:
+    if command == "sbatch":
+        return _sbatch(argv, environ)
+    if not options.may_ask_for_containers(command, argv, environ):
+        real.become(command, argv, environ)
+    components = _components(command, argv, environ)
+    if not any(each.contained for each in components) or _is_informational(components):
+        real.become(command, argv, environ)
+    told = _told(command, components, environ)
+    become = _become_srun if command == "srun" else _become_salloc
+    return become(components, told, environ)
+
+
+def _components(command: str, argv: list[str], environ: Mapping[str, str]) -> list[Component]:
+    """The command line, component by component.  A component without a command has that of the
+    next; an sbatch or salloc has one for all."""
+    found: list[Component] = []
+    rest = argv
+    while True:
+        pairs, operands = options.parse(command, rest)
+        asked = options.of_containers(command, pairs, environ)
+        separated = command == "srun" or operands[:1] == [_SEPARATOR]
+        if not separated or _SEPARATOR not in operands:
+            found.append(rewrite.Component(pairs, asked, operands))
+            break
+        end = operands.index(_SEPARATOR)
+        found.append(rewrite.Component(pairs, asked, operands[:end]))
+        rest = operands[end + 1 :]
+    for at in reversed(range(len(found) - 1)):
+        found[at].operands = found[at].operands or found[at + 1].operands
+    return found
+
+
+def _is_informational(components: Sequence[Component]) -> bool:
+    return any(name in _INFORMATION for each in components for name, _ in each.pairs)
+
+
+def _told(command: str, components: Sequence[Component], environ: Mapping[str, str]) -> str:
+    """What the agent is told of each component, as JSON."""
+    parts = [
+        _part(command, dict(each.pairs), each.asked, each.operands, environ)
+        if each.contained
+        else {}
+        for each in components
+    ]
+    return str(wire.dumps(request.whole(parts)))
+
+
+def _part(
+    command: str,
+    given: Mapping[str, str],
+    asked: Mapping[str, str],
+    operands: Sequence[str],
+    environ: Mapping[str, str],
+) -> dict[str, Any]:
+    """What a component asks of its container, with what only this host knows.
+
+    Raises RoadsteadError for a request that makes no sense, or an image that is not to be had.
+    """
+    rewrite.check(asked, list(given.items()))
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        raise RoadsteadError(
+            "the current directory does not exist any more", hint="cd to one that does"
+        ) from None
+    if command == "srun" and not operands:
+        raise RoadsteadError("No command given to execute", hint="srun [options] command …")
+    wanted = dict(asked)
+    for name in ("chdir", "verbose"):
+        if name in given:
+            wanted[name] = given[name] or "1"
+    more = attend.settle(command, wanted, cwd)
+    part: dict[str, Any] = {"options": wanted, "cwd": cwd, **more}
+    if wanted.keys() - {"container", "chdir", "verbose"}:
+        # What costs nothing to be right is not looked at; what can be wrong is, before a job is.
+        from roadstead.core import container
+
+        container.of({**more}, wanted, cwd, cwd)
+    if "pty" in given:
+        part["terminal"] = True
+    if "multi-prog" in given:
+        part["programs"] = _programs(operands)
+    return part
+
+
+def _programs(operands: Sequence[str]) -> dict[str, str]:
+    try:
+        with open(operands[0], encoding="utf-8", errors="surrogateescape") as file:
+            return {"text": file.read(), "source": operands[0]}
+    except OSError as error:
+        raise RoadsteadError(
+            f"Could not open multi_prog config file {operands[0]}: {error.strerror}"
+        ) from None
+
+
+def _become_srun(
+    components: Sequence[Component], told: str, environ: Mapping[str, str]
+) -> NoReturn:
+    argv = rewrite.srun(components, options.is_about_containers, agent.command(), environ)
+    real.become("srun", argv, rewrite.environment(environ, told))
+
+
+def _become_salloc(
+    components: Sequence[Component], told: str, environ: Mapping[str, str]
+) -> NoReturn:
+    srun = real.must_find("srun", environ)
+    command = components[-1].operands or [environ.get("SHELL") or "/bin/sh"]
+    terminal = os.isatty(0) and os.isatty(1)
+    step = rewrite.interactive(srun, agent.command(), command, terminal=terminal)
+    argv = rewrite.salloc(components, options.is_about_containers, step)
+    if any(name == "no-shell" for each in components for name, _ in each.pairs):
+        raise RequestError(
+            "--container and --no-shell contradict each other: nothing is run", hint="leave one out"
+        )
+    real.become("salloc", argv, rewrite.environment(environ, told))
+
+
+# -- sbatch ----------------------------------------------------------------------------------------
+
+
+def _sbatch(argv: list[str], environ: Mapping[str, str]) -> int:
+    from roadstead.cli import script as scripts
+
+    components = _components("sbatch", argv, environ)
+    operands = components[-1].operands
+    given = dict(components[0].pairs)
+    if _is_informational(components):
+        real.become("sbatch", argv, environ)
+    if "wrap" in given and operands:
+        raise UsageError(
+            "Script arguments not permitted with --wrap option",
+            hint='put them into the command: --wrap "command arguments"',
+        )
+    text = scripts.wrap(given["wrap"]) if "wrap" in given else _text(operands)
+    found: list[Directive] = []
+    asks = any(each.contained for each in components)
+    if "wrap" not in given and (asks or _may_ask(text)):
+        found = scripts.directives(text)
+    first = _of_first_component(found)
+    asked = options.of_containers("sbatch", components[0].pairs, environ, first)
+    if not asked:
+        if "wrap" not in given and not operands:
+            _type_again(text)
+        real.become("sbatch", argv, environ)
+    told = wire.dumps(
+        request.whole([_part("sbatch", _all_given(first, given), asked, operands, environ)])
+    )
+    _submit(components, found, text, told, environ)
+
+
+def _may_ask(text: str) -> bool:
+    """Whether a line of the script could name a container."""
+    return any(
+        line.startswith("#SBATCH") and options.may_ask_for_containers("sbatch", line.split(), {})
+        for line in text.split("\n")
+    )
+
+
+def _all_given(directives: Sequence[Directive], given: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for each in directives:
+        found.update(options.parse("sbatch", each.argv)[0])
+    return {**found, **given}
+
+
+def _of_first_component(directives: Sequence[Directive]) -> list[Directive]:
+    """The batch script runs in the first component of a heterogeneous job."""
+    first: list[Directive] = []
+    for each in directives:
+        if each.argv[0] in ("hetjob", "packjob"):
+            break
+        first.append(each)
+    return first
+
+
+def _submit(
+    components: Sequence[Component],
+    directives: Sequence[Directive],
+    text: str,
+    told: str,
+    environ: Mapping[str, str],
+) -> NoReturn:
+    """Become sbatch, with the made script on a descriptor: nothing is left on disk."""
+    from roadstead.engines.slurm import script
+
+    operands = components[-1].operands
+    made = script.made(
+        [
+            each.argv[0]
+            if each.argv[0] in ("hetjob", "packjob")
+            else options.parse("sbatch", each.argv)[0]
+            for each in directives
+        ],
+        options.is_about_containers,
+        agent.command(),
+        told,
+        text,
+    )
+    argv: list[str] = []
+    for at, each in enumerate(components):
+        argv += [_SEPARATOR] if at else []
+        argv += rewrite.words(
+            [pair for pair in each.pairs if pair[0] != "wrap"], options.is_about_containers
+        )
+    given = [name for each in components for name, _ in each.pairs]
+    named = any("job-name" in dict(options.parse("sbatch", d.argv)[0]) for d in directives)
+    if "job-name" not in given and not named and "SBATCH_JOB_NAME" not in environ:
+        wrapped = "wrap" in given
+        name = "wrap" if wrapped else rewrite.name_of(operands[0]) if operands else "sbatch"
+        argv.append(f"--job-name={name}")
+    fd = _memory(made)
+    argv += [f"/dev/fd/{fd}", *operands[1:]]
+    real.become("sbatch", argv, rewrite.environment(environ))
+
+
+def _text(operands: Sequence[str]) -> str:
+    """The script, as it is: Slurm's sbatch says what is wrong with one that is none of ours."""
+    name = operands[0] if operands else "/dev/stdin"
+    try:
+        with open(name if operands else 0, "rb", closefd=bool(operands)) as file:
+            return file.read().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise RoadsteadError(f"Unable to open file {name}: {error.strerror}") from None
+
+
+def _memory(text: str) -> int:
+    """A descriptor that is read from the beginning, and that a program inherits."""
+    fd = os.memfd_create("roadstead-script", 0)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _type_again(text: str) -> None:
+    """Put back what was read of standard input."""
+    fd = _memory(text)
+    os.dup2(fd, 0)
+    os.close(fd)
