@@ -152,6 +152,8 @@ class Attendance:
         assert self._connection is not None
         self._connection.close()
         if not self._started:
+            # What it may have begun meanwhile is ended by the next controller, and by none other.
+            local.connect(os.environ).close()
             raise EngineError(
                 "the controller ended before the job had started", hint="submit it again"
             )

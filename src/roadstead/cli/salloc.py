@@ -103,7 +103,10 @@ def _until_granted(connection: Connection, signal_fd: int, quiet: bool) -> dict[
             return None
         answer = local.receive(connection)
         if answer is None:
-            raise EngineError("the controller ended before the allocation was granted")
+            local.connect(os.environ).close()  # as in attend.py: who ends what has begun
+            raise EngineError(
+                "the controller ended before the allocation was granted", hint="submit it again"
+            )
         if answer["event"] == "pending":
             job_id = answer["job_id"]
             _say(quiet, f"Pending job allocation {job_id}")

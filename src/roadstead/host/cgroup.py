@@ -16,6 +16,7 @@ the child is born in the group (host.clone), and only where the kernel cannot do
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -28,6 +29,7 @@ from roadstead.host import clone, process
 _ROOT = "/sys/fs/cgroup"
 _LEAF: Final = "roadstead-engine"
 _PATIENCE: Final = 5.0  # seconds that a killed process may take to end
+_SWITCH_PAUSES: Final = (0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5)  # seconds
 CONTROLLERS: Final = ("cpuset", "memory", "pids")
 
 
@@ -333,14 +335,29 @@ def _adopt(pids: list[int]) -> list[process.Child]:
 
 def remove(directory: str) -> bool:
     """Remove a group and those below it; False where something runs in one, or it is not ours."""
-    for each in reversed(_tree(directory)):
+    return all([_remove_one(each) for each in reversed(_tree(directory))])
+
+
+def _remove_one(directory: str) -> bool:
+    """Remove a group; False where something runs in it, or it is not ours.
+
+    A process that has ended, and has been seen to, may still be on its way off the CPU; until then
+    the kernel calls its group busy, and has no event for the moment at which it is not.
+    """
+    for pause in _SWITCH_PAUSES:
         try:
-            os.rmdir(each)
+            os.rmdir(directory)
         except FileNotFoundError:
-            continue
-        except OSError:
-            return False
-    return True
+            return True
+        except OSError as error:
+            if error.errno != errno.EBUSY or _words(f"{directory}/cgroup.procs"):
+                return False
+            if len(_tree(directory)) > 1:
+                return False
+            time.sleep(pause)
+        else:
+            return True
+    return False
 
 
 def remove_empty(name: str) -> None:
@@ -354,10 +371,8 @@ def remove_empty(name: str) -> None:
     except OSError:
         return  # no cgroups here
     for top in tops:
-        try:
-            os.rmdir(f"{top}/{name}")
-        except OSError:
-            continue  # not there, or something runs in it: then it is not ours to remove
+        if os.path.isdir(f"{top}/{name}"):
+            _remove_one(f"{top}/{name}")  # if something runs in it, it is not ours to remove
 
 
 def _tree(directory: str) -> list[str]:
