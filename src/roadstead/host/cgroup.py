@@ -335,7 +335,7 @@ def _adopt(pids: list[int]) -> list[process.Child]:
 
 def remove(directory: str) -> bool:
     """Remove a group and those below it; False where something runs in one, or it is not ours."""
-    return all([_remove_one(each) for each in reversed(_tree(directory))])
+    return all(_remove_one(each) for each in reversed(_tree(directory)))
 
 
 def _remove_one(directory: str) -> bool:
