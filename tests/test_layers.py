@@ -32,12 +32,13 @@ BELOW: dict[str, set[str]] = {
     "systems": {"images", "oci", "core", "host", "errors"},
     "plugins": {"core", "host", "errors"},
     "step": _NODE,
+    "pods": {"step", *_NODE},
     "doctor": {"step", "plugins", "images", "oci", "core", "host", "errors"},
     "agent": {"step", *_NODE},
     "engines": {"agent", "step", *_NODE},
-    "cli": {"engines", "agent", "doctor", "step", *_NODE},
+    "cli": {"engines", "agent", "doctor", "pods", "step", *_NODE},
     "controller": {"step", *_NODE},
-    "api": {"cli", "engines", "agent", "doctor", "step", *_NODE},
+    "api": {"cli", "engines", "agent", "doctor", "pods", "step", *_NODE},
     "__init__": {"api", "engines", "errors"},  # the names for programs, imported when used
     "__main__": {"cli", "errors"},
 }
@@ -173,7 +174,7 @@ def test_the_rules_have_no_circle() -> None:
 
 
 # What pip installs with an extra, for the one part that needs it (docs/dependencies.md).
-EXTRAS = {("api", "cloudpickle")}
+EXTRAS = {("api", "cloudpickle"), ("pods", "yaml")}
 
 
 def test_nothing_is_installed_beside_the_product() -> None:

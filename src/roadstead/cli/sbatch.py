@@ -34,6 +34,11 @@ def main(argv: list[str] | None = None) -> int:
         if operands[:1] == [":"]:
             return _submit_components(argv, plugged)
         text, operands = _script(asked, operands)
+        if "wrap" not in asked and not text.startswith("#!") and "apiVersion" in text[:65536]:
+            from roadstead.cli import pod
+
+            asked, text = pod.batch(argv, text, operands, os.environ)
+            return _submit([asked], text, operands[:1], plugged)
         if "wrap" not in asked:
             found = scripts.directives(text)
             if any(each.argv[0] in ("hetjob", "packjob") for each in found):

@@ -84,6 +84,12 @@ def _image(operands: list[str]) -> int:
     return images.main(operands)
 
 
+def _pod(operands: list[str]) -> int:
+    from roadstead.cli import pod
+
+    return pod.main(operands)
+
+
 def _seff(operands: list[str]) -> int:
     from roadstead.cli import seff
 
@@ -119,6 +125,11 @@ SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
         "ls | pull | inspect | rm | gc | verify | export",
         "what is in the image store, what comes there and what goes",
         _image,
+    ),
+    "pod": (
+        "run | check FILE…",
+        "run the pods of Kubernetes manifests, as a job or a step",
+        _pod,
     ),
     "seff": ("JOB", "how well a job used the CPUs and the memory that it had", _seff),
     "runtime": (

@@ -63,7 +63,9 @@ class ContainerRequest:
     bundle's own working directory counts. ``inner_workdir`` is ``--container-workdir``, which must
     be there. ``name`` is that of a container that the job's steps share (step/named.py), ``save``
     an absolute path for what it is at the end, ``save_tag`` its name there if that is an OCI
-    layout. ``remap_root`` and ``entrypoint`` None: as the container has it. ``keep_env`` are
+    layout. ``remap_root`` and ``entrypoint`` None: as the container has it. ``ids`` are the user's
+    and the group's that the process has in there, if it is not to be as the container has it
+    (pods/). ``keep_env`` are
     variables in which the host's value wins, ``set_env`` those that win over all ("" takes one
     away), ``devices`` names of CDI devices.
     """
@@ -86,6 +88,7 @@ class ContainerRequest:
     save_tag: str = ""
     mount_home: bool = False
     remap_root: bool | None = None
+    ids: tuple[int, ...] = ()
     entrypoint: bool | None = None
     keep_env: tuple[str, ...] = ()
     set_env: dict[str, str] = field(default_factory=dict, repr=False)

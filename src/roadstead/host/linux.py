@@ -11,7 +11,11 @@ import os
 from typing import Final
 
 CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
 CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
 MS_RDONLY: Final = 0x1
 MS_NOSUID: Final = 0x2
 MS_NODEV: Final = 0x4
@@ -83,6 +87,12 @@ def unshare(flags: int) -> None:
 def set_namespaces(pidfd: int, flags: int) -> None:
     """Move to the namespaces named in ``flags`` of the process behind a pidfd (setns(2))."""
     _check(_libc.setns(pidfd, ctypes.c_int(flags)))
+
+
+def set_host_name(name: str) -> None:
+    """The name of the host in this UTS namespace (sethostname(2))."""
+    data = name.encode()
+    _check(_libc.sethostname(data, ctypes.c_size_t(len(data))))
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:

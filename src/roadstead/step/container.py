@@ -190,12 +190,16 @@ class Container:
             pid = yield from self._first_pid()
             init = self.child = process.adopt(pid)
             yield from self._must("start", None)
+            self.begun()
             status = yield Until(init)
             self.child = None
         finally:
             yield from self._remove(kill=self.child is not None)
         assert status is not None
         return status
+
+    def begun(self) -> None:
+        """The program has been started; for those who want to know."""
 
     def _first_pid(self) -> Life[int]:
         text = yield from self._must("query", None)

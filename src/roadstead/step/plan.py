@@ -42,6 +42,7 @@ class Plan:
     shared: str = ""  # the root that all tasks have, if it is neither the bundle's nor each its own
     hide: bool = False  # a hybrid machine's cgroup2 tree is to be kept from the runtime
     user_namespace: str = ""  # the path of the containers' user namespace, if it is there already
+    adapt: Callable[[dict[str, Any]], None] | None = None  # what config.json is to be beyond that
     # A directory that lies in memory, in a namespace of the step's own, or "": all that is made
     # there is gone when the step's last process is, however that ended.
     enclosed: str = ""
@@ -83,6 +84,8 @@ class Plan:
     @property
     def user(self) -> tuple[int, int] | None:
         """Who the process is, in a container that has no user namespace, if an option says."""
+        if self.request.ids:
+            return self.request.ids[0], self.request.ids[1]
         if self.request.remap_root is None:
             return None
         return (0, 0) if self.request.remap_root else (self.spec.uid, self.spec.gid)
@@ -321,6 +324,8 @@ def _map_ids(
     remap = spec.container.remap_root if spec.container is not None else None
     if remap is not None:
         user["uid"], user["gid"] = (0, 0) if remap else (spec.uid, spec.gid)
+    if spec.container is not None and spec.container.ids:
+        user["uid"], user["gid"] = spec.container.ids
     if spec.uid == 0 and not linux.get("uidMappings"):
         return None, None
     ranges = _ranges(spec, linux)

@@ -61,13 +61,14 @@ def of_claim(claim: dict[str, Any], mark: str) -> list[int]:
     below them, and runc's, which have none."""
     found = []
     for pid, environ in _environments():
-        if _mark_of(environ) == mark or _is_first_process(environ, claim):
+        if _mark_of(environ) == mark or _is_first_process(environ, claim, mark):
             found += [pid, *below(pid, mark)]
     return list(dict.fromkeys(found))
 
 
-def _is_first_process(environ: bytes, claim: dict[str, Any]) -> bool:
-    """Whether that is runc's, on its way to become the first of a container in the claim.
+def _is_first_process(environ: bytes, claim: dict[str, Any], mark: str) -> bool:
+    """Whether that is runc's, on its way to become the first of a container in the claim, or of one
+    whose state is in the step's directory, which ``mark`` is.
 
     It has an environment of runc's making, in which we have no part (libcontainer: STATEDIR); it
     waits for ever if it is stopped when its runc is killed.
@@ -76,6 +77,8 @@ def _is_first_process(environ: bytes, claim: dict[str, Any]) -> bool:
     if start < 0:
         return False
     path = os.fsdecode(environ[start + len(_STATE_OF_RUNC) :].partition(b"\0")[0])
+    if path.startswith(f"{mark}/"):
+        return True
     root, name = os.path.split(path)
     for container in claim.get("containers", []):
         words = " ".join(map(str, container.get("delete") or [])).replace("'", " ").split()

@@ -19,6 +19,9 @@ from roadstead.host import files, removal
 
 CLAIM = "claim.json"
 SOCKET = "ctl.sock"
+# Below the step's directory: one for each program of ours that a task runs and that makes what has
+# to be swept (a pod, a daemon), with a claim of its own.
+INNER: Final = "inner"
 # What marks a step's processes: its directory, which no other step of any engine has.  (JOB.STEP
 # did in version 1; another engine of the same user has jobs with the same numbers.)
 MARK: Final = "ROADSTEAD_STEP_DIR"

@@ -571,6 +571,7 @@ class Supervisor:
             self._unchanged = False
         os.chdir("/")
         try:
+            sweep.sweep_inner(self.spec.directory)
             removal.remove_tree(self.spec.directory)
         except OSError as failure:  # whoever waits is told how the step ended all the same
             self._unchanged = False  # while we live, our claim is not swept

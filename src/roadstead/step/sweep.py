@@ -38,6 +38,31 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
     for group in claim.get("groups", []):
         found += [f"process {pid}" for pid in cgroup.kill(str(group))]
     # Nothing runs that could make more: what is there now is all that has to go.
+    found += sweep_inner(directory)
+    found += remove_claimed(claim)
+    if "pid" in claim:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(files.temporary(record.exit_path(directory), claim["pid"]))
+    _remove(directory, keep=record.CLAIM if keep else "")
+    return found
+
+
+def sweep_inner(directory: str) -> list[str]:
+    """Remove what programs of ours that a step's tasks ran have written down and left
+    (``record.INNER``).  None of them runs.  A line for each thing that was there."""
+    found: list[str] = []
+    try:
+        names = os.listdir(f"{directory}/{record.INNER}")
+    except FileNotFoundError:
+        return found
+    for name in names:
+        found += remove_claimed(record.read_claim(f"{directory}/{record.INNER}/{name}") or {})
+    return found
+
+
+def remove_claimed(claim: dict[str, Any]) -> list[str]:
+    """Remove the containers, groups and files that a claim names; a line for each."""
+    found: list[str] = []
     for container in claim.get("containers", []):
         found += _remove_container(container)
     for group in claim.get("groups", []):
@@ -46,10 +71,6 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             removal.remove(str(path))
             found.append(f"file {path}")
-    if "pid" in claim:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(files.temporary(record.exit_path(directory), claim["pid"]))
-    _remove(directory, keep=record.CLAIM if keep else "")
     return found
 
 

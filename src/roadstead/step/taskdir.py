@@ -97,6 +97,8 @@ class TaskDirectory:
         for note in notes if self.task.procid == 0 else ():
             if plan.request.verbose or note.startswith("warning:"):
                 self._notice(note)
+        if plan.adapt is not None:
+            plan.adapt(written)
         self._check_command(written, env)
         if plugged is not None:
             written = plugged.edited(self.task, written, self.items)

@@ -1,0 +1,429 @@
+"""A pod on a node: the program that a job's only task runs.
+
+It makes the pod's surroundings (sandbox.py), and does what the pod's course (course.py) says: it
+starts containers as a supervisor does (step/), asks their probes, and ends as they did.  Of what it
+does not survive itself its claim tells (step/record.py): whoever sweeps the step sweeps that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import sys
+from dataclasses import replace
+from typing import Final
+
+from roadstead.core.model import (
+    BATCH_STEP,
+    ContainerRequest,
+    Gres,
+    Share,
+    StepSpec,
+)
+from roadstead.errors import LaunchError, RoadsteadError
+from roadstead.host import files, linux, process, removal
+from roadstead.host.loop import Loop
+from roadstead.images import holds
+from roadstead.images.store import Store
+from roadstead.pods import course
+from roadstead.pods import plan as plans
+from roadstead.pods.course import Course
+from roadstead.pods.model import Container, Image, Plan, Pod
+from roadstead.pods.output import Output, say
+from roadstead.pods.sandbox import Sandbox, disk_place
+from roadstead.pods.unit import Unit
+from roadstead.step import plan as step_plans
+from roadstead.step import processes, record, sweep
+from roadstead.step.life import Lives
+
+_SIGNALS: Final = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM
+_GPU_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+STATUS: Final = "status.json"
+
+
+class Runner:
+    """One pod, from its first file to its exit code.  ``index`` is that of a Job's pod."""
+
+    def __init__(self, pod: Pod, plan: Plan, step: str, index: int | None = None) -> None:
+        self.pod = pod
+        self._plan = plan
+        self._step = step
+        self._index = index
+        name = pod.name if index is None else f"{pod.name}-{index}"
+        self.name = name
+        self.directory = f"{step}/{record.INNER}/{name}"
+        self._disk = f"{disk_place()}/{os.path.basename(step)}.{name}.{os.urandom(4).hex()}"
+        self.loop = Loop()
+        self.lives = Lives(self.loop)
+        self.output = Output(self.loop, labelled=len(pod.containers) > 1 or index is not None)
+        self.course = Course(pod)
+        self.units: dict[str, Unit] = {}
+        self._files: list[str] = []
+        self._claims: dict[str, dict[str, object]] = {}
+        self._images = {each.reference: each for each in plan.images}
+        self._number = 0
+        self._signal = 0
+        self._code = 0
+        self._spec = self._step_spec()
+        self._fields = self._known_fields()
+        self.sandbox = Sandbox(pod, self.directory, self._disk, self._fields)
+
+    # -- start ------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run the pod to its end; its exit code."""
+        linux.set_child_subreaper()
+        for signo in _SIGNALS:
+            self.loop.on_signal(signo, lambda signo=signo: self._signalled(signo))  # type: ignore[misc]
+        try:
+            self._prepare()
+        except RoadsteadError as error:
+            self.complain(f"{error}{'; ' + error.hint if error.hint else ''}")
+            self._clean()
+            return error.exit_code
+        except OSError as error:
+            where = f" {error.filename}" if error.filename else ""
+            self.complain(f"cannot set up the pod:{where} {error.strerror}")
+            self._clean()
+            return 1
+        if self.pod.deadline is not None:
+            self.loop.call_later(self.pod.deadline, self._out_of_time)
+        self._obey(self.course.begin())
+        self.loop.run()
+        self._clean()
+        self.loop.close()
+        return self._code
+
+    def _prepare(self) -> None:
+        os.makedirs(os.path.dirname(self.directory), mode=0o700, exist_ok=True)
+        os.mkdir(self.directory, 0o700)
+        held = self._paths_of_holds()
+        self._files = [self._disk, *held]
+        self._write_claim()
+        self._hold()
+        made = step_plans.prepare(self._spec, self.notice)
+        self.sandbox.enter()
+        self.sandbox.make()
+        for wanted, plan in zip(self.pod.containers, made, strict=True):
+            assert plan is not None
+            request = replace(plan.request, mounts=self.sandbox.mounts(wanted))
+            mine = replace(
+                plan,
+                request=request,
+                runtime_env={**plan.runtime_env, record.MARK: self._step},
+                adapt=lambda config, wanted=wanted: self.sandbox.adapt(wanted, config),  # type: ignore[misc]
+            )
+            self._check_user(wanted, mine)
+            self.units[wanted.name] = Unit(self, wanted, mine)
+        self._write_status()
+
+    def _write_claim(self) -> None:
+        record.write_claim(
+            self.directory, {"files": self._files, "containers": list(self._claims.values())}
+        )
+
+    def claim(self, name: str, claim: dict[str, object]) -> None:
+        """Write down what a run of a container may leave, before it is there."""
+        self._claims[name] = claim
+        self._write_claim()
+
+    def _step_spec(self) -> StepSpec:
+        """The pod as a step whose parts are its containers."""
+        environ = dict(os.environ)
+        uid = os.getuid()
+        try:
+            user = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            user = str(uid)
+        node = environ.get("SLURMD_NODENAME") or os.uname().nodename
+        step = environ.get("SLURM_STEP_ID", "")
+        umask = os.umask(0o022)
+        os.umask(umask)
+        whole = StepSpec(
+            job_id=int(environ.get("SLURM_JOB_ID") or 0),
+            step_id=int(step) if step.isdigit() else BATCH_STEP,
+            kind="run",
+            name=self.pod.name,
+            user=user,
+            uid=uid,
+            gid=os.getgid(),
+            node=node,
+            cwd=os.getcwd(),
+            argv=("pod",),
+            env=environ,
+            umask=umask,
+            ntasks=len(self.pod.containers),
+            directory=self.directory,
+        )
+        parts = tuple(
+            replace(whole, ntasks=1, container=self._request(each), shares=self._shares(each, node))
+            for each in self.pod.containers
+        )
+        return parts[0] if len(parts) == 1 else replace(whole, parts=parts)
+
+    def _shares(self, wanted: Container, node: str) -> tuple[Share, ...]:
+        """The job's GPUs, for a container that asked for some."""
+        numbers = os.environ.get("SLURM_STEP_GPUS") or os.environ.get("SLURM_JOB_GPUS") or ""
+        if not wanted.resources.gpus or not numbers:
+            return ()
+        indexes = tuple(int(each) for each in numbers.split(",") if each.isdigit())
+        gres = Gres(name="gpu", count=len(indexes), indexes=indexes)
+        return (Share(node=node, cpus=(), gres=(gres,), ntasks=1),)
+
+    def _request(self, wanted: Container) -> ContainerRequest:
+        image = self._images[wanted.image]
+        names = [each.name for each in wanted.env]
+        if wanted.resources.gpus:
+            names += _GPU_VARIABLES
+        ids: tuple[int, ...] = ()
+        if wanted.uid is not None or wanted.gid is not None:
+            ids = (wanted.uid or 0, wanted.gid or 0)
+        return ContainerRequest(
+            bundle=image.bundle,
+            image=image.digest,
+            store=image.store,
+            writable="private",
+            readonly=wanted.readonly,
+            env_policy="image",
+            inner_workdir=wanted.workdir,
+            keep_env=("HOSTNAME", "JOB_COMPLETION_INDEX", *names),
+            ids=ids,
+            verbose=self._plan.verbose,
+        )
+
+    def _check_user(self, wanted: Container, plan: step_plans.Plan) -> None:
+        if not wanted.non_root or plan.bundle is None:
+            return
+        inside = plan.user or (plan.bundle.config["process"].get("user") or {}).get("uid", 0)
+        number = inside[0] if isinstance(inside, tuple) else inside
+        if wanted.uid == 0 or (wanted.uid is None and number == 0):
+            raise LaunchError(
+                f"container {wanted.name} would run as root, and has runAsNonRoot",
+                hint="give it runAsUser",
+            )
+
+    # -- images that must stay --------------------------------------------------------------------
+
+    def _stores(self) -> list[tuple[Store, Image]]:
+        found = []
+        for each in self._plan.images:
+            if each.digest:
+                path, *others = each.store.split(":")
+                found.append((Store(path, others=tuple(others)), each))
+        return found
+
+    @property
+    def _who(self) -> str:
+        return f"{os.getuid()}-pod-{os.path.basename(self._step)}-{self.name}"
+
+    def _paths_of_holds(self) -> list[str]:
+        return [
+            path
+            for store, image in self._stores()
+            for path in holds.paths(store, image.digest, self._who)
+        ]
+
+    def _hold(self) -> None:
+        for store, image in self._stores():
+            holds.take(store, image.digest, self._who, f"pod {self.name}")
+
+    # -- what containers are given ----------------------------------------------------------------
+
+    def _known_fields(self) -> dict[str, str]:
+        address = "127.0.0.1"
+        memory = os.environ.get("SLURM_MEM_PER_NODE", "")
+        cpus = os.environ.get("SLURM_CPUS_ON_NODE", "") or str(os.cpu_count() or 1)
+        job = os.environ.get("SLURM_JOB_ID", "0")
+        found = {
+            "spec.nodeName": os.environ.get("SLURMD_NODENAME") or os.uname().nodename,
+            "metadata.uid": f"{job}.{os.environ.get('SLURM_STEP_ID', 'batch')}.{self.name}",
+        }
+        for name in ("status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"):
+            found[name] = address
+        for name, amount in (
+            ("cpu", float(cpus)),
+            ("memory", float(memory) * (1 << 20) if memory.isdigit() else _memory()),
+        ):
+            found[f"limits.{name}"] = str(amount)
+        return found
+
+    def field(self, name: str) -> str:
+        """The value of a field that only the node knows."""
+        resource, slash, divisor = name.partition("/")
+        if slash:
+            return str(-int(-float(self._fields[resource]) // float(divisor)))
+        return self._fields[name]
+
+    def environment(self, wanted: Container) -> dict[str, str]:
+        """The variables of a container, but for the image's: the job's that tell where it is, and
+        its own."""
+        env = {n: v for n, v in os.environ.items() if n.startswith("SLURM_")}
+        if wanted.resources.gpus:
+            env |= {n: os.environ[n] for n in _GPU_VARIABLES if n in os.environ}
+        env["HOSTNAME"] = self.pod.hostname if self.pod.network != "host" else os.uname().nodename
+        if self._index is not None:
+            env["JOB_COMPLETION_INDEX"] = str(self._index)
+        for each in wanted.env:
+            value = self.field(each.field) if each.field else plans.expand(each.value, env)
+            env[each.name] = value
+        env["ROADSTEAD_STEP"] = os.environ.get("ROADSTEAD_STEP", "")
+        env[record.MARK] = self._step
+        return env
+
+    def arguments(self, wanted: Container, plan: step_plans.Plan) -> tuple[str, ...]:
+        """What a container executes.  Raises LaunchError where there is nothing."""
+        contents = plan.contents
+        assert contents is not None
+        entrypoint, words = contents.image.entrypoint, contents.image.cmd
+        if not contents.is_image:
+            words = tuple((contents.bundle.config.get("process") or {}).get("args") or ())
+            if wanted.args is not None and wanted.command is None:
+                raise LaunchError(
+                    f"container {wanted.name} has args and no command, and a bundle has no "
+                    "entrypoint",
+                    hint="give the whole command as command:",
+                )
+        found = plans.arguments(wanted, entrypoint, words)
+        if not found:
+            raise LaunchError(
+                f"container {wanted.name} has no command, and its image has none",
+                hint="give it a command:",
+            )
+        env = self.environment(wanted)
+        return tuple(plans.expand(each, env) for each in found)
+
+    def next_number(self) -> int:
+        """A number for a run, which no other has."""
+        self._number += 1
+        return self._number - 1
+
+    # -- what happens -----------------------------------------------------------------------------
+
+    def begun(self, unit: Unit) -> None:
+        """A container's program has been started."""
+        if self._plan.verbose:
+            self.complain(f"container {unit.name} has been started")
+
+    def started(self, unit: Unit, *, ready: bool) -> None:
+        """A container runs, and its startup probe has succeeded."""
+        self.course.statuses[unit.name].ready = ready
+        self._obey(self.course.started(unit.name))
+        self._write_status()
+
+    def ready(self, unit: Unit, good: bool, why: str) -> None:
+        """A container's readiness has changed."""
+        self.course.statuses[unit.name].ready = good
+        if why:
+            self.complain(f"container {unit.name} is not ready: {why}")
+        self._write_status()
+
+    def ended(self, unit: Unit, code: int, seconds: float, sentence: str) -> None:
+        """A run of a container is over."""
+        self._claims.pop(unit.name, None)
+        if sentence:
+            self.complain(f"container {unit.name}: {sentence}")
+        orders = self.course.ended(unit.name, code, seconds)
+        for order in orders:
+            if isinstance(order, course.Start) and order.name == unit.name:
+                self._tell_of_restart(unit, code, order.delay)
+        self._obey(orders)
+        self._write_status()
+
+    def _tell_of_restart(self, unit: Unit, code: int, delay: float) -> None:
+        when = f"in {delay:g} s" if delay else "now"
+        self.complain(
+            f"container {unit.name} has ended with exit code {code}: it is started again {when} "
+            f"(restartPolicy: {unit.wanted.restart})"
+        )
+
+    def _obey(self, orders: list[course.Order]) -> None:
+        for order in orders:
+            if isinstance(order, course.Start):
+                name = order.name
+                self.loop.call_later(order.delay, lambda name=name: self._start(name))  # type: ignore[misc]
+            elif isinstance(order, course.Stop):
+                self.units[order.name].stop(process.TERM)
+            else:
+                self._code = order.code
+                self.output.when_drained(self.loop.stop)
+
+    def _start(self, name: str) -> None:
+        if self.course.starts(name):
+            self.units[name].start()
+            self._write_status()
+
+    def _signalled(self, signo: int) -> None:
+        self._signal = self._signal or signo
+        self._obey(self.course.stop("signal"))
+
+    def _out_of_time(self) -> None:
+        self.complain(f"it has run for {self.pod.deadline:g} s (activeDeadlineSeconds): ending it")
+        self._obey(self.course.stop("deadline"))
+
+    def notice(self, sentence: str) -> None:
+        """What step/ has to say of a container."""
+        if self._plan.verbose or sentence.startswith(("error:", "warning:")):
+            self.complain(sentence)
+
+    def complain(self, sentence: str) -> None:
+        """Tell the user."""
+        say(f"pod {self.name}: {sentence}")
+
+    def _write_status(self) -> None:
+        found = [
+            {
+                "name": each.name,
+                "role": each.container.role,
+                "state": each.state,
+                "started": each.started,
+                "ready": each.ready,
+                "restarts": max(0, each.runs - 1),
+                "code": each.code,
+            }
+            for each in self.course.statuses.values()
+        ]
+        with contextlib.suppress(OSError):
+            files.write_atomically(f"{self.directory}/{STATUS}", json.dumps(found))
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _clean(self) -> None:
+        """End what is left, and remove what was made."""
+        for pid in processes.below(os.getpid(), self._step):
+            process.send(pid, process.KILL)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+        if not os.path.isdir(self.directory):
+            return
+        self.sandbox.unmount()
+        sweep.remove_claimed({"files": self._files, "containers": list(self._claims.values())})
+        removal.remove_tree(self.directory)
+
+
+def _memory() -> float:
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def main(argv: list[str]) -> int:
+    """Run the plan in the script ``argv[0]``, or, without one, in the environment."""
+    if argv:
+        with open(argv[0], encoding="utf-8") as file:
+            plan = plans.of_script(file.read())
+    else:
+        plan = plans.of_environment(os.environ)
+    for name in [name for name in os.environ if name.startswith(f"{plans.VARIABLE}_")]:
+        del os.environ[name]
+    linux.set_process_name("roadstead-pod")
+    step = os.environ.get(record.MARK, "")
+    if not step:
+        say("pod: error: this is not a step of a job")
+        return 1
+    (job,) = plan.jobs
+    return Runner(job.pod, plan, step).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
