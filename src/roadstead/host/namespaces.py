@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+import resource
+import signal
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from roadstead.errors import RuntimeFailure
-from roadstead.host import linux, process
+from roadstead.host import fork, linux, process
 
 CGROUP_UNIFIED = "/sys/fs/cgroup/unified"
 
@@ -196,6 +198,43 @@ def _make_of_one_id(uid: int, gid: int) -> int:
         os.close(made_read)
         os.close(go_write)
         os.waitpid(child, 0)
+
+
+def first_process(prepare: Callable[[], object]) -> int:
+    """A process that does nothing but be the first of a PID namespace (pid_namespaces(7)): its pid.
+    It has called ``prepare`` when this returns.  It is, or becomes, a child of a subreaper's like
+    ours; what ends in there without a parent it lets go.  Raises OSError.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+
+    def first() -> None:
+        prepare()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps (waitpid(2))
+        signal.set_wakeup_fd(-1)
+        linux.set_process_name("roadstead-pause")
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.write(write, b"+")
+        os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        while True:
+            signal.pause()
+
+    def between() -> None:
+        linux.unshare(linux.CLONE_NEWPID)
+        os.write(write, b"%d " % fork.run_in_child(first))
+
+    child = fork.run_in_child(between)
+    os.close(write)
+    os.waitpid(child, 0)
+    said = b""
+    while not said.endswith(b"+") and (data := os.read(read, 64)):
+        said += data
+    os.close(read)
+    number = said.replace(b"+", b"").strip()
+    if not number or b"+" not in said:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    return int(number)
 
 
 def user_namespace_hint() -> str:

@@ -68,10 +68,12 @@ Order = Start | Stop | Done
 
 
 class Course:
-    """The state of one pod.  Each method is an event and returns what is to be done."""
+    """The state of one pod.  Each method is an event and returns what is to be done.  ``restarts``:
+    how often its containers may start again, if that is limited."""
 
-    def __init__(self, pod: Pod) -> None:
+    def __init__(self, pod: Pod, restarts: int | None = None) -> None:
         self.pod = pod
+        self._restarts = restarts
         self.statuses = {each.name: Status(each) for each in pod.containers}
         self.ending = ""  # why it is told to end, if it is
         self._finishing = False  # the main containers have ended
@@ -125,6 +127,10 @@ class Course:
             return False
         if policy == "Always":
             return True
+        if self._restarts is not None:
+            made = sum(max(0, each.runs - 1) for each in self.statuses.values())
+            if made >= self._restarts:
+                return False
         return policy == "OnFailure" and status.code != 0
 
     def _next(self) -> list[Order]:

@@ -110,6 +110,10 @@ def _pod(
     volumes = _volumes(f"{where}: {at}.volumes", spec.get("volumes", []), metadata, known)
     containers = _Containers(where, at, spec, metadata, known, cast("Restart", restart)).read()
     _check_mounts(where, containers, volumes)
+    if not spec.get("hostNetwork") and any(p.host for each in containers for p in each.ports):
+        raise wrong(
+            f"{where}: {at}", "hostPort: the node has the pod's ports with hostNetwork: true alone"
+        )
     hostname = spec.get("hostname", "")
     if hostname and not _LABEL.fullmatch(hostname):
         raise wrong(f"{where}: {at}.hostname", f"{hostname!r} is not a host's name")

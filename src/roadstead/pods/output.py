@@ -17,9 +17,11 @@ _CHUNK: Final = 65536
 
 
 class Output:
-    """The output of a pod.  ``labelled`` False: containers have our own descriptors."""
+    """The output of a pod.  ``labelled`` False: containers have our own descriptors; ``prefix``
+    comes before a container's name."""
 
-    def __init__(self, loop: Loop, *, labelled: bool) -> None:
+    def __init__(self, loop: Loop, *, labelled: bool, prefix: str = "") -> None:
+        self._prefix = prefix
         self._loop = loop
         self._labelled = labelled
         self._pipes: dict[int, tuple[int, Lines]] = {}
@@ -42,7 +44,7 @@ class Output:
     def _pipe(self, name: str, target: int) -> int:
         read, write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(read, False)
-        self._pipes[read] = target, Lines(f"{name}: ".encode())
+        self._pipes[read] = target, Lines(f"{self._prefix}{name}: ".encode())
         self._loop.watch(read, lambda: self._carry(read))
         return write
 

@@ -38,27 +38,44 @@ from roadstead.step import plan as step_plans
 from roadstead.step import processes, record, sweep
 from roadstead.step.life import Lives
 
-_SIGNALS: Final = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM
+SIGNALS: Final = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM
 _GPU_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 STATUS: Final = "status.json"
 
 
 class Runner:
-    """One pod, from its first file to its exit code.  ``index`` is that of a Job's pod."""
+    """One pod, from its first file to its exit code.
 
-    def __init__(self, pod: Pod, plan: Plan, step: str, index: int | None = None) -> None:
+    ``index`` is that of an indexed Job's pod, ``serial`` what tells pods of a Job apart, and
+    ``restarts`` how often containers of one may start again.  ``labelled``: there are other pods.
+    """
+
+    def __init__(
+        self,
+        pod: Pod,
+        plan: Plan,
+        step: str,
+        *,
+        index: int | None = None,
+        serial: str = "",
+        restarts: int | None = None,
+        labelled: bool = False,
+    ) -> None:
         self.pod = pod
         self._plan = plan
         self._step = step
         self._index = index
-        name = pod.name if index is None else f"{pod.name}-{index}"
-        self.name = name
-        self.directory = f"{step}/{record.INNER}/{name}"
+        self.name = name = f"{pod.name}-{serial.partition('.')[0]}" if serial else pod.name
+        self.directory = f"{step}/{record.INNER}/{pod.name}{serial and '-'}{serial}"
         self._disk = f"{disk_place()}/{os.path.basename(step)}.{name}.{os.urandom(4).hex()}"
         self.loop = Loop()
         self.lives = Lives(self.loop)
-        self.output = Output(self.loop, labelled=len(pod.containers) > 1 or index is not None)
-        self.course = Course(pod)
+        self.output = Output(
+            self.loop,
+            labelled=labelled or len(pod.containers) > 1,
+            prefix=f"{name}/" if labelled else "",
+        )
+        self.course = Course(pod, restarts)
         self.units: dict[str, Unit] = {}
         self._files: list[str] = []
         self._claims: dict[str, dict[str, object]] = {}
@@ -75,7 +92,7 @@ class Runner:
     def run(self) -> int:
         """Run the pod to its end; its exit code."""
         linux.set_child_subreaper()
-        for signo in _SIGNALS:
+        for signo in SIGNALS:
             self.loop.on_signal(signo, lambda signo=signo: self._signalled(signo))  # type: ignore[misc]
         try:
             self._prepare()
@@ -106,6 +123,8 @@ class Runner:
         made = step_plans.prepare(self._spec, self.notice)
         self.sandbox.enter()
         self.sandbox.make()
+        if self.pod.share_pid:
+            self.sandbox.share_processes()
         for wanted, plan in zip(self.pod.containers, made, strict=True):
             assert plan is not None
             request = replace(plan.request, mounts=self.sandbox.mounts(wanted))
@@ -421,8 +440,11 @@ def main(argv: list[str]) -> int:
     if not step:
         say("pod: error: this is not a step of a job")
         return 1
-    (job,) = plan.jobs
-    return Runner(job.pod, plan, step).run()
+    if len(plan.jobs) == 1 and not plan.jobs[0].retried:
+        return Runner(plan.jobs[0].pod, plan, step).run()
+    from roadstead.pods.batch import Batch
+
+    return Batch(plan, step).run()
 
 
 if __name__ == "__main__":

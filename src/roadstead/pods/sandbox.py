@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from roadstead.core.model import Mount
 from roadstead.errors import LaunchError
-from roadstead.host import linux, network, paths
+from roadstead.host import linux, namespaces, network, paths, process
 from roadstead.pods.model import Container, Pod, Volume, VolumeMount
 
 _SHM: Final = "mode=1777,size=65536k"  # what a container of its own has (images/translate.py)
@@ -24,6 +24,7 @@ _KINDS: Final[dict[str, tuple[Callable[[int], bool], str]]] = {
     "File": (stat.S_ISREG, "file"),
     "Socket": (stat.S_ISSOCK, "socket"),
 }
+_OF_PROC: Final = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 _OPEN_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -54,6 +55,7 @@ class Sandbox:
         self._fields = fields
         self._bound = 0
         self.address = "127.0.0.1"
+        self.first = 0  # the first process of the pod's own PID namespace, if it has one
 
     def enter(self) -> None:
         """Leave the node's namespaces for the pod's.  Call in a user namespace of one's own.
@@ -89,6 +91,24 @@ class Sandbox:
             os.mkdir(self._disk, 0o700)
         for volume in self.pod.volumes:
             self._make_volume(volume)
+
+    def share_processes(self) -> None:
+        """Make the PID namespace that all containers are in, and its /proc: nobody but a process of
+        it could mount that.  Raises LaunchError."""
+        place = f"{self.directory}/proc"
+        os.mkdir(place)
+        try:
+            self.first = namespaces.first_process(
+                lambda: linux.mount("proc", place, "proc", _OF_PROC)
+            )
+        except OSError as error:
+            raise LaunchError(f"no processes in common: {error.strerror}") from None
+
+    def left_of(self, mounts: str) -> list[int]:
+        """The processes that a container has left in the PID namespace that it shared: those in its
+        mount namespace."""
+        below = process.descendants(self.first) if self.first else []
+        return [pid for pid in below if process.namespace(pid, "mnt") == mounts]
 
     def _write_etc(self) -> None:
         lines = [
@@ -186,9 +206,9 @@ class Sandbox:
         """Take away what is mounted for the containers.  None of them runs."""
         for number in range(self._bound):
             linux.unmount(f"{self.directory}/bound/{number}", linux.MNT_DETACH)
-        with_place = f"{self.directory}/volumes"
-        if os.path.ismount(with_place):
-            linux.unmount(with_place, linux.MNT_DETACH)
+        for name in ("volumes", "proc"):
+            if os.path.ismount(f"{self.directory}/{name}"):
+                linux.unmount(f"{self.directory}/{name}", linux.MNT_DETACH)
 
     # -- config.json -------------------------------------------------------------------------------
 
@@ -210,10 +230,14 @@ class Sandbox:
             and not (each["destination"] == "/dev/shm" and each.get("type") == "tmpfs")
         ]
         mounts[:] = own
-        if self.pod.host_pid:
+        if self.first:
+            path = f"/proc/{self.first}/ns/pid"
+            section["namespaces"].append({"type": "pid", "path": path})
+        if "pid" in shared:
+            source = f"{self.directory}/proc" if self.first else "/proc"
             for each in mounts:
                 if each.get("type") == "proc":
-                    each.update(type="none", source="/proc", options=["rbind"])
+                    each.update(type="none", source=source, options=["rbind"])
         _drop_capabilities(config["process"], container.dropped)
 
 

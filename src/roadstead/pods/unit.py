@@ -62,6 +62,7 @@ class Unit:
         self._stopping = False
         self._ended_by = 0
         self._kill_timer: object | None = None
+        self._mounts = ""  # the mount namespace of the run
 
     @property
     def name(self) -> str:
@@ -111,6 +112,8 @@ class Unit:
     def _begun(self) -> None:
         """The program runs."""
         wanted, runner = self.wanted, self._runner
+        if self._run is not None and self._run.child is not None:
+            self._mounts = process.namespace(self._run.child.pid, "mnt")
         runner.begun(self)
         if wanted.post_start is not None:
             runner.lives.start(
@@ -236,6 +239,10 @@ class Unit:
             self._kill_timer.cancel()  # type: ignore[attr-defined]
             self._kill_timer = None
         run, self._run = self._run, None
+        if self._mounts:
+            for pid in self._runner.sandbox.left_of(self._mounts):
+                process.send(pid, process.KILL)
+            self._mounts = ""
         if run is not None:
             run.close()
         self._runner.ended(self, code, time.monotonic() - self._began, sentence)
