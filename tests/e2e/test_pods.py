@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import bundle
+from tests.support import bundle, waiting
 from tests.support.account import Completed
 from tests.support.engine import Engine
 from tests.support.skips import require
@@ -62,11 +64,8 @@ def write(engine: Engine, name: str, *documents: dict[str, Any]) -> None:
     engine.account.write(engine.work / name, f"# a manifest\n{text}")
 
 
-SERVE = (
-    "printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello\\n' > /tmp/answer; "
-    "while true; do nc -l -p 8080 < /tmp/answer > /dev/null; done"
-)
-FETCH = "until wget -q -O - http://localhost:8080/ 2>/dev/null; do sleep 0.1; done"
+ANSWER = "printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello\\n'"
+SERVE = f"{ANSWER} > /tmp/a; while true; do nc -l -p 8080 < /tmp/a > /tmp/b; done"
 
 
 def test_containers_share_localhost_and_the_pod_fails_as_they_do(run: Run, image: str) -> None:
@@ -75,3 +74,219 @@ def test_containers_share_localhost_and_the_pod_fails_as_they_do(run: Run, image
     done = run(pod(server, client))
     assert done.returncode == 3, done
     assert sorted(done.stdout.splitlines()) == ["client: hello", "client: test"]
+
+
+def test_init_containers_run_one_by_one_before_the_others(run: Run, image: str) -> None:
+    """Each to its success; they share volumes with the main containers."""
+    mount = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    init = [
+        sh("one", image, "test ! -e /v/x; echo 1 >> /v/x", **mount),
+        sh("two", image, "echo 2 >> /v/x", **mount),
+    ]
+    main = [sh("main", image, "cat /v/x; echo out > /kept", **mount)]
+    volumes = [{"name": "v", "emptyDir": {}}]
+    done = run(pod(*main, initContainers=init, volumes=volumes)).check()
+    assert done.stdout == "main: 1\nmain: 2\n"
+    failing = [sh("one", image, "exit 7"), init[1]]
+    done = run(pod(*main, initContainers=failing, volumes=volumes))
+    assert (done.returncode, done.stdout) == (7, "")
+
+
+def test_a_sidecar_starts_first_and_is_ended_last(run: Run, image: str) -> None:
+    """It is passed once its startup probe succeeds, starts again whenever it ends, and what it
+    exits with is not the pod's exit code."""
+    script = "trap 'echo bye; exit 9' TERM; echo up; sleep 0.2; touch /tmp/up; sleep 60 & wait"
+    probe = {"exec": {"command": ["test", "-e", "/tmp/up"]}, "periodSeconds": 1}
+    side = sh("side", image, script, restartPolicy="Always", startupProbe=probe)
+    done = run(pod(sh("main", image, "echo work"), initContainers=[side])).check()
+    assert done.stdout == "side: up\nmain: work\nside: bye\n"
+
+
+def test_probes_of_all_kinds(run: Run, image: str) -> None:
+    """A startup probe holds up the others; a container whose liveness probe fails is ended."""
+    tries = {"periodSeconds": 1, "failureThreshold": 20}
+    container = sh(
+        "web", image, SERVE,
+        ports=[{"containerPort": 8080, "name": "web"}],
+        startupProbe={"httpGet": {"port": "web"}, **tries},
+        readinessProbe={"tcpSocket": {"port": 8080}, **tries},
+        livenessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1},
+    )  # fmt: skip
+    done = run(pod(container))
+    assert done.returncode == 128 + signal.SIGTERM, done
+    assert "container web: liveness probe has failed: exit code 1: ending it" in done.stderr
+
+
+def test_a_container_that_fails_is_started_again(run: Run, image: str) -> None:
+    """OnFailure: until it has succeeded; with a root as the image has it, and the same volumes."""
+    script = "test ! -e /mine; touch /mine; echo run; test -e /v/x || { touch /v/x; exit 1; }"
+    main = sh("main", image, script, volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    volumes = [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]
+    done = run(pod(main, volumes=volumes, restartPolicy="OnFailure")).check()
+    assert done.stdout == "run\nrun\n"
+    assert "container main has ended with exit code 1: it is started again now" in done.stderr
+
+
+def test_values_of_config_maps_secrets_and_the_pod(run: Run, image: str) -> None:
+    config = {"kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": "v", "file": "text"}}
+    secret = {"kind": "Secret", "metadata": {"name": "s"}, "stringData": {"password": "hunter2"}}
+    env = [
+        {"name": "K", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+        {"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "password"}}},
+        {"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "M", "value": "$(K)-$(N)-$(UNKNOWN)"},
+    ]
+    volumes = [
+        {"name": "c", "configMap": {"name": "c", "items": [{"key": "file", "path": "d/f"}]}},
+        {"name": "s", "secret": {"secretName": "s", "defaultMode": 0o400}},
+        {
+            "name": "d",
+            "downwardAPI": {
+                "items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]
+            },
+        },
+    ]
+    script = "echo $K $P $N $M $HOSTNAME; cat /c/d/f /s/password /d/labels; : > /c/x"
+    mounts = [{"name": each["name"], "mountPath": f"/{each['name']}"} for each in volumes]
+    main = sh("main", image, script, env=env, volumeMounts=mounts)
+    given = [{"apiVersion": "v1", **each} for each in (config, secret)]
+    done = run(*given, pod(main, volumes=volumes))
+    assert done.stdout == 'v hunter2 test v-test-$(UNKNOWN) test\ntexthunter2app="x"', done
+    assert "Read-only file system" in done.stderr
+
+
+def test_what_containers_of_a_pod_have_in_common(
+    shared_engine: Engine, run: Run, image: str
+) -> None:
+    """/dev/shm, and with shareProcessNamespace their processes; a path of the host; no container
+    gets out of a volume by a link."""
+    path = shared_engine.account.mkdir(shared_engine.work / "host")
+    (path / "out").symlink_to("/etc")
+    volumes = [{"name": "h", "hostPath": {"path": os.fspath(path), "type": "Directory"}}]
+    mount = {"name": "h", "mountPath": "/h"}
+    one = sh("one", image, "echo x > /dev/shm/x; echo y > /h/y; exec sleep 61")
+    wait = "until test -e /dev/shm/x -a -e /sub/y; do sleep 0.1; done; "
+    two = sh("two", image, f"{wait} cat /dev/shm/x; kill $(pidof sleep); cat /proc/1/comm")
+    one["volumeMounts"] = [mount]
+    two["volumeMounts"] = [{**mount, "mountPath": "/sub", "subPath": "."}]
+    done = run(pod(one, two, volumes=volumes, shareProcessNamespace=True))
+    assert done.returncode == 128 + signal.SIGTERM, done
+    assert done.stdout == "two: x\ntwo: roadstead-pause\n"
+    two["volumeMounts"] = [{**mount, "subPath": "out"}]
+    done = run(pod(one, two, volumes=volumes))
+    assert "volume h: subPath out: Not a directory" in done.stderr, done
+    assert done.returncode == 1
+
+
+def test_resources_are_the_jobs_request(shared_engine: Engine, image: str) -> None:
+    resources = {"requests": {"cpu": "600m"}, "limits": {"memory": "40Mi"}}
+    containers = [sh(name, image, "true", resources=resources) for name in ("a", "b")]
+    write(shared_engine, "pod.yaml", pod(*containers))
+    shared_engine.account.write(
+        shared_engine.work / "job.yaml",
+        "#SBATCH --comment=mine -o out\n" + (shared_engine.work / "pod.yaml").read_text(),
+    )
+    done = shared_engine.run(["sbatch", "--parsable", "--wait", "job.yaml"]).check()
+    shown = shared_engine.run(["scontrol", "show", "job", done.stdout.strip()]).check().stdout
+    for word in ("JobName=test", "NumCPUs=2", "MinMemoryNode=80M", "Comment=mine"):
+        assert word in shown
+    done = shared_engine.run(["roadstead", "pod", "check", "pod.yaml"]).check()
+    assert "--cpus-per-task=2 --mem=80M" in done.stdout
+
+
+def test_a_container_that_cannot_start_and_one_that_is_never_ready(
+    shared_engine: Engine, run: Run, image: str
+) -> None:
+    done = run(pod(sh("good", image, "true"), {**sh("bad", image, ""), "command": ["/no"]}))
+    assert done.returncode == 127, done
+    assert "container bad: /no: not found in the container" in done.stderr
+    never = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
+    web = sh("web", image, "sleep 60", readinessProbe=never)
+    client = sh("client", image, "sleep 60")
+    write(shared_engine, "pod.yaml", pod(web, client))
+    started = shared_engine.popen(["roadstead", "pod", "run", "pod.yaml"])
+
+    def state() -> dict[str, Any] | None:
+        for each in shared_engine.runtime.glob("roadstead/steps/*/inner/test/status.json"):
+            found = {c["name"]: c for c in json.loads(each.read_text())}
+            if found["client"]["ready"] and found["web"]["started"]:
+                return found
+        return None
+
+    found = waiting.eventually(state)
+    assert not found["web"]["ready"]
+    assert found["web"]["state"] == "running"
+    shared_engine.run(["scancel", "-n", "test"]).check()
+    done = shared_engine.finish(started)
+    assert done.returncode == 128 + signal.SIGTERM, done
+
+
+def test_jobs_and_several_pods(shared_engine: Engine, run: Run, image: str) -> None:
+    """A Job's pods run until as many as completions have succeeded; pods of a manifest run beside
+    each other in one allocation."""
+    template = pod(sh("main", image, "echo $JOB_COMPLETION_INDEX"))
+    spec = {"completions": 3, "parallelism": 2, "completionMode": "Indexed", "backoffLimit": 0}
+    job = {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"},
+        "spec": {**spec, "template": {"spec": template["spec"]}},
+    }  # fmt: skip
+    done = run(job).check()
+    assert sorted(done.stdout.split("\n")[:3]) == [f"j-{n}/main: {n}" for n in range(3)]
+    template["spec"]["containers"][0]["command"][2] = "exit 5"
+    done = run(job)
+    assert done.returncode == 5
+    assert "job j: 1 of its pods have failed: it has too" in done.stderr
+    both = [pod(sh("main", image, "hostname"), name=name) for name in ("one", "two")]
+    done = run(*both).check()
+    assert sorted(done.stdout.splitlines()) == ["one/main: one", "two/main: two"]
+
+
+def test_parallel_steps_and_jobs_tied_by_dependency(shared_engine: Engine, image: str) -> None:
+    """The two shapes of the Containers Guide."""
+    for name in ("a", "b"):
+        main = sh("main", image, "echo step $SLURM_STEP_ID; hostname")
+        write(shared_engine, f"{name}.yaml", pod(main, name=name))
+    script = "for f in a b; do roadstead pod run $f.yaml & done; wait"
+    done = shared_engine.run(["salloc", "-n2", "sh", "-c", script]).check()
+    assert sorted(done.stdout.splitlines()) == ["a", "b", "step 0", "step 1"]
+    first = shared_engine.run(["sbatch", "--parsable", "-o", "a.out", "a.yaml"]).check()
+    number = first.stdout.strip()
+    shared_engine.run(["sbatch", "-W", "-d", f"afterok:{number}", "-o", "b.out", "b.yaml"]).check()
+    assert (shared_engine.work / "b.out").read_text() == "step\nb\n"
+
+
+@pytest.mark.parametrize("whom", ["runner", "supervisor"])
+def test_kill_9_leaves_nothing(engine: Engine, whom: str) -> None:
+    require("busybox", "crun")
+    path = engine.account.own(bundle.make_rootfs(engine.work / "rootfs"))
+    image = os.fspath(path)
+    mount = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    containers = [sh(name, image, "touch /v/x; sleep 60", **mount) for name in ("a", "b")]
+    document = pod(*containers, volumes=[{"name": "v", "emptyDir": {}}])
+    write(engine, "pod.yaml", document)
+    started = engine.popen(["roadstead", "pod", "run", "pod.yaml"])
+    claim = waiting.eventually(
+        lambda: next(engine.runtime.glob("roadstead/steps/*/claim.json"), None)
+    )
+    waiting.eventually(lambda: len([p for p in engine.processes() if "sleep 60" in str(p)]) == 2)
+    killed = json.loads(claim.read_text())["pid"]
+    if whom == "runner":
+        names = {p.pid: Path(f"/proc/{p.pid}/comm").read_text() for p in engine.processes()}
+        killed = next(pid for pid, name in names.items() if name == "roadstead-pod\n")
+    os.kill(killed, signal.SIGKILL)
+    done = engine.finish(started)
+    assert done.returncode == {"runner": 137, "supervisor": 125}[whom], done
+    assert not [*engine.base.glob("tmp/*/pods/*")]
+
+
+def test_what_is_wrong_has_one_sentence(shared_engine: Engine, image: str) -> None:
+    write(shared_engine, "bad.yaml", pod(sh("a", image, ""), sh("b", image, "", foo=1)))
+    for command in (["roadstead", "pod", "run"], ["sbatch"]):
+        done = shared_engine.run([*command, "bad.yaml"])
+        assert done.returncode == 1
+        assert done.stderr == (
+            f"{command[0]}: error: bad.yaml: spec.containers[1].foo: not supported\n"
+        )
+    write(shared_engine, "gone.yaml", pod({**sh("a", "/no/image", "true")}))
+    done = shared_engine.run(["roadstead", "pod", "run", "gone.yaml"])
+    assert (done.returncode, done.stdout) == (1, ""), done

@@ -209,7 +209,10 @@ def first_process(prepare: Callable[[], object]) -> int:
 
     def first() -> None:
         prepare()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps (waitpid(2))
+        # SIGCHLD ignored is the kernel's order to reap (waitpid(2)); all others would only be
+        # dropped, as for the first process of any such namespace, which a sender cannot know.
+        for signo in {*process.ENDING, signal.SIGCHLD}:
+            signal.signal(signo, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         linux.set_process_name("roadstead-pause")
         null = os.open(os.devnull, os.O_RDWR)

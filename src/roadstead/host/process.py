@@ -215,6 +215,13 @@ def adopt(pid: int) -> Child:
     return Child(pid, os.pidfd_open(pid))
 
 
+def reap_all() -> None:
+    """Reap those of our children that have ended, whoever started them."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def wait_for_ends(watched: list[Child], seconds: float) -> None:
     """Wait until these have ended, for ``seconds`` at the most, and close their pidfds; blocks."""
     poll = select.poll()

@@ -83,7 +83,7 @@ class Batch:
         self._step = step
         self._loop = Loop()
         self._tallies = [Tally(job) for job in plan.jobs]
-        self._children: dict[process.Child, tuple[Tally, int]] = {}
+        self._children: dict[int, tuple[process.Child, Tally, int]] = {}
         self._tries = 0
         self._stopped = 0
 
@@ -109,7 +109,8 @@ class Batch:
                 self._plan,
                 self._step,
                 index=number if tally.job.indexed else None,
-                serial=f"{number}.{self._tries}" if tally.job.retried else "",
+                number=number if tally.job.retried else None,
+                serial=self._tries,
                 restarts=tally.job.backoff_limit if tally.job.retried else None,
                 labelled=several,
             )
@@ -119,14 +120,14 @@ class Batch:
                 os._exit(runner.run())
 
             child = process.adopt(fork.run_in_child(body))
-            self._children[child] = tally, number
+            self._children[child.pid] = child, tally, number
             self._loop.watch(child, lambda child=child: self._ended(child))  # type: ignore[misc]
         if all(each.done for each in self._tallies):
             self._loop.stop()
 
     def _ended(self, child: process.Child) -> None:
         self._loop.unwatch(child)
-        tally, number = self._children.pop(child)
+        _, tally, number = self._children.pop(child.pid)
         status = child.reap()
         code = status if status >= 0 else 128 - status
         was_over = tally.over
@@ -158,6 +159,6 @@ class Batch:
         self._start(self._tallies[0])
 
     def _tell(self, tally: Tally) -> None:
-        for child, (owner, _) in self._children.items():
+        for child, owner, _ in self._children.values():
             if owner is tally:
                 child.signal(process.TERM)

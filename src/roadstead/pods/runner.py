@@ -12,6 +12,7 @@ import json
 import os
 import pwd
 import sys
+import time
 from dataclasses import replace
 from typing import Final
 
@@ -40,13 +41,16 @@ from roadstead.step.life import Lives
 
 SIGNALS: Final = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM
 _GPU_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+_RUNS: Final = 1000  # of a pod, as far as their numbers go
+_DEATH_SECONDS: Final = 10.0
 STATUS: Final = "status.json"
 
 
 class Runner:
     """One pod, from its first file to its exit code.
 
-    ``index`` is that of an indexed Job's pod, ``serial`` what tells pods of a Job apart, and
+    ``number`` is that of a Job's pod, ``index`` the same of an indexed one; ``serial`` is another
+    for each pod that the step has started, and
     ``restarts`` how often containers of one may start again.  ``labelled``: there are other pods.
     """
 
@@ -57,7 +61,8 @@ class Runner:
         step: str,
         *,
         index: int | None = None,
-        serial: str = "",
+        number: int | None = None,
+        serial: int = 0,
         restarts: int | None = None,
         labelled: bool = False,
     ) -> None:
@@ -65,8 +70,8 @@ class Runner:
         self._plan = plan
         self._step = step
         self._index = index
-        self.name = name = f"{pod.name}-{serial.partition('.')[0]}" if serial else pod.name
-        self.directory = f"{step}/{record.INNER}/{pod.name}{serial and '-'}{serial}"
+        self.name = name = pod.name if number is None else f"{pod.name}-{number}"
+        self.directory = f"{step}/{record.INNER}/{name}" + (f".{serial}" if serial else "")
         self._disk = f"{disk_place()}/{os.path.basename(step)}.{name}.{os.urandom(4).hex()}"
         self.loop = Loop()
         self.lives = Lives(self.loop)
@@ -80,7 +85,8 @@ class Runner:
         self._files: list[str] = []
         self._claims: dict[str, dict[str, object]] = {}
         self._images = {each.reference: each for each in plan.images}
-        self._number = 0
+        # Runs are numbered through: their control groups have the step's name and this number.
+        self._number = _RUNS * serial
         self._signal = 0
         self._code = 0
         self._spec = self._step_spec()
@@ -116,6 +122,7 @@ class Runner:
     def _prepare(self) -> None:
         os.makedirs(os.path.dirname(self.directory), mode=0o700, exist_ok=True)
         os.mkdir(self.directory, 0o700)
+        os.mkdir(f"{self.directory}/containers", 0o700)
         held = self._paths_of_holds()
         self._files = [self._disk, *held]
         self._write_claim()
@@ -131,6 +138,7 @@ class Runner:
             mine = replace(
                 plan,
                 request=request,
+                runtime_root=f"{self.directory}/containers",
                 runtime_env={**plan.runtime_env, record.MARK: self._step},
                 adapt=lambda config, wanted=wanted: self.sandbox.adapt(wanted, config),  # type: ignore[misc]
             )
@@ -410,11 +418,12 @@ class Runner:
 
     def _clean(self) -> None:
         """End what is left, and remove what was made."""
-        for pid in processes.below(os.getpid(), self._step):
-            process.send(pid, process.KILL)
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                os.waitpid(-1, 0)
+        deadline = time.monotonic() + _DEATH_SECONDS
+        while pids := processes.below(os.getpid(), self._step):
+            ended = process.kill_all(pids, deadline - time.monotonic())
+            process.reap_all()
+            if not ended:
+                break  # blocked in the kernel: the supervisor says so
         if not os.path.isdir(self.directory):
             return
         self.sandbox.unmount()
