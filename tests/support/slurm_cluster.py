@@ -107,6 +107,7 @@ class SlurmCluster:
         cpus: int = 2,
         partitions: str = PARTITIONS,
         selected: str = "CR_Core",
+        more: str = "",
         base: Path | None = None,
         mark: leaks.Mark | None = None,
     ) -> None:
@@ -114,6 +115,7 @@ class SlurmCluster:
         self.cpus = cpus
         self.partitions = partitions
         self.selected = selected
+        self.more = more  # lines of slurm.conf that count more than those above
         self.base = base or Path(tempfile.mkdtemp(prefix=f"{leaks.PREFIX}slurm-", dir="/tmp"))
         self.conf = self.base / "slurm.conf"
         self.variables = {"SLURM_CONF": os.fspath(self.conf)}
@@ -183,6 +185,7 @@ class SlurmCluster:
                 partitions=self.partitions,
                 selected=self.selected,
             )
+            + f"{self.more}\n"
         )
         (self.base / "oci.conf").write_text(OCI_CONF.format(base=self.base))
         if _version() >= (24, 5):

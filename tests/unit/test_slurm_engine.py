@@ -145,6 +145,13 @@ def test_the_environment_asks_too() -> None:
     assert not component("srun", ["app"], {"SRUN_CONTAINER_READONLY": "1"}).contained
 
 
+def test_a_script_asks_too() -> None:
+    directives = scripts.directives("#!/bin/sh\n#SBATCH -J x --container=B -n 2\n#SBATCH -t 1\n")
+    assert options.of_containers("sbatch", [], {}, directives) == {"container": "B"}
+    given = [("container", "C"), ("time", "2")]
+    assert options.of_containers("sbatch", given, {}, directives) == {"container": "C"}
+
+
 def test_slurm_takes_no_container_for_its_own() -> None:
     env = {"SRUN_CONTAINER": "B", "SLURM_CONTAINER": "B", "SLURM_CONTAINER_ID": "x", "HOME": "/"}
     made = rewrite.environment(env, "{}")

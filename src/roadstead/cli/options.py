@@ -224,14 +224,10 @@ def of_containers(
         command, [row for row in rows(command) if is_about_containers(row.name)], in_order=True
     )
     given = _level(grammar, [pair for pair in argv if pair[0] in grammar.names])
-    lent = _script(
-        grammar,
-        [
-            each
-            for each in directives
-            if any(name in grammar.names for name, _ in parse(command, each.argv)[0])
-        ],
-    )
+    lent: dict[str, str] = {}
+    for each in directives:
+        pairs, _ = parse(command, each.argv)
+        lent.update(_level(grammar, [pair for pair in pairs if pair[0] in grammar.names]))
     found = _environment(grammar, environ)
     asked = layered((lent, found, given))
     if not any(name in asked for name in _SELECTORS):

@@ -1,0 +1,262 @@
+"""One suite of what containers do, over both engines: the local one, and a Slurm of three nodes.
+
+A case is a line of bash and all that it may say: the exit code, standard output (lines sorted, as
+tasks answer in any order), and a pattern that is in standard error.  ``$B`` is a bundle, ``$P`` one
+with the host's pids, ``$I`` an image.  DIFFERENCES is where a cluster is another thing than one
+machine, each with the reason; one that does not differ any more fails as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.account import Account
+from tests.support.components import program
+from tests.support.places import KINDS, RELEASE, Place, place
+from tests.support.skips import require
+
+pytestmark = pytest.mark.container
+
+
+class Case(NamedTuple):
+    """A line and what comes of it."""
+
+    line: str
+    out: str = ""
+    code: int = 0
+    err: str = ""
+
+
+CASES: dict[str, Case] = {
+    # The Containers Guide's forms of request.
+    "guide: batch": Case(
+        "batch --container $B --wrap 'sh -c \"cat /etc/*rel*\"'", f"{RELEASE}|exit 0:0"
+    ),
+    "guide: batch, step 0": Case(
+        "batch --wrap \"srun --container $B sh -c 'cat /etc/*rel*'\"", f"{RELEASE}|exit 0:0"
+    ),
+    "guide: interactive": Case("salloc -Q --container $B sh -c 'cat /etc/*rel*'", RELEASE),
+    "guide: interactive, step 0": Case(
+        "salloc -Q srun --container $B sh -c 'cat /etc/*rel*'", RELEASE
+    ),
+    "guide: job with step 0": Case("srun --container $B sh -c 'cat /etc/*rel*'", RELEASE),
+    "guide: job with step 1": Case(
+        "srun srun --overlap --container $B sh -c 'cat /etc/*rel*; echo step $SLURM_STEP_ID'",
+        f"{RELEASE}|step 1",
+    ),
+    "SRUN_CONTAINER": Case("SRUN_CONTAINER=$B srun cat /etc/os-release", RELEASE),
+    "SALLOC_CONTAINER": Case("SALLOC_CONTAINER=$B salloc -Q cat /etc/os-release", RELEASE),
+    "SBATCH_CONTAINER": Case(
+        "SBATCH_CONTAINER=$B batch --wrap 'cat /etc/os-release'", f"{RELEASE}|exit 0:0"
+    ),
+    "directives": Case(
+        """printf '#!/bin/sh
+#SBATCH -n2 --container=%s -J "a b"
+cat /etc/os-release; echo "$SLURM_NTASKS $SLURM_JOB_NAME $1"; exit 3
+' $B >job.sh; batch job.sh 'x y'""",
+        f"{RELEASE}|2 a b x y|exit 3:0",
+    ),
+    "script from a pipe": Case(
+        "printf '#!/bin/sh\\ncat /etc/os-release\\n' | batch --container $B",
+        f"{RELEASE}|exit 0:0",
+    ),
+    "a job's container is not its steps'": Case(
+        "batch -n2 --wrap 'srun -n1 test ! -e /trap.sh && srun -n1 --container $B ls /trap.sh'",
+        "/trap.sh|exit 0:0",
+    ),
+    "image": Case("srun -N2 --container $I cat /etc/os-release", f"{RELEASE}|{RELEASE}"),
+    # How it ends.
+    "exit 0": Case("srun --container $B true"),
+    "exit 1": Case("srun --container $B false", code=1, err="task 0: Exited with exit code 1"),
+    "exit 255": Case("srun --container $B sh -c 'exit 255'", code=255),
+    "exit of the worst": Case("srun -n3 --container $B sh -c 'exit $SLURM_PROCID'", code=2),
+    "signal": Case(
+        "srun --container $P sh -c 'kill -SEGV $$'", code=139, err="task 0: Segmentation fault"
+    ),
+    "no such command": Case(
+        "srun --container $B nosuch", code=127, err="nosuch: not found in the container"
+    ),
+    "not executable": Case("srun --container $B /etc/not-executable", code=126, err="executable"),
+    "no such bundle": Case("srun --container /nosuch true", code=1, err="/nosuch does not exist"),
+    "no runtime": Case(
+        "ROADSTEAD_RUNTIME=nosuch srun --container $B true", code=125, err="nosuch: no such program"
+    ),
+    "batch exit": Case("batch --container $B --wrap 'echo said; exit 7'", "exit 7:0|said"),
+    "one fails, all end": Case(
+        "srun -n3 -K1 --container $B sh -c 'test $SLURM_PROCID = 1 && exit 9; sleep 60'", code=143
+    ),
+    # The environment.
+    "variables": Case(
+        "MINE=1 srun -N3 --container $B sh -c "
+        "'echo $SLURM_PROCID $SLURM_NODEID $SLURMD_NODENAME $SLURM_NTASKS $SLURM_LOCALID $MINE'",
+        "0 0 n1 3 0 1|1 1 n2 3 0 1|2 2 n3 3 0 1",
+    ),
+    "SLURM_CONTAINER": Case("srun --container $B sh -c 'test $SLURM_CONTAINER = '$B", ""),
+    "--export=NONE": Case(
+        "MINE=1 srun --export=NONE --container $B sh -c 'echo ${MINE-none} $SLURM_PROCID'", "none 0"
+    ),
+    "--export=LIST": Case(
+        "MINE=1 srun --export=MINE,YOURS=2 --container $B sh -c 'echo $MINE $YOURS'", "1 2"
+    ),
+    "clean": Case(
+        "MINE=1 srun --container-env-policy=clean --container $B sh -c 'echo ${MINE-none}'", "none"
+    ),
+    "nothing of ours": Case("srun --container $B env | grep -c ROADSTEAD_REQUEST", "0", code=1),
+    # Bytes.
+    "input": Case("echo typed | srun --container $B cat", "typed"),
+    "much output": Case("srun --container $B head -c 3000000 /dev/zero | wc -c", "3000000"),
+    "streams apart": Case(
+        "srun --container $B sh -c 'echo out; echo error >&2'", "out", err="^error$"
+    ),
+    "--label": Case("srun -n3 -l --container $B sh -c 'echo x'", "0: x|1: x|2: x"),
+    "files": Case(
+        "srun -n2 -o 'o-%t' -e e --container $B sh -c 'echo $SLURM_PROCID; echo e >&2'; cat o-? e",
+        "0|1|e|e",
+    ),
+    "input from a file": Case("echo x >in; srun -n2 -i in --container $B cat", "x|x"),
+    "terminal": Case(
+        "script -qec 'srun --pty --container $B sh -c \"test -t 0 && test -t 1 && echo is one\"' "
+        "/dev/null </dev/null | tr -d '\\r\\0\\004\\b^@D'",
+        "is one",
+    ),
+    # Signals.
+    "a signal comes once": Case(
+        """srun --container-mounts $PWD:/w --container $P sh /trap.sh /w/end >said 2>&1 &
+said said ready
+scancel -s USR1 $(running); said said usr1; touch end; wait $!""",
+        code=1,
+    ),
+    "to the batch script": Case(
+        """job=$(sbatch --parsable -o said --container-mounts $PWD:/w --container $B \
+--wrap 'exec sh /trap.sh /w/end')
+said said ready; scancel --batch -s USR1 $job; said said usr1; touch end; gone $job
+cat said; scontrol show job $job | grep -o 'ExitCode=[0-9]*:[0-9]*'""",
+        "ExitCode=1:0|ready|usr1",
+    ),
+    "to all of the batch job": Case(
+        """job=$(sbatch --parsable -o said --container-mounts $PWD:/w --container $B \
+--wrap 'exec sh /trap.sh /w/end')
+said said ready; scancel --full -s USR1 $job; said said usr1; touch end; gone $job
+grep -v defined said; scontrol show job $job | grep -o 'ExitCode=[0-9]*:[0-9]*'""",
+        "ExitCode=1:0|ready|usr1",
+    ),
+    "cancelled, deaf": Case(
+        """srun --container $B sh -c 'echo ready; exec sleep 60' >said & said said ready
+scancel $(running); wait $!""",
+        code=143,
+    ),
+    "cancelled, it says how it ends": Case(
+        """job=$(sbatch --parsable -o said --container $B --wrap 'exec sh /trap.sh /nothing')
+said said ready; scancel $job; gone $job; grep term said
+scontrol show job $job | grep -o 'JobState=[A-Z]*'""",
+        "JobState=CANCELLED|term",
+    ),
+    # Several tasks.
+    "tasks of a node": Case(
+        "srun -N1 -n3 --container $B sh -c 'echo $$ $SLURM_PROCID $SLURM_LOCALID'",
+        "1 0 0|1 1 1|1 2 2",
+    ),
+    "programs": Case(
+        """printf '0 echo first %%t\\n1-2 sh -c "echo $SLURM_PROCID %%o"\\n' >mp
+srun -n3 --container $B --multi-prog mp""",
+        "1 0|2 1|first 0",
+    ),
+    "heterogeneous": Case(
+        "srun -Q -n1 --container $B sh -c 'echo A $SLURM_PROCID' "
+        ": -n2 --container $B sh -c 'echo B $SLURM_PROCID'",
+        "A 0|B 1|B 2",
+    ),
+    # Arrays.
+    "array": Case(
+        """job=$(sbatch --parsable -o 'a-%a' --array=1,3 --container $B \
+--wrap 'echo $SLURM_ARRAY_TASK_ID of $SLURM_ARRAY_TASK_COUNT; cat /etc/os-release')
+gone $job; cat a-*""",
+        f"1 of 2|3 of 2|{RELEASE}|{RELEASE}",
+    ),
+    # The container.
+    "--chdir": Case("srun --chdir=/etc --container $B pwd", "/etc"),
+    "--container-workdir": Case("srun --container-workdir=/tmp --container $B pwd", "/tmp"),
+    "--container-mounts": Case(
+        "echo x >f; srun --container-mounts=$PWD/f:/mnt/f --container $B cat /mnt/f", "x"
+    ),
+    "--container-readonly": Case(
+        "srun --container-readonly --container $B sh -c 'echo x >/x'", code=1, err="[Rr]ead-only"
+    ),
+    "--container-writable=private": Case(
+        """srun --container-writable=private --container $B sh -c 'echo x >/etc/own; cat /etc/own'
+ls $B/rootfs/etc""",
+        "group|not-executable|os-release|passwd|x",
+    ),
+    "images are not written to": Case(
+        """srun --container $I sh -c 'echo x >/etc/own; cat /etc/own'
+srun --container $I ls /etc/own""",
+        "x",
+        code=1,
+        err="/etc/own",
+    ),
+    "who one is": Case("srun --container $B id -u", "0"),
+    "its own pids": Case("srun --container $B sh -c 'echo $$'", "1"),
+    # Mistakes.
+    "a wrong mount": Case(
+        "srun --container-mounts=bad --container $B true", code=255, err="'bad': the source"
+    ),
+    "a detail without a container": Case(
+        "srun --container-readonly true", code=1, err="--container-readonly needs --container"
+    ),
+    "a bad directive": Case(
+        "printf '#!/bin/sh\\n#SBATCH --container=%s --nosuch\\n' $B | sbatch",
+        code=255,
+        err="unrecognized option '--nosuch'",
+    ),
+}
+
+# Where a cluster is another thing than one machine: what comes there, and why.
+DIFFERENCES: dict[str, tuple[Case, str]] = {}
+
+LINES = sorted(CASES)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    if request.param == "slurm":
+        require("root", "slurm", "address", "crun")
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def here(kind: str, account: Account, shims: Path) -> Iterator[Place]:
+    require("busybox", "runc")
+    with place(kind, account, shims) as made:
+        yield made
+
+
+def test_every_difference_is_about_a_case() -> None:
+    assert set(DIFFERENCES) <= set(CASES)
+    assert all(CASES[name][1:] != case[1:] for name, (case, _) in DIFFERENCES.items())
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_the_same_line(here: Place, name: str) -> None:
+    case = CASES[name]
+    if here.kind == "slurm" and name in DIFFERENCES:
+        case = DIFFERENCES[name][0]
+    if name == "terminal" and program("script") is None:
+        require("script")
+    done = here.run(case.line)
+    assert done.returncode == case.code, str(done)
+    assert sorted(done.stdout.splitlines()) == sorted(filter(None, case.out.split("|"))), str(done)
+    assert re.search(case.err, done.stderr, re.MULTILINE), str(done)
+
+
+def test_nothing_is_left(here: Place) -> None:
+    """After all of the above; and after what is killed at work."""
+    line = """srun -n3 --container $B sh -c 'echo ready; exec sleep 60' >said &
+until test "$(grep -c ready said)" = 3; do sleep 0.05; done; scancel -s KILL $(running).0; wait $!"""
+    assert here.run(line).returncode == 137
+    assert here.left() == []
