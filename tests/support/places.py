@@ -1,4 +1,4 @@
-"""The two engines as one place each, of three nodes of four CPUs: for tests/e2e/test_conformance.py.
+"""The two engines as one place each, of three nodes of four CPUs: for test_conformance.py.
 
 Both are an `Engine`: a user's own directories, our commands on PATH, and a look at what is left.
 On the Slurm one SLURM_CONF names a real Slurm, so that our commands choose it by themselves.

@@ -20,9 +20,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from roadstead.agent import place
 from roadstead.agent import request as requests
 from roadstead.agent.guard import Guard
+from roadstead.agent.place import Place
 from roadstead.core import container, multiprog
 from roadstead.core.model import (
     BATCH_STEP,
@@ -97,9 +97,13 @@ class _Agent:
         told, self._argv, self._script = _what_we_are_told(verb, argv, environ)
         self._environ = environ
         self._node = environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
-        self._base = place.of_node(environ, self._node)
-        self._spec, self._task = self._specify(told)
-        place.sweep_dead(self._base)
+        self._place = Place(environ, self._node)
+        try:
+            self._spec, self._task = self._specify(told)
+            self._place.sweep()
+        except BaseException:
+            self._place.close()
+            raise
         self._guard = Guard(self._spec.directory, watching.MESSAGES)
 
     # -- what is to be run --------------------------------------------------------------------
@@ -116,7 +120,7 @@ class _Agent:
             raise EngineError("no container is named")
         procid = number.of("SLURM_PROCID", 0)
         step_id = BATCH_STEP if self._verb == "batch" else number.of("SLURM_STEP_ID", 0)
-        path = f"{self._base}/steps/{number.of('SLURM_JOB_ID', 0)}.{step_id}.{procid}"
+        path = f"{self._place.path}/steps/{number.of('SLURM_JOB_ID', 0)}.{step_id}.{procid}"
         pmi = "PMI_FD" in environ
         argv = self._argv
         if "programs" in told:
@@ -196,7 +200,7 @@ class _Agent:
 
     def _start(self) -> None:
         spec = self._spec
-        enclosed = "" if spec.oci_conf else self._base
+        enclosed = "" if spec.oci_conf else self._place.path
         (plan,) = plans.prepare(spec, self._notice, enclosed=enclosed)
         assert plan is not None
         if spec.script:
@@ -322,6 +326,7 @@ class _Agent:
             os.chdir("/")
             removal.remove_tree(self._spec.directory)
         self._guard.close()
+        self._place.close()
 
     def _end_orphans(self) -> None:
         """SIGKILL to whatever the task has left below us, and wait for it."""
