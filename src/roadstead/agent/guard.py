@@ -19,6 +19,7 @@ from roadstead.host import fork, linux, process, watching
 from roadstead.step import sweep
 
 NAME: Final = "roadstead-guard"
+_END_MILLISECONDS: Final = 10_000
 
 
 class Guard:
@@ -30,7 +31,8 @@ class Guard:
         # when no more can come.
         life, self._life = os.pipe2(os.O_CLOEXEC)
         self.seen, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        pid = fork.run_in_child(lambda: _guard(directory, life, told, signals), session=True)
+        agent = os.getpid()
+        pid = fork.run_in_child(lambda: _guard(directory, agent, life, told, signals), session=True)
         os.close(life)
         os.close(told)
         self.process = process.adopt(pid)
@@ -47,10 +49,13 @@ class Guard:
         os.close(self.seen)
 
 
-def _guard(directory: str, life: int, told: int, signals: list[int]) -> None:
+def _guard(directory: str, agent: int, life: int, told: int, signals: list[int]) -> None:
     linux.set_process_name(NAME)
     watching.keep_only(life, told)
     watching.witness(signals, told)
     while os.read(life, 1):
         pass
+    # A process that ends has closed its files a moment before it is gone, and nobody sweeps while
+    # the agent is there.
+    process.ends_within(agent, _END_MILLISECONDS)
     sweep.sweep(directory)

@@ -37,10 +37,14 @@ def _shims(operands: list[str]) -> int:
 
 def _engine(operands: list[str]) -> int:
     action, *rest = operands or ["status"]
+    if action == "oci-conf":
+        from roadstead.cli import oci_conf
+
+        return oci_conf.main(rest)
     if action not in ("status", "start", "stop") or rest not in ([], ["--now"][: action == "stop"]):
         raise UsageError(
             f"engine does not know {' '.join(operands)}",
-            hint="roadstead engine status | start | stop [--now]",
+            hint="roadstead engine status | start | stop [--now] | oci-conf",
         )
     chosen, why = choice.engine(os.environ)
     if action == "status":
@@ -96,6 +100,12 @@ def _seff(operands: list[str]) -> int:
     return seff.main(operands)
 
 
+def _oci(operands: list[str]) -> int:
+    from roadstead.agent import oci
+
+    return oci.main(operands)
+
+
 def _audit(operands: list[str]) -> int:
     from roadstead.cli import audit
 
@@ -107,9 +117,14 @@ SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
     "shims": ("DIR", "write fast-starting wrappers for all commands into DIR", _shims),
     "audit": ("[--clean] [--json]", "what steps have left behind, and its removal", _audit),
     "engine": (
-        "[status|start|stop [--now]]",
+        "[status|start|stop [--now]|oci-conf]",
         "which engine commands are for, and why; the local engine's controller",
         _engine,
+    ),
+    "oci": (
+        "run|create|start|state|kill|delete",
+        "what a site's oci.conf calls; `roadstead engine oci-conf` prints that file",
+        _oci,
     ),
     "doctor": (
         "[--json] [--verbose]",

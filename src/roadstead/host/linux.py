@@ -30,6 +30,7 @@ IN_MODIFY: Final = 0x2
 IN_MOVED_TO: Final = 0x80
 IN_CREATE: Final = 0x100
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_GET_CHILD_SUBREAPER: Final = 37
@@ -72,6 +73,11 @@ def is_child_subreaper() -> bool:
 def set_parent_death_signal(signo: int) -> None:
     """Be sent ``signo`` when the thread that forked us ends (prctl(2), PR_SET_PDEATHSIG)."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signo, 0, 0, 0))
+
+
+def leave_no_core() -> None:
+    """Dump no core, whatever ends this process and whoever collects them (core(5))."""
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 def set_process_name(name: str) -> None:

@@ -8,6 +8,15 @@ import struct
 import termios
 
 
+def size(fd: int) -> tuple[int, int]:
+    """Rows and columns; 24 by 80 where the terminal does not say."""
+    try:
+        columns, rows = os.get_terminal_size(fd)
+    except OSError:
+        return 24, 80
+    return rows or 24, columns or 80
+
+
 def open_pty(rows: int, columns: int) -> tuple[int, int, str]:
     """A new pty: master, slave, and the slave's path; both close-on-exec."""
     master, slave = os.openpty()

@@ -78,7 +78,7 @@ class Bundle:
 def read(path: str) -> Bundle:
     """Read and check the bundle at ``path``.  Raises BundleError: what is wrong, and what to do."""
     _check_directory(path)
-    config = check(f"{path}/config.json", _text(path))
+    config = check(f"{path}/config.json", text(path))
     return Bundle(path, config, _rootfs(path, config))
 
 
@@ -108,7 +108,8 @@ def _check_directory(path: str) -> None:
         raise BundleError(f"container bundle {path}: {error.strerror}") from None
 
 
-def _text(path: str) -> str:
+def text(path: str) -> str:
+    """What the config.json of the bundle at ``path`` says.  Raises BundleError."""
     try:
         # Not to be kept waiting by a pipe without a writer; a regular file never keeps anybody.
         fd = os.open(f"{path}/config.json", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

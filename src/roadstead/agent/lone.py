@@ -1,0 +1,218 @@
+"""A container that slurmstepd has asked for in a runtime's words, and this process as its
+supervisor, from the claim to the last thing removed.
+
+It is on disk under a name that others are told (``roadstead oci state``), which is what sets it
+apart from a task of ours (task.py): that is nobody's business, and may be in a mount namespace.
+What a signal means is the same for both; see there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from roadstead.agent.guard import Guard
+from roadstead.errors import LaunchError, RoadsteadError
+from roadstead.host import linux, paths, process, removal, watching
+from roadstead.host.loop import Loop
+from roadstead.oci import runtime
+from roadstead.step import plan as plans
+from roadstead.step import processes, record, sweep
+from roadstead.step.container import Container
+from roadstead.step.life import Lives
+
+if TYPE_CHECKING:
+    from roadstead.core.model import StepSpec, TaskSpec
+    from roadstead.step.plan import Plan
+
+_DEATH_SECONDS: Final = 10.0
+_WITNESS_SECONDS: Final = 0.1
+
+
+class Lone:
+    """A container, and this process as its supervisor."""
+
+    def __init__(self, directory: str, say: Callable[[str], None]) -> None:
+        self.directory = directory
+        self.loop = Loop()
+        self._lives = Lives(self.loop)
+        self._say = say
+        self._plan: Plan | None = None
+        self._container: Container | None = None
+        self._claim: dict[str, object] = {
+            "pid": os.getpid(),
+            "start_time": record.start_time(os.getpid()),
+            "mark": directory,
+        }
+        self._hold = -1
+        self._guard: Guard | None = None
+        self._unseen: dict[int, Any] = {}
+        self._ended_by = 0
+        self.status: int | None = None
+        self.failure: RoadsteadError | None = None
+
+    # -- before -------------------------------------------------------------------------------
+
+    def make_directory(self) -> None:
+        """Take the directory that we were made for; what an earlier owner has left in it goes."""
+        linux.set_child_subreaper()
+        parent = os.path.dirname(self.directory)
+        paths.make_private(os.path.dirname(parent))
+        paths.make_private(parent)
+        if os.path.lexists(self.directory):
+            if record.is_running(record.read_claim(self.directory) or {}):
+                name = os.path.basename(self.directory)
+                raise LaunchError(f"container {name} is there already")
+            sweep.sweep(self.directory)
+        os.mkdir(self.directory, 0o700)
+        self._hold = record.hold(self.directory)
+
+    def note(self, **more: object) -> None:
+        """Write down what is there, for somebody who finds us gone; and how far it is."""
+        self._claim.update(more)
+        record.write_claim(self.directory, self._claim)
+
+    def prepare(self, spec: StepSpec, task: TaskSpec) -> None:
+        """Read and check all, make the task's directory, write the claim.  Nothing runs yet.
+
+        Raises RoadsteadError; ``close`` removes what was made.
+        """
+        for signo in watching.MESSAGES:
+            self.loop.on_signal(signo, partial(self.hear, signo))
+        self._guard = Guard(self.directory, watching.MESSAGES)
+        self.loop.watch(self._guard.seen, self._witnessed)
+        (self._plan,) = plans.prepare(spec, self._say)
+        assert self._plan is not None
+        made = self._container = Container(self._plan, task, self._say)
+        made.session = False
+        if isinstance(made.commands, runtime.BuiltIn) and spec.terminal is None:
+            made.commands = replace(made.commands, mode="detach", own_groups=False)
+        self.note(containers=[made.claim()])
+
+    # -- meanwhile ----------------------------------------------------------------------------
+
+    def run(self, stdio: tuple[int, ...]) -> None:
+        """Run the container to its end: ``status`` then is its wait status, negative for a signal,
+        or ``failure`` says why it did not run."""
+        self.start(stdio, self.loop.stop)
+        self.loop.run()
+
+    def start(self, stdio: tuple[int, ...], ended: Callable[[], None]) -> None:
+        """The same on a loop that runs already, or will."""
+        assert self._container is not None
+        if self._ended_by:
+            self.status = -self._ended_by
+            self.loop.call_later(0, ended)
+            return
+
+        def done(status: int) -> None:
+            killed = status in (-process.KILL, 128 + process.KILL)
+            self.status = -self._ended_by if killed and self._ended_by else status
+            ended()
+
+        def failed(error: RoadsteadError) -> None:
+            if self._ended_by and error.kind == "runtime":  # we have stopped it at its work
+                self.status = -self._ended_by
+            else:
+                self.failure = error
+            ended()
+
+        self._lives.start(self._container.life(stdio, ""), done, failed)
+
+    def hear(self, number: int, *, alone: bool = False) -> None:
+        """A signal has come; ``alone``: to us, and the container has not got it."""
+        if self._container is None or self._container.child is None:
+            if number in process.ENDING:
+                self._ended_by = self._ended_by or number
+            return
+        pids = self._container.processes()
+        if number in process.ENDING and self._container.stop_setup(pids):
+            self._ended_by = self._ended_by or number
+            return
+        for pid in pids:
+            state = process.signal_state(pid) if number in process.ENDING else None
+            if state is not None and state.drops(number):
+                self._ended_by = self._ended_by or number
+                process.send(pid, process.KILL)
+        if alone:
+            self._pass_on(number)
+        elif number not in self._unseen:
+            self._unseen[number] = self.loop.call_later(
+                _WITNESS_SECONDS, lambda: self._pass_on_unless_seen(number)
+            )
+
+    def heard_lately(self, number: int) -> bool:
+        """Whether a signal has come to us in the last moment."""
+        return number in self._unseen
+
+    def _witnessed(self) -> None:
+        """The guard has got signals too: they were for everybody."""
+        assert self._guard is not None
+        for number in os.read(self._guard.seen, 4096):
+            timer = self._unseen.get(number)
+            if timer is not None:
+                timer.cancel()
+            else:
+                timer = self.loop.call_later(_WITNESS_SECONDS, lambda: None)
+            self._unseen[number] = timer
+            self.loop.call_later(_WITNESS_SECONDS, partial(self._unseen.pop, number, None))
+
+    def _pass_on_unless_seen(self, number: int) -> None:
+        self._unseen.pop(number, None)
+        if self._guard is not None and not self._guard.has_pending(number):
+            self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
+        for pid in self._container.processes()[:1] if self._container is not None else ():
+            process.send(pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to the container, or to the runtime that is about to make it."""
+        if self._container is not None:
+            pids = self._container.processes()
+            if not self._container.stop_setup(pids):
+                for pid in pids:
+                    process.send(pid, process.KILL)
+
+    # -- after --------------------------------------------------------------------------------
+
+    def close(self, *, keep: bool = False) -> None:
+        """Kill and reap what the container has left, and remove all that was made; with ``keep``
+        save the directory and its claim."""
+        self._end_orphans()
+        if self._container is not None:
+            self._container.close()
+        if self._plan is not None:
+            self._plan.close()
+        if self._guard is not None:
+            self.loop.unwatch(self._guard.seen)
+            self._guard.close()
+        os.chdir("/")
+        if self._hold >= 0:
+            removal.remove_tree(self.directory, keep=record.CLAIM if keep else "")
+            os.close(self._hold)
+            self._hold = -1
+
+    def _end_orphans(self) -> None:
+        guard = self._guard.process.pid if self._guard is not None else 0
+        deadline = time.monotonic() + _DEATH_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            pids = [each for each in processes.below(os.getpid(), self.directory) if each != guard]
+            if not pids or not process.kill_all(pids, left):
+                return
+            for pid in set(pids) & set(process.children(os.getpid())):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def end_as(status: int) -> int:
+    """End this process as a child has ended that had this wait status; returns an exit code where
+    it was no signal."""
+    if status < 0:
+        linux.leave_no_core()
+        watching.die_by(-status)
+        return 128 - status
+    return status
