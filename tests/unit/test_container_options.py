@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roadstead.core import container, edf, enroot, expand, mounts
-from roadstead.core.model import Mount
+from roadstead.core import container, edf, enroot, expand, mounts, ports
+from roadstead.core.model import Mount, StepSpec, TaskSpec
 from roadstead.errors import ConfigError, RequestError, RoadsteadError, UsageError
 from roadstead.images.reference import TRANSPORTS
 from roadstead.oci import environment
+from roadstead.step import network
 
 CWD = "/work/here"
 
@@ -280,3 +281,43 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         edf.load("x", lambda name: ("/x.toml", text), {})
     except RoadsteadError:
         return
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("80", [(80, None, "127.0.0.1")]),
+        ("8080:80/tcp", [(80, 8080, "127.0.0.1")]),
+        ("0.0.0.0:0:80,1:2", [(80, 0, "0.0.0.0"), (2, 1, "127.0.0.1")]),
+    ],
+)
+def test_ports(text: str, expected: list[tuple[int, int | None, str]]) -> None:
+    assert [(each.inside, each.host, each.address) for each in ports.parse(text)] == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "65536", "x:80", "1.2.3:1:80", "1.2.3.4.5:1:80", "1:2:3:4", "80,80", "-1:80"]
+)
+def test_what_is_not_a_port(text: str) -> None:
+    with pytest.raises(UsageError):
+        ports.parse(text)
+
+
+def test_names_of_peers() -> None:
+    spec = StepSpec(
+        job_id=1, step_id=0, kind="run", name="", user="u", uid=1, gid=1, node="a", cwd="/",
+        argv=("x",),
+    )  # fmt: skip
+    tasks = [
+        TaskSpec(procid=number, localid=0, argv=(), env={}, node=node)
+        for number, node in enumerate(("a", "a", "b"))
+    ]
+    private = network.names(spec, tasks, {0, 1, 2})
+    assert private[1][2:] == ["100.127.0.1 task0 a", "100.127.128.2 task1", "100.127.0.3 task2 b"]
+    assert network.names(spec, tasks, set())[1][2:] == [
+        "127.0.0.1 task0 a", "127.0.0.1 task1", "127.0.0.1 task2 b"
+    ]  # fmt: skip
+    assert len({network.own_address(n) for n in range(1000)}) == 1000
+    assert not {network.own_address(n) for n in range(9999)} & {
+        network.peer_address(n) for n in range(9999)
+    }

@@ -102,7 +102,8 @@ SLURM_LETTERS = {
 }
 OUR_OWN = {
     "container-env-policy", "container-hooks", "container-hooks-dir", "container-id",
-    "container-readonly", "container-writable", "partition", "states", "users",
+    "container-network", "container-per", "container-publish", "container-readonly",
+    "container-writable", "partition", "states", "users",
     # Pyxis's and the Container Engine's
     "container-entrypoint", "container-entrypoint-log", "container-env", "container-image",
     "container-mount-home", "container-mounts", "container-name", "container-remap-root",

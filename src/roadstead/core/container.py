@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, cast, get_args
 
-from roadstead.core import mounts
+from roadstead.core import mounts, ports
 from roadstead.core.model import (
     ContainerRequest,
     EnvPolicy,
     HookPolicy,
     Mount,
     NameUse,
+    Network,
+    Port,
     SaveKind,
     Writable,
 )
@@ -34,6 +36,8 @@ _DETAILS: Final = (
     "container-env",
     "device",
     "container-hooks-dir",
+    "container-network",
+    "container-publish",
 )
 # What --container-writable is given → what that means; "": the option alone.
 _WRITABLE: Final[dict[str | None, Writable]] = {
@@ -73,6 +77,7 @@ def of(
         raise UsageError("Invalid --container-writable specification", hint="the word is: private")
     own, annotations = _environment_file(message)
     kind, save, tag = _save(options, cwd)
+    network, published = _network(options)
     return ContainerRequest(
         bundle=bundle,
         image=image,
@@ -104,6 +109,8 @@ def of(
                 if each
             ]
         ),
+        network=network,
+        publish=published,
         verbose="verbose" in options,
     )
 
@@ -115,6 +122,24 @@ def choice(options: Mapping[str, str], name: str, literal: Any, default: str) ->
     if value not in words:
         raise UsageError(f"Invalid --{name} specification", hint=f"one of: {', '.join(words)}")
     return value
+
+
+def _network(options: Mapping[str, str]) -> tuple[Network, tuple[Port, ...]]:
+    """The network, and what of it is published; to publish is to have a private one."""
+    published = ports.parse(options["container-publish"]) if "container-publish" in options else ()
+    usual = "private" if published else ""
+    network = cast("Network", choice(options, "container-network", Network, usual))
+    if published and network != "private":
+        raise RequestError(
+            f"--container-publish: nothing is published of --container-network={network}",
+            hint="ports of the host's network are there anyway; --container-network=private",
+        )
+    if network in ("none", "private") and options.get("mpi", "none") != "none":
+        raise RequestError(
+            f"--mpi={options['mpi']}: ranks in networks of their own do not find each other",
+            hint="leave out --container-network, or say host",
+        )
+    return network, published
 
 
 def _switch(options: Mapping[str, str], name: str) -> bool | None:

@@ -30,6 +30,8 @@ Mpi = Literal["none", "pmi2", "pmix"]
 BindKind = Literal["", "none", "rank", "map_cpu", "mask_cpu", "auto"]
 MountKind = Literal["bind", "tmpfs", "umount", "squashfs"]
 SaveKind = Literal["squashfs", "oci", "oci-archive"]
+Network = Literal["", "host", "none", "private"]
+Per = Literal["task", "node"]
 NameUse = Literal["auto", "create", "exec", "no_exec"]
 Reason = Literal["program", "runtime", "roadstead", "timeout", "cancelled", "launch", "memory"]
 
@@ -53,6 +55,16 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """One entry of ``--container-publish``: a TCP port inside, for the step's other tasks, and,
+    unless ``host`` is None, for who connects to ``address`` of the host; 0 is one that is free."""
+
+    inside: int
+    host: int | None = None
+    address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRequest:
     """The container a user asked for.
 
@@ -67,7 +79,8 @@ class ContainerRequest:
     and the group's that the process has in there, if it is not to be as the container has it
     (pods/). ``keep_env`` are
     variables in which the host's value wins, ``set_env`` those that win over all ("" takes one
-    away), ``devices`` names of CDI devices.
+    away), ``devices`` names of CDI devices. ``network`` "" is the host's, without names of peers;
+    ``per`` says who has a container: each task, or all tasks of a node together.
     """
 
     bundle: str
@@ -95,6 +108,9 @@ class ContainerRequest:
     annotations: dict[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     hooks_dirs: tuple[str, ...] = ()
+    network: Network = ""
+    publish: tuple[Port, ...] = ()
+    per: Per = "task"
     verbose: bool = False
 
 

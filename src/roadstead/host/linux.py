@@ -7,6 +7,7 @@ errno, as ``os`` does.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from typing import Final
 
@@ -100,6 +101,17 @@ def set_host_name(name: str) -> None:
     """The name of the host in this UTS namespace (sethostname(2))."""
     data = name.encode()
     _check(_libc.sethostname(data, ctypes.c_size_t(len(data))))
+
+
+def enter_network(pidfd: int) -> None:
+    """Move to the network of the process behind a pidfd, and before that to its user namespace, if
+    it has one of its own: that owns the network."""
+    try:
+        set_namespaces(pidfd, CLONE_NEWUSER | CLONE_NEWNET)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # it is our own already (setns(2))
+            raise
+        set_namespaces(pidfd, CLONE_NEWNET)
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:

@@ -308,6 +308,28 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def has_ended(pidfd: int) -> bool:
+    """Whether the process behind a pidfd has ended."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def keep_only(*kept: int) -> None:
+    """Close all descriptors but these, and put /dev/null in place of the standard streams: for a
+    forked child that is to have nothing else of its parent's."""
+    start = 3
+    for each in sorted(kept):
+        os.closerange(start, each)
+        start = each + 1
+    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    if null > 2:
+        os.close(null)
+
+
 def descriptors() -> frozenset[int]:
     """The descriptors that are open here."""
     found = set()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from roadstead.errors import BundleError
 
 if TYPE_CHECKING:
-    from roadstead.core.model import HookPolicy
+    from roadstead.core.model import HookPolicy, Network
     from roadstead.oci.bundle import Bundle
     from roadstead.oci.idmap import IdMap
 
@@ -44,8 +44,9 @@ class Change:
     ``report`` is a path that is to hold the container's state once it has started, or "".
     ``terminal`` is the size of the container's own terminal, in rows and columns, if it has one.
     ``limits`` are our own hard limits by name (RLIMIT_NOFILE …), -1 for none; ``propagated`` soft
-    ones, which count where the bundle says nothing.  ``host_network`` is for MPI, whose ranks in
-    networks of their own would not find each other.  ``unmounted`` are
+    ones, which count where the bundle says nothing.  ``network`` is whose it is to have: the host's
+    (MPI's ranks in networks of their own would not find each other), or "none" or "private", one of
+    its own; "" is what the bundle may have.  ``unmounted`` are
     mount points at and below which nothing of the bundle's is mounted; ``user`` is who the process
     is to be, uid and gid, in a container without a user namespace.  ``added_hooks`` are (stage,
     entry) that run whatever the policy for the bundle's; ``device_rules`` let root's containers use
@@ -74,7 +75,7 @@ class Change:
     report: str = ""
     limits: dict[str, int] | None = None
     propagated: Mapping[str, int] = field(default_factory=dict)
-    host_network: bool = False
+    network: Network = ""
     oom_score_adj: int = 0
 
 
@@ -110,8 +111,11 @@ def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
     else:
         _namespaces(config, without=("user",))
     _mount_namespace(config, notes)
-    if change.host_network:
+    if change.network == "host":
         _join_network(config, notes)
+    elif change.network:
+        _namespaces(config, without=("network",))
+        config["linux"]["namespaces"].append({"type": "network"})
     return config, notes
 
 
@@ -270,7 +274,8 @@ def _unprivileged(config: dict[str, Any], change: Change, notes: list[str]) -> N
     linux.pop("cgroupsPath", None)
     if linux.pop("devices", None):
         notes.append("the bundle's linux.devices cannot be made without root and were left out")
-    if any(entry.get("type") == "network" for entry in linux.get("namespaces") or []):
+    asks = any(entry.get("type") == "network" for entry in linux.get("namespaces") or [])
+    if asks and change.network in ("", "host"):
         notes.append("the container uses the host's network")
     _namespaces(config, without=("network",))
     for mount in config["mounts"]:
@@ -302,7 +307,7 @@ def _join_network(config: dict[str, Any], notes: list[str]) -> None:
     found = config["linux"]["namespaces"]
     own = [entry for entry in found if entry.get("type") != "network"]
     if len(own) < len(found):
-        notes.append("the container is in the host's network, for MPI")
+        notes.append("the container is in the host's network")
     config["linux"]["namespaces"] = own
 
 

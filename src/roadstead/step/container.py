@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
-from roadstead.errors import RuntimeFailure
+from roadstead.errors import RoadsteadError, RuntimeFailure
 from roadstead.host import namespaces, process, removal
 from roadstead.oci import runtime
 from roadstead.step import processes
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager, nullcontext
 
     from roadstead.core.model import TaskSpec
+    from roadstead.step.around import Around
     from roadstead.step.gate import Gate
     from roadstead.step.plan import Plan
-    from roadstead.step.plugged import Plugged
 
 Stdio = tuple[int, ...]
 
@@ -52,7 +52,7 @@ class Container:
         task: TaskSpec,
         notice: Callable[[str], None],
         inside: AbstractContextManager[int | None] = _NO_LIMITS,
-        plugged: Plugged | None = None,
+        around: Around | None = None,
     ) -> None:
         self.plan = plan
         self._inside = inside
@@ -64,7 +64,9 @@ class Container:
         self.session = True  # whether the runtime leads a session of its own
         self._setup: process.Child | None = None
         self._patience = float(os.environ.get("ROADSTEAD_RUNTIME_TIMEOUT") or _COMMAND_SECONDS)
-        self.directory.fill(plugged)
+        self._around = around
+        self._refusal: RoadsteadError | None = None
+        self.directory.fill(around)
 
     @property
     def gate(self) -> Gate | None:
@@ -103,23 +105,47 @@ class Container:
     def life(self, stdio: Stdio, terminal: str) -> Life[int]:
         """Run the container to its end; returns its wait status (negative: killed by a signal).
 
-        Raises RuntimeFailure when it was the runtime that failed.
+        Raises RuntimeFailure when it was the runtime that failed, and what plugins or its network
+        have refused it with.
         """
+        if self.gate is not None and self._around is not None:
+            self.gate.watch(self._around.loop, self._created)
         try:
-            if self.commands.mode == "run":
-                return (yield from self._run(stdio, terminal))
-            if self.commands.mode == "detach":
-                return (yield from self._run_detached(stdio))
-            if terminal:
-                raise RuntimeFailure(
-                    "--pty needs a runtime that is called in one go",
-                    hint="give oci.conf a RunTimeRun instead of RunTimeCreate and RunTimeStart",
-                )
-            return (yield from self._create_and_start(stdio))
+            status = yield from self._life_by_mode(stdio, terminal)
+        except RuntimeFailure as failure:
+            raise self._refusal or failure from None
         finally:
             self.child = None
             if self.gate is not None:
                 self.gate.close()
+        if self._refusal is not None:
+            raise self._refusal
+        return status
+
+    def _created(self, state: dict[str, Any]) -> None:
+        """It is there, and waits at its gate."""
+        assert self._around is not None
+        assert self.gate is not None
+        gate = self.gate
+
+        def refuse(error: RoadsteadError) -> None:
+            self._refusal = error
+            gate.open(go=False)
+
+        life = self._around.created(self.task, self.items, state)
+        self._around.lives.start(life, lambda _: gate.open(), refuse)
+
+    def _life_by_mode(self, stdio: Stdio, terminal: str) -> Life[int]:
+        if self.commands.mode == "run":
+            return (yield from self._run(stdio, terminal))
+        if self.commands.mode == "detach":
+            return (yield from self._run_detached(stdio))
+        if terminal:
+            raise RuntimeFailure(
+                "--pty needs a runtime that is called in one go",
+                hint="give oci.conf a RunTimeRun instead of RunTimeCreate and RunTimeStart",
+            )
+        return (yield from self._create_and_start(stdio))
 
     def _run(self, stdio: Stdio, terminal: str) -> Life[int]:
         argv = self._argv("run")

@@ -59,8 +59,9 @@ class Gate:
 
     def open(self, go: bool = True) -> None:
         """Let the program start, or have the runtime fail."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._go, b"go\n" if go else b"no\n")
+        if self._go >= 0:  # else the container has ended meanwhile
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._go, b"go\n" if go else b"no\n")
 
     def close(self) -> None:
         """Whatever has become of the container, nobody waits here any more."""

@@ -74,6 +74,13 @@ class Plan:
         return _is_private(self.request, self.contents, self.devices)
 
     @property
+    def apart(self) -> bool:
+        """Whether the containers need a namespace of the step's own: for mounts, or because a door
+        of theirs is to be opened before their programs run (network.py), when whoever is not root
+        of the namespace that the runtime is in may not look into them (ptrace(2), dumpable)."""
+        return bool(self.private or self.hide or self.enclosed or self.request.network == "private")
+
+    @property
     def keeps_readonly(self) -> bool:
         """Whether the layer is there for mount points alone: the root is as config.json says."""
         contents = self.contents
@@ -140,12 +147,13 @@ def _enter_together(spec: StepSpec, plans: list[Plan | None]) -> list[Plan | Non
     """The namespace that the containers of several components need is one."""
     found = [plan for plan in plans if plan is not None]
     private, hide = any(plan.private for plan in found), any(plan.hide for plan in found)
-    if (private or hide) and len(found) < len(plans):
+    apart = any(plan.apart for plan in found)
+    if apart and len(found) < len(plans):
         raise LaunchError(
             "the components of a step are all in containers here, or none is",
             hint="start them by two srun commands, with & and wait",
         )
-    if private or hide:
+    if apart:
         ranged = any(plan.ranged for plan in found)
         ranges = namespaces.subordinate_ids(spec.user, spec.uid) if ranged else None
         namespaces.enter(ranges=ranges, hide_unified=hide)
@@ -226,11 +234,17 @@ def _read(
             "MPI libraries find srun",
             hint=f"let {spec.oci_conf} call {' or '.join(runtime.KNOWN)}",
         )
+    if opaque and (request.network or request.per == "node"):
+        option = "network" if request.network else "per"
+        raise LaunchError(
+            f"--container-{option} needs containers that are made here, and {spec.oci_conf} leaves "
+            "them to the runtime (IgnoreFileConfigJson)"
+        )
     private = found is not None and (named is not None or _is_private(request, found, edits))
     hide = called == "crun" and namespaces.hybrid_cgroups()
     uids = gids = None
     if found is not None:
-        apart = private or hide or bool(enclosed)
+        apart = private or hide or bool(enclosed) or request.network == "private"
         uids, gids = _map_ids(spec, found.bundle, called, own_namespace=apart)
     if request.verbose:
         for sentence in _description(spec, called, conf, uids):
@@ -253,7 +267,7 @@ def _enter(plan: Plan, notice: Callable[[str], None]) -> Plan:
         why = named.enter(plan.contents, hide=hide, spec=spec)
         _say_copied(why, notice)
         return replace(plan, shared=named.root)
-    if plan.private or hide or plan.enclosed:
+    if plan.apart:
         ranges = namespaces.subordinate_ids(spec.user, spec.uid) if plan.ranged else None
         namespaces.enter(ranges=ranges, hide_unified=hide)
     if plan.enclosed:
@@ -267,7 +281,7 @@ def _enter(plan: Plan, notice: Callable[[str], None]) -> Plan:
             shared, why = overlay.private_layer(plan.contents.lowers, scratch)
             _say_copied(why, notice)
             return replace(plan, shared=shared)
-    if plan.private or hide or plan.enclosed:
+    if plan.apart:
         return plan
     return _in_one_that_is_there(plan)
 
@@ -294,7 +308,7 @@ def _is_private(request: ContainerRequest, contents: Contents, edits: object) ->
     where its own root is read-only."""
     if contents.is_image or request.writable == "private":
         return True
-    adds = bool(request.mounts or request.mount_home or edits)
+    adds = bool(request.mounts or request.mount_home or request.network or edits)
     return (
         adds
         and request.writable == "bundle"

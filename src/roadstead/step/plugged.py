@@ -173,6 +173,25 @@ class Plugged:
             self._give_up(call)
         self._outcome(call)
 
+    def followed(
+        self,
+        life: Life[int],
+        task: TaskSpec,
+        container: Mapping[str, Any] | None,
+        failing: Callable[[RoadsteadError], None],
+    ) -> Life[int]:
+        """A task's life, after whose end plugins hear of it; ``failing`` is told of those that
+        fail.  ``container`` are the items of the container, if it has been in one."""
+        status = yield from life
+        said = -status if status < 0 else status << 8  # as wait(2) has it
+        items = {"S_TASK_EXIT_STATUS": said, **(container or {})}
+        for point in ("container_exited", "task_exit") if container is not None else ("task_exit",):
+            given = said if point == "container_exited" else None
+            error = yield from failed(self.call(point, task, items, given))
+            if error is not None:
+                failing(error)
+        return status
+
     def _give_up(self, call: Call) -> None:
         assert self._beside is not None
         self._beside.kill()

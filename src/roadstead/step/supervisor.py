@@ -26,12 +26,13 @@ from roadstead.host import linux, paths, process, removal, terminal
 from roadstead.host.loop import Loop, Timer
 from roadstead.step import broadcast, mpi, processes, record, sweep, usage
 from roadstead.step import plan as plans
+from roadstead.step.around import Around
 from roadstead.step.arrival import Arrival
 from roadstead.step.conversation import Conversation
 from roadstead.step.layout import task_specs
 from roadstead.step.life import Lives
 from roadstead.step.limits import Limits
-from roadstead.step.plugged import Plugged, failed
+from roadstead.step.plugged import failed
 from roadstead.step.save import Saving
 from roadstead.step.streams import Streams
 from roadstead.step.task import Task, look_up
@@ -77,7 +78,7 @@ class Supervisor:
         self.streams = Streams(self.loop, spec, user, lambda: self.signal(process.HUP))
         self.mpi = mpi.Server(self.loop, spec, self._mpi_abort, self._notice)
         self.saving = Saving(self.loop, spec)
-        self.plugged = Plugged(spec, self.loop, command, self._notice)
+        self.around = Around.of(spec, self.loop, self.lives, self._notice, command)
         self._plugin_failure = ""
         self.plan: Plan | None = None
         self.tasks: list[Task] = []
@@ -133,7 +134,7 @@ class Supervisor:
             sweep.sweep(self.spec.directory)  # of a journal that was moved away
         os.makedirs(self.spec.directory, mode=0o700)
         self._hold = record.hold(self.spec.directory)
-        self.plugged.begin()
+        self.around.plugged.begin()
         made = self._prepare()
         self.plan = made[0] if len(made) == 1 else None
         self._make_tasks(made)
@@ -201,7 +202,7 @@ class Supervisor:
 
     def _make_tasks(self, made: list[Plan | None]) -> None:
         wanted = broadcast.of_program(self.spec, task_specs(self.spec), look_up)
-        for task_spec in self.plugged.prepared(self.mpi.prepared(wanted)):
+        for task_spec in self.around.prepared(self.mpi.prepared(wanted)):
             self.tasks.append(Task(self, task_spec, made[task_spec.part]))
         self._claim([task.claim() for task in self.tasks])
         self.limits.apply()
@@ -353,7 +354,7 @@ class Supervisor:
             self._stopped_at = None  # SIGCONT follows
             if not any(task.running for task in self.tasks):
                 self._drain_in_time()
-            self.plugged.stop_waiting()
+            self.around.plugged.stop_waiting()
             self._notice_of_end(" DUE TO TIME LIMIT" if reason == "timeout" else "")
         self.saving.stop()
         for task in self.tasks:
@@ -378,7 +379,7 @@ class Supervisor:
 
     def _left(self) -> list[int]:
         """What is below us of the step's; plugins are called until its very end."""
-        return processes.below(os.getpid(), self.spec.directory, without=self.plugged.pid)
+        return processes.below(os.getpid(), self.spec.directory, without=self.around.plugged.pid)
 
     def _over_memory(self, sentence: str) -> None:
         """The tasks have more memory than they may, and no kernel to stop them."""
@@ -460,6 +461,7 @@ class Supervisor:
     # -- the end ------------------------------------------------------------------------------
 
     def _all_ended(self) -> None:
+        self.around.network.close()
         for timer in self._timers.values():
             timer.cancel()
         if self.ending is not None:
@@ -476,7 +478,9 @@ class Supervisor:
             for pid in left:
                 process.send(pid, process.KILL)
             if not self._reap_one():
-                mine = [pid for pid in process.children(os.getpid()) if pid != self.plugged.pid]
+                mine = [
+                    pid for pid in process.children(os.getpid()) if pid != self.around.plugged.pid
+                ]
                 self._wait_for_orphan(mine)
                 return
         self._save()
@@ -484,7 +488,7 @@ class Supervisor:
     def _reap_one(self) -> bool:
         """Reap a child that has ended, if one has; not the one that plugins are called in."""
         for pid in process.children(os.getpid()):
-            if pid == self.plugged.pid:
+            if pid == self.around.plugged.pid:
                 continue
             ended, _, used = os.wait4(pid, os.WNOHANG)
             if ended:
@@ -537,7 +541,7 @@ class Supervisor:
     def _drained(self, error: str) -> None:
         if error:
             self._output_was_lost(error)
-        if not self.plugged.has("exit"):
+        if not self.around.plugged.has("exit"):
             self._end()
             return
 
@@ -546,7 +550,7 @@ class Supervisor:
                 self.plugin_failed(failure)
             self._end()
 
-        self.lives.start(failed(self.plugged.call("exit", None, {})), told, told)
+        self.lives.start(failed(self.around.plugged.call("exit", None, {})), told, told)
 
     def plugin_failed(self, error: RoadsteadError) -> None:
         """A required plugin has failed once tasks ran: so has the step."""
@@ -555,7 +559,7 @@ class Supervisor:
     def _end(self) -> None:
         if self._plugin_failure:
             self._has_failed(self._plugin_failure)
-        self.plugged.close()
+        self.around.close()
         for task in self.tasks:
             task.close()
         if self.plan is not None:

@@ -34,7 +34,7 @@ class Task:
         self._container: Container | None = None
         if plan is not None:
             inside = supervisor.limits.inside(spec.procid)
-            self._container = Container(plan, spec, supervisor._notice, inside, supervisor.plugged)
+            self._container = Container(plan, spec, supervisor._notice, inside, supervisor.around)
 
     def start(self, stdio: tuple[int, ...]) -> None:
         """Start the task.  Its end, or its failure to start, is told to the supervisor."""
@@ -45,8 +45,10 @@ class Task:
             life = self._between_scripts(stdio, terminal)
         else:
             life = self._own_life(stdio, terminal)
-        if self._supervisor.plugged.has("container_exited", "task_exit"):
-            life = self._told(life)
+        items = self._container.items if self._container is not None else None
+        life = self._supervisor.around.plugged.followed(
+            life, self.spec, items, self._supervisor.plugin_failed
+        )
         if self.spec.cpus:
             # A child has the CPUs of who starts it; each node of the step has its own.
             os.sched_setaffinity(0, self.spec.cpus)
@@ -58,46 +60,7 @@ class Task:
     def _own_life(self, stdio: tuple[int, ...], terminal: str) -> Life[int]:
         if self._container is None:
             return self._life(stdio, terminal)
-        if (gate := self._container.gate) is not None:
-            gate.watch(self._supervisor.loop, self._created)
         return self._container.life(stdio, terminal)
-
-    def _created(self, state: dict[str, object]) -> None:
-        """The container is there; its program starts when plugins have heard of it."""
-        assert self._container is not None
-        gate = self._container.gate
-        assert gate is not None
-
-        def refuse(error: RoadsteadError) -> None:
-            self._refusal = error
-            gate.open(go=False)
-
-        life = self._tell_created(state)
-        self._supervisor.lives.start(life, lambda _: gate.open(), refuse)
-
-    def _tell_created(self, state: dict[str, object]) -> Life[None]:
-        assert self._container is not None
-        items = {"S_TASK_PID": state.get("pid", 0), **self._container.items}
-        call = self._supervisor.plugged.call
-        yield from call("task_post_fork", self.spec, items)
-        yield from call("container_created", self.spec, items, state)
-
-    def _told(self, life: Life[int]) -> Life[int]:
-        """The same, and then plugins hear of its end."""
-        status = yield from life
-        said = -status if status < 0 else status << 8  # as wait(2) has it
-        items: dict[str, object] = {"S_TASK_EXIT_STATUS": said}
-        calls = [self._supervisor.plugged.call("task_exit", self.spec, items)]
-        if self._container is not None:
-            items |= self._container.items
-            calls.insert(
-                0, self._supervisor.plugged.call("container_exited", self.spec, items, said)
-            )
-        for call in calls:
-            error = yield from failed(call)
-            if error is not None:
-                self._supervisor.plugin_failed(error)
-        return status
 
     def _between_scripts(self, stdio: tuple[int, ...], terminal: str) -> Life[int]:
         """The task, after its prolog and before its epilog.  Its descriptors are closed once all
@@ -160,7 +123,9 @@ class Task:
         return status
 
     def _tell_forked(self, child: process.Child) -> Life[None]:
-        told = self._supervisor.plugged.call("task_post_fork", self.spec, {"S_TASK_PID": child.pid})
+        told = self._supervisor.around.plugged.call(
+            "task_post_fork", self.spec, {"S_TASK_PID": child.pid}
+        )
         error = yield from failed(told)
         if error is not None:
             self._refusal = error

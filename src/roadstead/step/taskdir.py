@@ -21,8 +21,8 @@ from roadstead.step.gate import Gate
 
 if TYPE_CHECKING:
     from roadstead.core.model import EnvPolicy, TaskSpec
+    from roadstead.step.around import Around
     from roadstead.step.plan import Plan
-    from roadstead.step.plugged import Plugged
 
 # Where the step's own files are seen inside: on the container's own tmpfs, so that nothing has to
 # be made in a root file system that may be read-only or shared (Slurm 22.05 uses /tmp/slurm).
@@ -80,7 +80,7 @@ class TaskDirectory:
             "S_CONTAINER_ROOTFS": self.rootfs,
         }
 
-    def fill(self, plugged: Plugged | None = None) -> None:
+    def fill(self, around: Around | None = None) -> None:
         """Write what the runtime reads.  Raises BundleError, and CommandNotFound for a program that
         is not in the container."""
         plan, conf = self.plan, self.plan.conf
@@ -100,9 +100,9 @@ class TaskDirectory:
         if plan.adapt is not None:
             plan.adapt(written)
         self._check_command(written, env)
-        if plugged is not None:
-            written = plugged.edited(self.task, written, self.items)
-            if plugged.has("container_created", "task_post_fork"):
+        if around is not None:
+            written = around.plugged.edited(self.task, written, self.items)
+            if around.stops(self.task):
                 self.gate = Gate(self.path)
                 self.gate.add_to(written)
         self.has_last_hooks = bool((written.get("hooks") or {}).get("poststop"))
@@ -172,7 +172,9 @@ class TaskDirectory:
             readonly = True if request.readonly else None if plan.keeps_readonly else False
         asked = wanted.mounts(request, plan.spec, self._notice if self.task.procid == 0 else None)
         brought = devices.mounts(self._edits)
-        args, mounts = self.task.argv, [*brought, *asked, *self._spool_mounts(bundle)]
+        names = wanted.names(request, plan.spec, self.task.procid)
+        args = self.task.argv
+        mounts = [*brought, *names, *asked, *self._spool_mounts(bundle)]
         if plan.spec.script:
             inside = mounts[-1]["destination"]
             args = (f"{inside}/startup", *args[1:])
@@ -201,7 +203,7 @@ class TaskDirectory:
             report=self.report if reports else "",
             limits={name: resource.getrlimit(number)[1] for name, number in _RLIMITS.items()},
             propagated={f"RLIMIT_{name}": soft for name, soft in plan.spec.limits.items()},
-            host_network=plan.spec.launch.mpi != "none",
+            network="host" if plan.spec.launch.mpi != "none" else request.network,
             oom_score_adj=_oom_score_adj(),
         )
 

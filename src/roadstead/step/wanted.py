@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import LaunchError
 from roadstead.images.store import Store
+from roadstead.step.network import hosts_file
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, Mount, StepSpec
     from roadstead.step.contents import Contents
+
+
+_RESOLVER: Final = "/etc/resolv.conf"
 
 
 def mounts(
@@ -34,6 +38,18 @@ def mounts(
             found.append(_bind(_contents(mount, request), mount.destination, mount.options))
         elif mount.kind == "bind" and _is_there(mount, notice):
             found.append(_bind(mount.source, mount.destination, mount.options))
+    return found
+
+
+def names(request: ContainerRequest, spec: StepSpec, procid: int) -> list[dict[str, Any]]:
+    """The entries for a network that was asked for: the names of its peers (network.py), and, where
+    it leads out, how the host finds other names."""
+    if not request.network:
+        return []
+    options = ("bind", "ro", "nosuid", "nodev", "noexec")
+    found = [_bind(hosts_file(spec.directory, procid), "/etc/hosts", options)]
+    if request.network != "none" and os.path.isfile(_RESOLVER):
+        found.append(_bind(_RESOLVER, _RESOLVER, options))
     return found
 
 
