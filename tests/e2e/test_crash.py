@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,19 @@ def test_they_race_while_the_controller_is_killed(engine: Engine) -> None:
     done = engine.run(["squeue", "-htall", "-o%T"], env=env).check()
     assert done.stdout == "COMPLETED\n" * 12
     engine.run(["roadstead", "engine", "stop"], env=env).check()
+
+
+def test_a_command_that_is_stopped_keeps_nobody_waiting(engine: Engine) -> None:
+    """As srun is in a job that is suspended: it may be starting the controller just then."""
+    env = elsewhere(engine, "stopped")
+    for pause in (0.015, 0.03, 0.06, 0.12):
+        stopped = engine.popen(["squeue", "-h"], env=env)
+        time.sleep(pause)  # the moment is what is tried
+        stopped.send_signal(signal.SIGSTOP)
+        engine.run(["squeue", "-h"], env=env).check()
+        stopped.send_signal(signal.SIGCONT)
+        engine.finish(stopped).check()
+        engine.run(["roadstead", "engine", "stop", "--now"], env=env).check()
 
 
 # -- another version -----------------------------------------------------------------------------

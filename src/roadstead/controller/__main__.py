@@ -1,6 +1,7 @@
 """Starting the controller: directories, lock, spawner, journal, socket, and then ``ok``.
 
-``engines/local.py`` starts this as a process and reads one line from a pipe (``--ready-fd``):
+``engines/local.py`` starts this as a process, with a lock that others wait for (``--lock-fd``), and
+reads one line from a pipe (``--ready-fd``):
 ``ok`` once clients can connect, or a JSON object with the sentence that says why they never will.
 
 The order matters.  The lock is taken first, so that there is one controller; the spawner is forked
@@ -30,6 +31,7 @@ from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import fork, linux, paths, process, wire
 
 _NAME: Final = "roadstead-ctl"
+_FDS: Final = ("--ready-fd", "--lock-fd")
 _IDLE_SECONDS: Final = 600.0
 # Slurm waits until no node can hold a credential of the run before, two minutes; nothing here has
 # one, but a job that is requeued for its exit code must not spin.
@@ -43,7 +45,7 @@ log = logging.getLogger(__name__)
 def main(argv: list[str] | None = None, supervise: spawner.Supervise | None = None) -> None:
     """Run the controller to its end.  ``supervise`` stands in for the real supervisor."""
     argv = sys.argv[1:] if argv is None else argv
-    ready = Ready(int(argv[argv.index("--ready-fd") + 1]) if "--ready-fd" in argv else -1)
+    ready = Ready(*[int(argv[argv.index(each) + 1]) if each in argv else -1 for each in _FDS])
     try:
         if "--live" in argv:
             _say_what_lives(os.environ, ready)
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None, supervise: spawner.Supervise | None = No
         ready.say(wire.dumps(line))
         raise SystemExit(1) from None
     if again:
-        fork.replace_process([sys.executable, *_arguments_without_ready_fd()])
+        fork.replace_process([sys.executable, *_arguments_without_descriptors()])
 
 
 def _sentence(error: OSError) -> EngineError:
@@ -74,15 +76,22 @@ def _sentence(error: OSError) -> EngineError:
 
 
 class Ready:
-    """The pipe on which who started us waits for one line."""
+    """The pipe on which who started us waits for one line, and the lock for which others wait.
+    -1: there is none."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, lock: int = -1) -> None:
         self.fd = fd
-        if fd >= 0:
-            os.set_inheritable(fd, False)
+        self.lock = lock
+        for each in (fd, lock):
+            if each >= 0:
+                os.set_inheritable(each, False)
 
     def say(self, line: str) -> None:
-        """Say it, the first time; who started us may have gone."""
+        """Say it, the first time; who started us may have gone, or been stopped."""
+        if self.lock >= 0:
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
+            os.close(self.lock)
+            self.lock = -1
         if self.fd >= 0:
             with contextlib.suppress(BrokenPipeError):
                 os.write(self.fd, f"{line}\n".encode())
@@ -97,11 +106,12 @@ def _real_supervisor() -> spawner.Supervise:
     return supervisor.main
 
 
-def _arguments_without_ready_fd() -> list[str]:
+def _arguments_without_descriptors() -> list[str]:
     arguments = list(sys.orig_argv[1:])
-    if "--ready-fd" in arguments:
-        at = arguments.index("--ready-fd")
-        del arguments[at : at + 2]
+    for name in _FDS:
+        if name in arguments:
+            at = arguments.index(name)
+            del arguments[at : at + 2]
     return arguments
 
 
@@ -169,7 +179,7 @@ def _close_inherited(ready: Ready) -> None:
     """Close what the command that started us was given beside its standard streams: a lock that
     would stay taken, a pipe that would not end, a file that every job would have open."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != ready.fd:
+        if int(name) > 2 and int(name) not in (ready.fd, ready.lock):
             with contextlib.suppress(OSError):  # the one that we have just listed with
                 os.close(int(name))
 

@@ -2,7 +2,8 @@
 
 Nothing to configure: the first command starts the controller and waits, on a pipe, until it
 listens. Two commands that find none race for a lock; the one that loses waits for it (flock
-blocks, nothing polls) and then finds the controller that the other has started.
+blocks, nothing polls) and then finds the controller that the other has started.  The controller has
+the lock too, and unlocks it: who has started it may be stopped by then, with its job.
 
 A controller that goes idle closes its socket before it ends.  A caller that it has not accepted
 sees the connection fail, and starts another; a request is only acted on once, because each carries
@@ -31,6 +32,7 @@ _KEPT = (
 
 
 _STARTS = 3
+_STOPPED_SECONDS = 5.0  # with the lock and no controller: more than a start takes
 
 
 def connect(environ: Mapping[str, str]) -> wire.Connection:
@@ -73,12 +75,15 @@ def _start(environ: Mapping[str, str]) -> wire.Connection:
             f"cannot make {name}: {error.strerror}", hint="set XDG_STATE_HOME"
         ) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _wait_for(lock)
         found = _try_connect(environ)
         for _ in range(_STARTS):  # it may be killed in this very moment
             if found is not None:
                 break
-            _start_controller(environ)
+            _start_controller(environ, lock=lock)
             found = _try_connect(environ)
     finally:
         os.close(lock)
@@ -90,8 +95,31 @@ def _start(environ: Mapping[str, str]) -> wire.Connection:
     return found
 
 
-def _start_controller(environ: Mapping[str, str], *options: str) -> dict[str, Any]:
-    """Start a controller and wait for what it says first: nothing, as a rule."""
+def _wait_for(lock: int) -> None:
+    """Wait until whoever starts a controller has done so.
+
+    A command that was stopped (a job that is suspended, ^Z) between its lock and its start may
+    never go on: then we do, as of two controllers one ends.  flock(2) knows no time limit.
+    """
+    import _thread
+    import fcntl
+
+    taken = _thread.allocate_lock()
+    taken.acquire()
+
+    def wait() -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        finally:
+            taken.release()
+
+    _thread.start_new_thread(wait, ())
+    taken.acquire(timeout=_STOPPED_SECONDS)
+
+
+def _start_controller(environ: Mapping[str, str], *options: str, lock: int = -1) -> dict[str, Any]:
+    """Start a controller and wait for what it says first: nothing, as a rule.  It unlocks
+    ``lock``."""
     import fcntl
 
     package = os.path.dirname(os.path.dirname(os.path.abspath(wire.__file__)))
@@ -111,12 +139,14 @@ def _start_controller(environ: Mapping[str, str], *options: str) -> dict[str, An
         low, write = write, fcntl.fcntl(write, fcntl.F_DUPFD_CLOEXEC, 3)
         os.close(low)
     argv = [sys.executable, "-IS", "-c", code, "--ready-fd", str(write), *options]
+    if lock >= 0:
+        argv += ["--lock-fd", str(lock)]
     if "ROADSTEAD_STEP_DIR" in environ:
         argv.append("--from-job")
     from roadstead.host import child
 
     try:
-        child.start_daemon(argv, env, write)
+        child.start_daemon(argv, env, [write] if lock < 0 else [write, lock])
     finally:
         os.close(write)
     with open(read, encoding="utf-8") as pipe:

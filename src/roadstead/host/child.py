@@ -10,17 +10,18 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import NoReturn
 
 
-def start_daemon(argv: list[str], env: Mapping[str, str], keep: int) -> int:
-    """Start ``argv`` in a session of its own on /dev/null, with ``keep`` open; its pid."""
+def start_daemon(argv: list[str], env: Mapping[str, str], keep: Iterable[int]) -> int:
+    """Start ``argv`` in a session of its own on /dev/null, with what is in ``keep`` open; its
+    pid."""
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
         (os.POSIX_SPAWN_DUP2, 1, 2),
-        (os.POSIX_SPAWN_DUP2, keep, keep),
+        *((os.POSIX_SPAWN_DUP2, each, each) for each in keep),
     ]
     return os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=[])
 
