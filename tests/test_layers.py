@@ -33,7 +33,7 @@ BELOW: dict[str, set[str]] = {
     "plugins": {"core", "host", "errors"},
     "step": _NODE,
     "pods": {"step", *_NODE},
-    "doctor": {"step", "plugins", "images", "oci", "core", "host", "errors"},
+    "doctor": {"step", "systems", "plugins", "images", "oci", "core", "host", "errors"},
     "agent": {"step", *_NODE},
     "engines": {"agent", "step", *_NODE},
     "cli": {"engines", "agent", "doctor", "pods", "step", *_NODE},

@@ -103,7 +103,7 @@ SLURM_LETTERS = {
 OUR_OWN = {
     "container-env-policy", "container-hooks", "container-hooks-dir", "container-id",
     "container-network", "container-per", "container-publish", "container-readonly",
-    "container-writable", "partition", "states", "users",
+    "container-system", "container-writable", "partition", "states", "users",
     # Pyxis's and the Container Engine's
     "container-entrypoint", "container-entrypoint-log", "container-env", "container-image",
     "container-mount-home", "container-mounts", "container-name", "container-remap-root",

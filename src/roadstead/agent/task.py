@@ -166,6 +166,13 @@ class _Agent:
         )
         return spec, task
 
+    @property
+    def _leaves(self) -> bool:
+        """Whether what runs the container may leave something outside a namespace of ours."""
+        request = self._spec.container
+        assert request is not None
+        return bool(self._spec.oci_conf) or not plans.nests(request, self._spec)
+
     # -- the life -----------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -181,7 +188,7 @@ class _Agent:
         self._loop.watch(stepd, lambda: self._orphaned(stepd))
         self._loop.watch(self._guard.seen, self._witnessed)
         try:
-            if self._spec.oci_conf:
+            if self._leaves:
                 os.makedirs(self._spec.directory, mode=0o700)
                 hold = record.hold(self._spec.directory)
             self._start()
@@ -200,7 +207,7 @@ class _Agent:
 
     def _start(self) -> None:
         spec = self._spec
-        enclosed = "" if spec.oci_conf else self._place.path
+        enclosed = "" if self._leaves else self._place.path
         (plan,) = plans.prepare(spec, self._notice, enclosed=enclosed)
         assert plan is not None
         if spec.script:
@@ -213,7 +220,7 @@ class _Agent:
             )
             made.session = not attached  # the terminal is this session's
         self._container = made
-        if spec.oci_conf:
+        if self._leaves:
             record.write_claim(spec.directory, self._claim(made))
         stdio: tuple[int, ...] = (0, 1, 2)
         if spec.launch.mpi == "pmi2":

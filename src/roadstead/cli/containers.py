@@ -54,6 +54,10 @@ def prepare(
     if os.path.lexists(f"{path}/config.json") or _is_plain(text):
         options["container"] = path
         return found
+    system = options.get("container-system", "")
+    if system and _is_its_own(text, system, environ):
+        options["container"] = text
+        return found
     is_reference = text.partition(":")[0] in TRANSPORTS
     if ("://" in text or not is_reference) and _is_for_the_runtime(environ):
         options["container"] = text if "://" in text else path
@@ -107,6 +111,13 @@ def _resolve(text: str, cwd: str, environ: Mapping[str, str]) -> dict[str, str]:
             store = Store(own, others=others)
             digest = resolve(reference, store=store, cwd=cwd, progress=shown).digest
     return {"digest": digest, "store": ":".join((own, *others))}
+
+
+def _is_its_own(text: str, system: str, environ: Mapping[str, str]) -> bool:
+    """Whether that is an image which the container system has itself.  Raises RuntimeFailure."""
+    from roadstead import systems
+
+    return text.partition(":")[0] in systems.find(system, environ).own
 
 
 def _is_for_the_runtime(environ: Mapping[str, str]) -> bool:

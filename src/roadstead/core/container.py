@@ -38,6 +38,7 @@ _DETAILS: Final = (
     "container-hooks-dir",
     "container-network",
     "container-publish",
+    "container-system",
 )
 # What --container-writable is given → what that means; "": the option alone.
 _WRITABLE: Final[dict[str | None, Writable]] = {
@@ -64,7 +65,8 @@ def of(
         return None
     image, store = _image(message)
     mounted, mounted_store = _mounted(message)
-    if bundle and not image and not bundle.startswith("/") and "://" not in bundle:
+    system = options.get("container-system", "")
+    if not (image or system or bundle.startswith("/") or "://" in bundle or not bundle):
         raise RequestError(f"--container={bundle}: not an absolute path")
     writable = options.get("container-writable")
     readonly = "container-readonly" in options
@@ -111,6 +113,7 @@ def of(
         ),
         network=network,
         publish=published,
+        system=system,
         verbose="verbose" in options,
     )
 

@@ -80,7 +80,9 @@ class ContainerRequest:
     (pods/). ``keep_env`` are
     variables in which the host's value wins, ``set_env`` those that win over all ("" takes one
     away), ``devices`` names of CDI devices. ``network`` "" is the host's, without names of peers;
-    ``per`` says who has a container: each task, or all tasks of a node together.
+    ``per`` says who has a container: each task, or all tasks of a node together. ``system`` is the
+    container system that is to run it, "" for an OCI runtime; ``bundle`` may then be the reference
+    of an image that it has itself.
     """
 
     bundle: str
@@ -111,6 +113,7 @@ class ContainerRequest:
     network: Network = ""
     publish: tuple[Port, ...] = ()
     per: Per = "task"
+    system: str = ""
     verbose: bool = False
 
 

@@ -57,6 +57,7 @@ class Child:
     pid: int
     pidfd: int
     status: int | None = None
+    comm: str = ""  # the name of the program that it was in the end; once it is reaped
     peak: int = 0  # KiB of memory, of it and of those it had waited for; once it is reaped
 
     def fileno(self) -> int:
@@ -85,6 +86,7 @@ class Child:
             # waitid(2) knows usage, os.waitid does not; until it is reaped the pid is its own.
             found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
             assert found is not None
+            self.comm = name(self.pid)
             self.peak = os.wait4(self.pid, 0)[2].ru_maxrss
             os.close(self.pidfd)
             killed = found.si_code in (os.CLD_KILLED, os.CLD_DUMPED)

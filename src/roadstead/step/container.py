@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 from roadstead.errors import RoadsteadError, RuntimeFailure
 from roadstead.host import namespaces, process, removal
 from roadstead.oci import runtime
-from roadstead.step import processes
+from roadstead.step import processes, scripts
 from roadstead.step.life import Life, Until
 from roadstead.step.taskdir import TaskDirectory
+from roadstead.systems.commands import Told
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager, nullcontext
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from roadstead.step.around import Around
     from roadstead.step.gate import Gate
     from roadstead.step.plan import Plan
+    from roadstead.systems import System
 
 Stdio = tuple[int, ...]
 
@@ -40,6 +43,8 @@ _BEFORE_THE_START: Final = ("run", "create", "query", "start")
 _STREAMS: Final = 3  # standard input, output and error
 
 
+# What Podman and Docker raise where they are told nothing, as far as a user can.
+_ULIMITS: Final = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
 _NO_LIMITS: Final[AbstractContextManager[int | None]] = nullcontext()
 
 
@@ -80,6 +85,8 @@ class Container:
 
     def _commands(self) -> runtime.Commands:
         plan = self.plan
+        if plan.system is not None:
+            return self._told(plan.system)
         if plan.conf is not None:
             return runtime.Configured(plan.conf, self.directory.substitutions())
         name = self.directory.container_id
@@ -99,6 +106,30 @@ class Container:
         """Whether what the runtime keeps of a container that has ended is for it to remove: not
         where it goes with the step's own file system, and no hook waits for that."""
         return not self.plan.enclosed or self.plan.spec.uid == 0 or self.directory.has_last_hooks
+
+    def _told(self, system: System) -> Told:
+        plan, spec = self.plan, self.plan.spec
+        contents = plan.contents
+        assert contents is not None
+        share = next((each for each in spec.shares if each.node == self.task.node), None)
+        return Told(
+            system,
+            plan.program,
+            self.directory.container_id,
+            self.directory.path,
+            contents.own_name,
+            env=plan.runtime_env,
+            job=self.task.env,
+            root=plan.request.remap_root,
+            overlaid=plan.overlaid,
+            cpus=self.task.cpus or spec.cpus,
+            limits={
+                name: (min(soft, hard) if hard >= 0 else soft, hard)
+                for name, number in _ULIMITS.items()
+                for soft, hard in (resource.getrlimit(number),)
+            },
+            memory=share.memory if share is not None else spec.memory,
+        )
 
     # -- the life -----------------------------------------------------------------------------
 
@@ -173,6 +204,10 @@ class Container:
     def _run_failure(self, status: int) -> RuntimeFailure | None:
         """What the runtime has to say of itself, if it was not the program that failed."""
         name = self.commands.program
+        if isinstance(self.commands, Told):
+            assert self.child is not None
+            said = self.commands.failure(status, self.child.comm)
+            return self._failure(said) if said else None
         if status < 0:  # a container's end by a signal is 128 + signal here
             return RuntimeFailure(f"{name} was killed by signal {-status}")
         if self.commands.log:
@@ -286,6 +321,10 @@ class Container:
         self, operation: runtime.Operation, argv: list[str], stdio: Stdio, terminal: str
     ) -> process.Child:
         env = self.plan.runtime_env
+        soft: dict[int, int] = {}
+        if isinstance(self.commands, Told):
+            env = self.commands.environment if operation == "run" else self.commands.base
+            soft = scripts.limits(self.plan.spec.limits) if operation == "run" else {}
         if operation in ("run", "create") and len(stdio) > _STREAMS and self.plan.conf is not None:
             # What crun and runc take for --preserve-fds where they are not told (sd_listen_fds(3)).
             env = {**env, "LISTEN_FDS": str(len(stdio) - _STREAMS)}
@@ -299,6 +338,7 @@ class Container:
                     terminal=terminal,
                     session=self.session,
                     group=group,
+                    limits=soft,
                 )
         except OSError as error:
             raise RuntimeFailure(f"cannot execute {argv[0]}: {error.strerror}") from None
@@ -351,8 +391,12 @@ class Container:
         """The container's processes, the first one first: what runs in another mount namespace."""
         if self.child is None:
             return []
-        own = process.namespace("self", "mnt")
         below = [self.child.pid, *processes.below(self.child.pid, self.plan.spec.directory)]
+        if isinstance(self.commands, Told):
+            found = self.commands.processes(self.child, below)
+            self._setup = None if found else self._setup
+            return found
+        own = process.namespace("self", "mnt")
         found = [pid for pid in below if process.namespace(pid, "mnt") not in ("", own)]
         if self._setup is not None and not all(map(_is_runtime, found)):
             self._setup = None  # the program is there: its runtime only waits now
@@ -363,6 +407,7 @@ class Container:
         return {
             "delete": self.commands.command("delete"),
             "path": self.plan.runtime_env.get("PATH", ""),
+            "env": self.commands.base if isinstance(self.commands, Told) else {},
             "state": self.commands.state,
             "directory": self.directory.path,
             "cgroups": self.directory.cgroups,
@@ -370,6 +415,8 @@ class Container:
 
     def close(self) -> None:
         """Remove the task's directory, and what a runtime that was killed has left of its state."""
+        if isinstance(self.commands, Told):
+            self.commands.close()
         self.directory.remove()
         if self.commands.state and os.path.lexists(self.commands.state):
             removal.remove_tree(self.commands.state)

@@ -7,7 +7,7 @@ A bundle is used as it is.  An image is a configuration and directories that lie
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.images import translate
@@ -39,6 +39,7 @@ class Contents:
     bundle: bundles.Bundle
     lowers: tuple[str, ...]
     is_image: bool = False
+    own_name: str = ""  # by which the step's container system has it; then nobody else knows more
     image: ImageConfig = field(default_factory=ImageConfig)
 
     @property
@@ -54,6 +55,9 @@ def of(request: ContainerRequest, spec: StepSpec) -> Contents:
         return _as_bundle(request, spec, image.config, image.lowers)
     if _is_root_file_system(request.bundle):
         return _as_bundle(request, spec, ImageConfig(), (os.path.realpath(request.bundle),))
+    if request.system and not request.bundle.startswith("/"):
+        found = _as_bundle(request, spec, ImageConfig(), ("/",))
+        return replace(found, lowers=(), own_name=request.bundle.partition(":")[2])
     bundle = bundles.read(request.bundle)
     return Contents(bundle, (bundle.rootfs,))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from roadstead import systems
 from roadstead.errors import LaunchError, RuntimeFailure
 from roadstead.host import mounts, namespaces, overlay, process
 from roadstead.oci import cdi, hooks, idmap, runtime, search
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from roadstead.oci import bundle as bundles
     from roadstead.oci.conf import OciConf
     from roadstead.step.contents import Contents
+    from roadstead.systems import System
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Plan:
     hooks: tuple[Hook, ...] = ()
     shared: str = ""  # the root that all tasks have, if it is neither the bundle's nor each its own
     hide: bool = False  # a hybrid machine's cgroup2 tree is to be kept from the runtime
+    system: System | None = None  # which is called, and not an OCI runtime
+    mounting: bool = False  # something is to be mounted for the system beforehand
     user_namespace: str = ""  # the path of the containers' user namespace, if it is there already
     adapt: Callable[[dict[str, Any]], None] | None = None  # what config.json is to be beyond that
     # A directory that lies in memory, in a namespace of the step's own, or "": all that is made
@@ -71,14 +75,34 @@ class Plan:
         """Whether each task has a writable layer of its own."""
         if self.shared or self.contents is None:
             return False
-        return _is_private(self.request, self.contents, self.devices)
+        return _is_private(self.request, self.contents, self.devices, self.system)
+
+    @property
+    def copied(self) -> bool:
+        """Whether each task has a copy of the image's root: for a system that can be called in no
+        namespace of ours, and so would see no layer that was mounted there."""
+        contents = self.contents
+        if contents is None or self.system is None or self.system.nests or contents.own_name:
+            return False
+        if self.system.overlays and len(contents.lowers) == 1:
+            return False
+        return contents.is_image or self.request.writable == "private"
+
+    @property
+    def overlaid(self) -> bool:
+        """Whether the system itself is to have what is written go elsewhere than to the root."""
+        contents = self.contents
+        if contents is None or self.system is None or self.system.nests or self.copied:
+            return False
+        return contents.is_image or self.request.writable == "private"
 
     @property
     def apart(self) -> bool:
         """Whether the containers need a namespace of the step's own: for mounts, or because a door
         of theirs is to be opened before their programs run (network.py), when whoever is not root
         of the namespace that the runtime is in may not look into them (ptrace(2), dumpable)."""
-        return bool(self.private or self.hide or self.enclosed or self.request.network == "private")
+        asked = self.request.network == "private"
+        return bool(self.private or self.hide or self.mounting or self.enclosed or asked)
 
     @property
     def keeps_readonly(self) -> bool:
@@ -182,7 +206,13 @@ def _opened(
             f"{spec.oci_conf} names no RunTimeRun: no container can be started",
             hint='add RunTimeRun="…", or unset ROADSTEAD_OCI_CONF',
         )
-    program = "" if conf else runtime.find(spec.env, process.which)
+    if request.system:
+        conf = None
+        system = systems.find(request.system, spec.env)
+        _check_system(system, request)
+        program = systems.locate(system, spec.env)
+    else:
+        program = "" if conf else runtime.find(spec.env, process.which)
     opaque = conf is not None and conf.ignore_file_config_json
     if opaque and (request.name or request.save):
         option = "name" if request.name else "save"
@@ -199,7 +229,8 @@ def _opened(
             conf = replace(conf, container_path=None)
     named = Named.open(request, spec, notice) if request.name else None
     try:
-        plan = enter(_read(spec, named, conf, program, notice, tasks, "" if conf else enclosed))
+        enclosed = enclosed if conf is None and nests(request, spec) else ""
+        plan = enter(_read(spec, named, conf, program, notice, tasks, enclosed))
         os.makedirs(plan.runtime_root, mode=0o700, exist_ok=True)
         return plan
     except BaseException:
@@ -228,11 +259,15 @@ def _read(
         )
     wanted_hooks = tuple(hooks.read(request.hooks_dirs, cdi.read_trusted))
     called = runtime.program_name(conf) if conf else os.path.basename(program)
-    if spec.launch.mpi == "pmi2" and called not in runtime.KNOWN:
+    system = systems.find(request.system, spec.env) if request.system else None
+    if system is not None:
+        called = system.name
+    passes = called in runtime.KNOWN or (system is not None and system.passes_descriptors)
+    if spec.launch.mpi == "pmi2" and not passes:
         raise LaunchError(
             f"--mpi=pmi2: {called or 'the runtime'} is not known to pass descriptors on, by which "
             "MPI libraries find srun",
-            hint=f"let {spec.oci_conf} call {' or '.join(runtime.KNOWN)}",
+            hint=f"let {' or '.join(runtime.KNOWN)} run the container",
         )
     if opaque and (request.network or request.per == "node"):
         option = "network" if request.network else "per"
@@ -240,20 +275,24 @@ def _read(
             f"--container-{option} needs containers that are made here, and {spec.oci_conf} leaves "
             "them to the runtime (IgnoreFileConfigJson)"
         )
-    private = found is not None and (named is not None or _is_private(request, found, edits))
+    private = found is not None and (
+        named is not None or _is_private(request, found, edits, system)
+    )
     hide = called == "crun" and namespaces.hybrid_cgroups()
+    mounting = system is not None and _needs_mounts(system, request, spec)
     uids = gids = None
     if found is not None:
-        apart = private or hide or bool(enclosed) or request.network == "private"
-        uids, gids = _map_ids(spec, found.bundle, called, own_namespace=apart)
+        own = private or hide or mounting or bool(enclosed) or request.network == "private"
+        # A system is told who the process is to be, and maps no ids by what we say.
+        uids, gids = _map_ids(spec, found.bundle, "crun" if system else called, own_namespace=own)
     if request.verbose:
-        for sentence in _description(spec, called, conf, uids):
+        for sentence in _description(spec, called if system is None else program, conf, uids):
             notice(sentence)
     root = os.path.normpath(f"{os.path.dirname(spec.directory)}/../containers")
     env = _runtime_env(spec, conf)
     plan = Plan(
         spec, request, conf, program, found, uids, gids, root, env, named, edits, wanted_hooks,
-        hide=hide, enclosed=enclosed,
+        hide=hide, system=system, mounting=mounting, enclosed=enclosed,
     )  # fmt: skip
     taskdir.prepare_container_path(plan, tasks)
     return plan
@@ -273,6 +312,8 @@ def _enter(plan: Plan, notice: Callable[[str], None]) -> Plan:
     if plan.enclosed:
         mounts.in_memory(plan.enclosed)
         os.makedirs(spec.directory, mode=0o700)
+    if plan.copied:
+        os.mkdir(f"{spec.directory}/private", 0o700)
     if plan.private:
         scratch = f"{spec.directory}/private"
         os.mkdir(scratch, 0o700)
@@ -290,6 +331,8 @@ def _in_one_that_is_there(plan: Plan) -> Plan:
     """Where one id is all that the containers have, and the runtime is crun, which is known to take
     it: in a user namespace that this process holds."""
     called = runtime.program_name(plan.conf) if plan.conf else os.path.basename(plan.program)
+    if plan.system is not None:
+        return plan
     if called != "crun" or plan.spec.uid == 0 or plan.uids is None or plan.gids is None:
         return plan
     if any(len(ids.entries) > 1 or ids.entries[0][2] > 1 for ids in (plan.uids, plan.gids)):
@@ -303,9 +346,47 @@ def _say_copied(why: str, notice: Callable[[str], None]) -> None:
         notice(f"warning: no overlay here ({why}): the container's root was copied")
 
 
-def _is_private(request: ContainerRequest, contents: Contents, edits: object) -> bool:
+def nests(request: ContainerRequest, spec: StepSpec) -> bool:
+    """Whether what runs the containers can be called in a namespace of the step's own."""
+    return not request.system or systems.find(request.system, spec.env).nests
+
+
+def _check_system(system: System, request: ContainerRequest) -> None:
+    """Raise LaunchError for what the system cannot do."""
+    option = "name" if request.name else "save" if request.save else ""
+    if option and not system.nests:
+        raise LaunchError(
+            f"--container-{option}: {system.name} makes its containers where nothing of ours is",
+            hint="leave out --container-system",
+        )
+    option = "network" if request.network not in ("", "host") else ""
+    option = option or ("per" if request.per == "node" else "")
+    if option:
+        raise LaunchError(
+            f"--container-{option} is for OCI runtimes, and {system.name} is to run the container",
+            hint="leave out --container-system",
+        )
+    if not system.takes_root and request.bundle.partition(":")[0] not in system.own:
+        raise LaunchError(
+            f"--container-system={system.name} runs images of its own alone",
+            hint=f"name one as {' or '.join(f'{each}:NAME' for each in system.own)}",
+        )
+
+
+def _needs_mounts(system: System, request: ContainerRequest, spec: StepSpec) -> bool:
+    """Whether something has to be mounted read-only for a system that cannot do it."""
+    if system.mounts_readonly or not system.nests:
+        return False
+    return bool(spec.script) or any("ro" in mount.options for mount in request.mounts)
+
+
+def _is_private(
+    request: ContainerRequest, contents: Contents, edits: object, system: System | None = None
+) -> bool:
     """Images are never written to.  Nor is a bundle for the sake of a mount point that it lacks,
     where its own root is read-only."""
+    if system is not None and (not system.nests or contents.own_name):
+        return False
     if contents.is_image or request.writable == "private":
         return True
     adds = bool(request.mounts or request.mount_home or request.network or edits)

@@ -58,10 +58,17 @@ def _environments() -> Iterator[tuple[int, bytes]]:
 
 def of_claim(claim: dict[str, Any], mark: str) -> list[int]:
     """The processes that a supervisor which is gone has left: those with the step's mark, those
-    below them, and runc's, which have none."""
+    below them, and runc's and conmon's, which have none."""
     found = []
+    states = [str(each.get("state") or "") for each in claim.get("containers", [])]
+    # conmon has an environment of Podman's making: where that keeps its state is in it.
+    marks = [f"XDG_RUNTIME_DIR={state}\0".encode() for state in states if state]
     for pid, environ in _environments():
-        if _mark_of(environ) == mark or _is_first_process(environ, claim, mark):
+        if (
+            _mark_of(environ) == mark
+            or _is_first_process(environ, claim, mark)
+            or any(each in environ + b"\0" for each in marks)
+        ):
             found += [pid, *below(pid, mark)]
     return list(dict.fromkeys(found))
 

@@ -112,6 +112,7 @@ def _remove_container(claim: dict[str, Any]) -> list[str]:
             # As it was called before (plan.py), but for the mark: where a runtime keeps its state
             # may be in XDG_RUNTIME_DIR.
             env = {name: value for name, value in os.environ.items() if name != record.MARK}
+            env.update(claim.get("env") or {})
             env["PATH"] = str(claim.get("path") or env.get("PATH", os.defpath))
             for _ in range(_DELETIONS):
                 status = process.spawn(command, env=env, stdio=(null, null, null)).reap()

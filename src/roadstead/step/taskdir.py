@@ -164,7 +164,9 @@ class TaskDirectory:
     def _change(self, bundle: bundles.Bundle, env: dict[str, str]) -> config.Change:
         plan, request, conf = self.plan, self.plan.request, self.plan.conf
         readonly = True if request.readonly else False if request.writable == "direct" else None
-        if plan.private or plan.shared:
+        if plan.copied:
+            self._make_copy()
+        elif plan.private or plan.shared:
             if plan.shared:
                 self.rootfs = plan.shared
             else:
@@ -224,6 +226,12 @@ class TaskDirectory:
             for stage in each.stages
         ]
 
+    def _make_copy(self) -> None:
+        contents = self.plan.contents
+        assert contents is not None
+        place = f"{self.plan.spec.directory}/private/{self.task.procid}"
+        self.rootfs = overlay.copy_in(contents.lowers, place, "no container system sees one here")
+
     def _make_layer(self) -> None:
         contents = self.plan.contents
         assert contents is not None
@@ -262,8 +270,8 @@ class TaskDirectory:
         bundle's own.  Raises LaunchError where the first is not there."""
         request = self.plan.request
         asked = request.inner_workdir or request.workdir
-        if not asked:
-            return ""
+        if not asked or (self.plan.contents is not None and self.plan.contents.own_name):
+            return asked
         mounts = [*(bundle.config.get("mounts") or []), *added]
         view = lookup.View.of(self.rootfs, bundle.path, mounts)
         if request.inner_workdir:
@@ -289,7 +297,9 @@ class TaskDirectory:
             values = self._substitutions(self.path)
             destination = expand(conf.mount_spool_dir, values, quote=False).rstrip("/")
         elif spec.script:
-            destination = f"{_own_tmpfs(bundle)}/{_SPOOL_INSIDE}"
+            # Container systems may show the host's /dev and /tmp: theirs is a place in the root.
+            above = "/run" if self.plan.system is not None else _own_tmpfs(bundle)
+            destination = f"{above}/{_SPOOL_INSIDE}"
         if not destination:
             return []
         spool = f"{spec.directory}/spool"
@@ -300,7 +310,7 @@ class TaskDirectory:
         return [{"destination": destination, "type": "bind", "source": spool, "options": options}]
 
     def _check_command(self, written: dict[str, Any], env: dict[str, str]) -> None:
-        if self.plan.spec.script:
+        if self.plan.spec.script or (self.plan.contents and self.plan.contents.own_name):
             return
         assert self.plan.bundle is not None
         view = lookup.View.of(self.rootfs, self.plan.bundle.path, written["mounts"])
