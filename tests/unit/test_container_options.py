@@ -312,11 +312,20 @@ def test_names_of_peers() -> None:
         TaskSpec(procid=number, localid=0, argv=(), env={}, node=node)
         for number, node in enumerate(("a", "a", "b"))
     ]
-    private = network.names(spec, tasks, {0, 1, 2})
-    assert private[1][2:] == ["100.127.0.1 task0 a", "100.127.128.2 task1", "100.127.0.3 task2 b"]
-    assert network.names(spec, tasks, set())[1][2:] == [
+    alone, shared = {0: 0, 1: 1, 2: 2}, {0: 0, 1: 0, 2: 2}
+    private = network.names(spec, tasks, {0, 1, 2}, alone)
+    assert private[1][2:] == ["100.127.128.2 task1", "100.127.0.1 task0 a", "100.127.0.3 task2 b"]
+    together = network.names(spec, tasks, {0, 1, 2}, shared)
+    assert together[2][2:] == ["100.127.128.3 task2 b", "100.127.0.1 task0 a", "100.127.0.1 task1"]
+    assert together[0][2:] == [
+        "100.127.128.1 task0 a",
+        "100.127.128.1 task1",
+        "100.127.0.3 task2 b",
+    ]
+    assert network.names(spec, tasks, set(), alone)[1][2:] == [
         "127.0.0.1 task0 a", "127.0.0.1 task1", "127.0.0.1 task2 b"
     ]  # fmt: skip
+    assert network.owners(tasks, lambda task: True) == shared
     assert len({network.own_address(n) for n in range(1000)}) == 1000
     assert not {network.own_address(n) for n in range(9999)} & {
         network.peer_address(n) for n in range(9999)

@@ -175,6 +175,8 @@ ROWS: tuple[Option, ...] = (
            "name[:auto|create|exec|no_exec]", "use the job's container of this name, or make it"),
     Option("container-network", "", REQUIRED, LAUNCH, "_CONTAINER_NETWORK", "host|none|private",
            "network of the container; private: its own, with what is published"),
+    Option("container-per", "", REQUIRED, LAUNCH, "_CONTAINER_PER", "task|node",
+           "a container for each task, or one that the tasks of a node share"),
     Option("container-publish", "", REQUIRED, LAUNCH, "_CONTAINER_PUBLISH",
            "[[address:]host:]port,...", "TCP ports that lead into a private network", repeat=LIST),
     Option("container-readonly", "", NO_ARG, LAUNCH,

@@ -14,6 +14,7 @@ from roadstead.core.model import (
     Mount,
     NameUse,
     Network,
+    Per,
     Port,
     SaveKind,
     Writable,
@@ -39,6 +40,7 @@ _DETAILS: Final = (
     "container-network",
     "container-publish",
     "container-system",
+    "container-per",
 )
 # What --container-writable is given → what that means; "": the option alone.
 _WRITABLE: Final[dict[str | None, Writable]] = {
@@ -114,6 +116,7 @@ def of(
         network=network,
         publish=published,
         system=system,
+        per=cast("Per", choice(options, "container-per", Per, "task")),
         verbose="verbose" in options,
     )
 

@@ -87,12 +87,22 @@ class BuiltIn:
     def removes_itself(self) -> bool:
         return not os.path.lexists(self.state)
 
-    def command(self, operation: Operation, pid: int = 0) -> list[str] | None:
+    def joining(self, process: str) -> list[str]:
+        """The argv that starts one more process in the container that is there: the one that the
+        file ``process`` describes, as config.json's ``process`` does.  It ends as that does."""
+        more = [f"--preserve-fds={self.descriptors}"] if self.descriptors else []
+        return [*self._base(), "exec", *more, f"--process={process}", self.container_id]
+
+    def _base(self) -> list[str]:
         # For crun what is before a colon is the kind of log.
         log = f"file:{self.log}" if self.program == "crun" else self.log
         base = [self.path, f"--root={self.root}", f"--log={log}", "--log-format=json"]
         if not self.own_groups and self.program == "crun":
             base.append("--cgroup-manager=disabled")
+        return base
+
+    def command(self, operation: Operation, pid: int = 0) -> list[str] | None:
+        base = self._base()
         match operation:
             case "run" | "create":
                 more = [f"--preserve-fds={self.descriptors}"] if self.descriptors else []

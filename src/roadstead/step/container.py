@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
-from roadstead.errors import RoadsteadError, RuntimeFailure
+from roadstead.errors import LaunchError, RoadsteadError, RuntimeFailure
 from roadstead.host import namespaces, process, removal
 from roadstead.oci import runtime
 from roadstead.step import processes, scripts
@@ -58,12 +58,20 @@ class Container:
         notice: Callable[[str], None],
         inside: AbstractContextManager[int | None] = _NO_LIMITS,
         around: Around | None = None,
+        *,
+        per_node: bool = False,
+        host: Container | None = None,
     ) -> None:
+        """``per_node``: it is one that tasks share; ``host`` is the one that this task is in."""
+        if plan.request.per == "node" and not per_node and host is None:
+            raise LaunchError("--container-per=node: tasks are started one by one here")
+        if plan.request.network and around is None:
+            raise LaunchError("--container-network: there are no networks of containers here")
         self.plan = plan
         self._inside = inside
         self.task = task
         self._notice = notice
-        self.directory = TaskDirectory(plan, task, notice)
+        self.directory = TaskDirectory(plan, task, notice, "node" if per_node else "task")
         self.commands = self._commands()
         self.child: process.Child | None = None
         self.session = True  # whether the runtime leads a session of its own
@@ -71,7 +79,10 @@ class Container:
         self._patience = float(os.environ.get("ROADSTEAD_RUNTIME_TIMEOUT") or _COMMAND_SECONDS)
         self._around = around
         self._refusal: RoadsteadError | None = None
-        self.directory.fill(around)
+        if host is not None:
+            self.directory.fill_process(host.directory)
+        else:
+            self.directory.fill(around, waits=per_node)
 
     @property
     def gate(self) -> Gate | None:

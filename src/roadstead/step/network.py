@@ -22,7 +22,7 @@ it go its namespace and the cables.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -87,13 +87,14 @@ class Network:
         if not any(request.network for request in found):
             return tasks
         private = [each for each in tasks if self.is_private(each)]
+        owner = owners(tasks, self._shares)
         if len(private) > _MOST_TASKS:
             raise LaunchError(
                 f"--container-network=private is for {_MOST_TASKS} tasks of a machine at most",
                 hint="--container-network=host is for any number",
             )
-        named = names(self._spec, tasks, {each.procid for each in private})
-        for procid, lines in named.items():
+        named = names(self._spec, tasks, {each.procid for each in private}, owner)
+        for procid, lines in named.items():  # of those who bring a container
             text = "".join(f"{line}\n" for line in lines)
             files.write_atomically(
                 hosts_file(self._spec.directory, procid), text + _of_the_host(), mode=0o644
@@ -101,18 +102,33 @@ class Network:
         if not private:
             return tasks
         leads: list[_Lead] = []
-        made = {each.procid: self._published(each, leads) for each in private}
         try:
+            # Who shares a container has the ports of the one that has brought it.
+            told = {
+                each.procid: self._published(each, leads)
+                for each in private
+                if owner[each.procid] == each.procid
+            }
             self._hub = _Hub(leads)
         finally:
             for lead in leads:
                 if lead[0] >= 0:
                     os.close(lead[0])
-        return [made.get(each.procid, each) for each in tasks]
+        return [
+            replace(each, env={**each.env, **told[owner[each.procid]]})
+            if self.is_private(each)
+            else each
+            for each in tasks
+        ]
 
-    def _published(self, task: TaskSpec, leads: list[_Lead]) -> TaskSpec:
-        """The task, with the ports that it was given; sockets that lead there are added."""
-        env = dict(task.env)
+    def _shares(self, task: TaskSpec) -> bool:
+        request = self.request(task)
+        return request is not None and request.per == "node"
+
+    def _published(self, task: TaskSpec, leads: list[_Lead]) -> dict[str, str]:
+        """Variables that tell which ports a container was given; sockets that lead there are added
+        to ``leads``."""
+        env: dict[str, str] = {}
         request = self.request(task)
         for port in request.publish if request is not None else ():
             leads.append((-1, task.procid, port.inside))
@@ -129,7 +145,7 @@ class Network:
                 ) from None
             leads.append((listener, task.procid, port.inside))
             env[f"ROADSTEAD_PORT_{port.inside}"] = str(number)
-        return replace(task, env=env)
+        return env
 
     def admit(self, task: TaskSpec, pid: int) -> Life[None]:
         """Connect a container, while it waits.  Raises RuntimeFailure, LaunchError."""
@@ -153,7 +169,20 @@ class Network:
             self._hub = None
 
 
-def names(spec: StepSpec, tasks: list[TaskSpec], private: set[int]) -> dict[int, list[str]]:
+def owners(tasks: list[TaskSpec], shares: Callable[[TaskSpec], bool]) -> dict[int, int]:
+    """By task, the one that its container is called after: itself, or the first of its node."""
+    first: dict[tuple[int, str], int] = {}
+    return {
+        each.procid: first.setdefault((each.part, each.node), each.procid)
+        if shares(each)
+        else each.procid
+        for each in tasks
+    }
+
+
+def names(
+    spec: StepSpec, tasks: list[TaskSpec], private: set[int], owner: Mapping[int, int]
+) -> dict[int, list[str]]:
     """The lines of /etc/hosts in each task's container: tasks, and the job's nodes, of which those
     of this machine are called as the first of their tasks is."""
     here: set[str] = set()
@@ -165,7 +194,7 @@ def names(spec: StepSpec, tasks: list[TaskSpec], private: set[int]) -> dict[int,
         called.append(f"task{task.procid}{'' if node in here else f' {node}'}")
         here.add(node)
         shared.append(f"127.0.0.1 {called[-1]}")
-        peers.append(f"{peer_address(task.procid)} {called[-1]}")
+        peers.append(f"{peer_address(owner[task.procid])} {called[-1]}")
     before = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
     after = []
     for name in hostlist.expand(spec.env.get("SLURM_JOB_NODELIST", "")):
@@ -173,10 +202,18 @@ def names(spec: StepSpec, tasks: list[TaskSpec], private: set[int]) -> dict[int,
             after += [f"{found} {name}" for found in carrier.addresses(name)[:1]]
     common = [*before, *shared, *after]
     lines = {task.procid: common for task in tasks if task.procid not in private}
-    for at, task in enumerate(tasks):
-        if task.procid in private:
-            own = f"{own_address(task.procid)} {called[at]}"
-            lines[task.procid] = [*before, *peers[:at], own, *peers[at + 1 :], *after]
+    for task in tasks:
+        if task.procid in private and owner[task.procid] == task.procid:
+            mine = owner[task.procid]
+            own = [
+                f"{own_address(mine)} {called[there]}"
+                for there, each in enumerate(tasks)
+                if owner[each.procid] == mine
+            ]
+            others = [
+                peers[there] for there, each in enumerate(tasks) if owner[each.procid] != mine
+            ]
+            lines[task.procid] = [*before, *own, *others, *after]
     return lines
 
 

@@ -24,7 +24,7 @@ from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RoadsteadError
 from roadstead.host import linux, paths, process, removal, terminal
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import broadcast, mpi, processes, record, sweep, usage
+from roadstead.step import broadcast, mpi, processes, record, shared, sweep, usage
 from roadstead.step import plan as plans
 from roadstead.step.around import Around
 from roadstead.step.arrival import Arrival
@@ -202,8 +202,10 @@ class Supervisor:
 
     def _make_tasks(self, made: list[Plan | None]) -> None:
         wanted = broadcast.of_program(self.spec, task_specs(self.spec), look_up)
-        for task_spec in self.around.prepared(self.mpi.prepared(wanted)):
-            self.tasks.append(Task(self, task_spec, made[task_spec.part]))
+        specs = self.around.prepared(self.mpi.prepared(wanted))
+        supervised = [(made[each.part], each, self.limits.inside(each.procid)) for each in specs]
+        containers = shared.of_tasks(supervised, self._notice, self.around)
+        self.tasks = [Task(self, *each) for each in zip(specs, containers, strict=True)]
         self._claim([task.claim() for task in self.tasks])
         self.limits.apply()
 

@@ -11,30 +11,26 @@ from roadstead.core.model import TaskExit, TaskSpec
 from roadstead.errors import CommandNotFound, CommandNotRunnable, RoadsteadError
 from roadstead.host import process
 from roadstead.step import processes, scripts
-from roadstead.step.container import Container
 from roadstead.step.life import Life, Until
 from roadstead.step.plugged import failed
 
 if TYPE_CHECKING:
     from roadstead.core.model import Reason
-    from roadstead.step.plan import Plan
+    from roadstead.step.container import Container
     from roadstead.step.supervisor import Supervisor
 
 
 class Task:
     """A task, from before it starts until its exit is known."""
 
-    def __init__(self, supervisor: Supervisor, spec: TaskSpec, plan: Plan | None) -> None:
+    def __init__(self, supervisor: Supervisor, spec: TaskSpec, container: Container | None) -> None:
         self.spec = spec
         self.running = False
         self.ended_by = 0
         self._supervisor = supervisor
         self.child: process.Child | None = None
         self._refusal: RoadsteadError | None = None
-        self._container: Container | None = None
-        if plan is not None:
-            inside = supervisor.limits.inside(spec.procid)
-            self._container = Container(plan, spec, supervisor._notice, inside, supervisor.around)
+        self._container = container
 
     def start(self, stdio: tuple[int, ...]) -> None:
         """Start the task.  Its end, or its failure to start, is told to the supervisor."""

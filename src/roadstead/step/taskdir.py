@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from roadstead.errors import BundleError, LaunchError, RuntimeFailure
 from roadstead.host import cgroup, files, namespaces, overlay, paths, process, removal
 from roadstead.oci import bundle as bundles
-from roadstead.oci import cdi, config, environment, idmap, lookup
+from roadstead.oci import cdi, config, environment, idmap, lookup, pause
 from roadstead.oci.patterns import Substitutions, expand
 from roadstead.step import devices, limits, wanted
 from roadstead.step.gate import Gate
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # be made in a root file system that may be read-only or shared (Slurm 22.05 uses /tmp/slurm).
 _NO_EDITS: Final = cdi.Edits()
 _SPOOL_INSIDE: Final = "slurm"
+_PAUSE_INSIDE: Final = ".roadstead-pause"
 _RLIMITS: Final = {
     f"RLIMIT_{name}": getattr(resource, f"RLIMIT_{name}")
     for name in ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "NPROC", "STACK")
@@ -37,10 +38,15 @@ _RLIMITS: Final = {
 class TaskDirectory:
     """The directory of one task's container, made and filled."""
 
-    def __init__(self, plan: Plan, task: TaskSpec, notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, plan: Plan, task: TaskSpec, notice: Callable[[str], None], kind: str = "task"
+    ) -> None:
+        """``kind`` is "node" for a container that tasks share."""
         self.plan = plan
         self.task = task
         self._notice = notice
+        self._kind = kind
+        self._host: TaskDirectory | None = None  # of the container that the task is in
         self.path = self._make_directory()
         self.report = f"{self.path}/state.json"
         self.rootfs = plan.rootfs  # a private layer's, once it is there
@@ -57,7 +63,7 @@ class TaskDirectory:
     def _make_directory(self) -> str:
         """The task's directory: oci.conf's ContainerPath, or our own below the step's."""
         conf = self.plan.conf
-        own = _own_directory(self.plan, self.task.procid)
+        own = _own_directory(self.plan, self.task.procid, self._kind)
         if conf is None or conf.container_path is None:
             os.mkdir(own, 0o700)
             return own
@@ -80,8 +86,9 @@ class TaskDirectory:
             "S_CONTAINER_ROOTFS": self.rootfs,
         }
 
-    def fill(self, around: Around | None = None) -> None:
-        """Write what the runtime reads.  Raises BundleError, and CommandNotFound for a program that
+    def fill(self, around: Around | None = None, *, waits: bool = False) -> None:
+        """Write what the runtime reads; ``waits``: its first process is one that only waits.
+          Raises BundleError, and CommandNotFound for a program that
         is not in the container."""
         plan, conf = self.plan, self.plan.conf
         env = self._environment()
@@ -102,11 +109,46 @@ class TaskDirectory:
         self._check_command(written, env)
         if around is not None:
             written = around.plugged.edited(self.task, written, self.items)
+            if waits:
+                self._let_it_wait(written)
             if around.stops(self.task):
                 self.gate = Gate(self.path)
                 self.gate.add_to(written)
         self.has_last_hooks = bool((written.get("hooks") or {}).get("poststop"))
         files.write_atomically(f"{self.path}/config.json", self._as_json(written))
+
+    def fill_process(self, host: TaskDirectory) -> None:
+        """Write what the runtime reads to start the task in a container that is there.
+
+        Raises BundleError, LaunchError and CommandNotFound, as ``fill``.
+        """
+        bundle = self.plan.bundle
+        assert bundle is not None
+        self._host = host
+        env = self._environment()
+        written, _ = config.rewrite(bundle, self._change(bundle, env))
+        self._check_command(written, env)
+        self._as_json(written)
+        text = json.dumps(written["process"], ensure_ascii=False)
+        files.write_atomically(f"{self.path}/process.json", text)
+
+    def _let_it_wait(self, written: dict[str, Any]) -> None:
+        """Have the container's first process be one that waits (oci/pause.py)."""
+        program = pause.program()
+        if program is None:
+            raise LaunchError(f"--container-per=node: not on {os.uname().machine}")
+        assert self.plan.bundle is not None
+        inside = f"{_own_tmpfs(self.plan.bundle)}/{_PAUSE_INSIDE}"
+        fd = os.open(
+            f"{self.path}/pause", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755
+        )
+        with open(fd, "wb") as file:
+            os.fchmod(fd, 0o755)
+            file.write(program)
+        options = ["bind", "ro", "nosuid", "nodev"]
+        mount = {"destination": inside, "type": "none", "options": options}
+        written["mounts"] = [*written["mounts"], {**mount, "source": f"{self.path}/pause"}]
+        written["process"] |= {"args": [inside], "cwd": "/", "terminal": False}
 
     def _as_json(self, written: dict[str, Any]) -> str:
         """config.json's text.  Raises LaunchError for what JSON has no words for.
@@ -169,6 +211,8 @@ class TaskDirectory:
         elif plan.private or plan.shared:
             if plan.shared:
                 self.rootfs = plan.shared
+            elif self._host is not None:
+                self.rootfs = self._host.rootfs
             else:
                 self._make_layer()
             readonly = True if request.readonly else None if plan.keeps_readonly else False
@@ -321,7 +365,7 @@ class TaskDirectory:
     def remove(self) -> None:
         """Remove it all, unless oci.conf says that it is to be kept."""
         plan = self.plan
-        if plan.private:
+        if plan.private and self._host is None:
             overlay.unmount_layer(f"{plan.spec.directory}/private/{self.task.procid}")
         for name in self.cgroups:
             cgroup.remove_empty(name)
@@ -330,8 +374,8 @@ class TaskDirectory:
             removal.remove_tree(self.path)
 
 
-def _own_directory(plan: Plan, procid: int) -> str:
-    return f"{plan.spec.directory}/task-{procid}"
+def _own_directory(plan: Plan, procid: int, kind: str = "task") -> str:
+    return f"{plan.spec.directory}/{kind}-{procid}"
 
 
 def _substitutions(plan: Plan, task: TaskSpec, directory: str) -> Substitutions:
