@@ -107,7 +107,8 @@ def test_tasks_of_several_nodes_and_of_a_private_network(
 ) -> None:
     """One network for the tasks of a container: 127.0.0.1 is common to them."""
     script = (
-        "if [ $SLURM_PROCID = 0 ]; then echo hi | timeout 5 nc -l -p 77; else for n in 1 2 3 4 5 6; do"
+        "if [ $SLURM_PROCID = 0 ]; then echo hi | timeout 5 nc -l -p 77; "
+        "else for n in 1 2 3 4 5 6; do"
         ' x=$(nc 127.0.0.1 77 </dev/null) && [ "$x" ] && break; sleep 0.2; done; echo got $x; fi'
     )
     argv = ["srun", "-n2", "-O", f"--container={make_bundle()}", "--container-per=node"]
@@ -141,7 +142,7 @@ else:
 
 
 def test_a_task_reads_the_memory_of_another_as_mpi_does(engine: Engine) -> None:
-    """CMA: process_vm_readv(2) between tasks, which yama's ptrace_scope forbids on some machines."""
+    """CMA: process_vm_readv(2) between tasks, which yama forbids on some machines."""
     scope = Path("/proc/sys/kernel/yama/ptrace_scope")
     if scope.exists() and scope.read_text().strip() != "0":
         pytest.skip("yama's ptrace_scope allows it to nobody here")
