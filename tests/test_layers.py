@@ -33,12 +33,13 @@ BELOW: dict[str, set[str]] = {
     "plugins": {"core", "host", "errors"},
     "step": _NODE,
     "pods": {"step", *_NODE},
+    "daemons": {"step", *_NODE},
     "doctor": {"step", "systems", "plugins", "images", "oci", "core", "host", "errors"},
     "agent": {"step", *_NODE},
     "engines": {"agent", "step", *_NODE},
-    "cli": {"engines", "agent", "doctor", "pods", "step", *_NODE},
+    "cli": {"engines", "agent", "doctor", "daemons", "pods", "step", *_NODE},
     "controller": {"step", *_NODE},
-    "api": {"cli", "engines", "agent", "doctor", "pods", "step", *_NODE},
+    "api": {"cli", "engines", "agent", "doctor", "daemons", "pods", "step", *_NODE},
     "__init__": {"api", "engines", "errors"},  # the names for programs, imported when used
     "__main__": {"cli", "errors"},
 }

@@ -104,6 +104,7 @@ OUR_OWN = {
     "container-env-policy", "container-hooks", "container-hooks-dir", "container-id",
     "container-network", "container-per", "container-publish", "container-readonly",
     "container-system", "container-writable", "partition", "states", "users",
+    "dockerd", "dockerd-image", "podman-service",
     # Pyxis's and the Container Engine's
     "container-entrypoint", "container-entrypoint-log", "container-env", "container-image",
     "container-mount-home", "container-mounts", "container-name", "container-remap-root",

@@ -325,6 +325,11 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
+def wants_daemons(asked: dict[str, str]) -> bool:
+    """Whether --dockerd or the like is among the options (cli/daemons.py)."""
+    return "dockerd" in asked or "podman-service" in asked or "dockerd-image" in asked
+
+
 def plugins(command: str, argv: list[str]) -> Plugged | None:
     """The plugins of plugstack.conf, loaded, and their options known; None where there is none."""
     path = paths.plugstack(os.environ)

@@ -14,13 +14,14 @@ import sys
 
 from roadstead.cli import attend, options, report
 from roadstead.engines import choice, local
-from roadstead.errors import EngineError, RoadsteadError
+from roadstead.errors import EngineError, RequestError, RoadsteadError
 from roadstead.host import child, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from roadstead.cli.daemons import Daemons
     from roadstead.host.wire import Connection
 
 COMMAND = "salloc"
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _allocate(asked: dict[str, str], others: list[dict[str, str]], operands: list[str]) -> int:
     quiet = "quiet" in asked
+    wanted = _daemons(asked)
     report.explain(COMMAND, asked)
     message = attend.base_message(COMMAND, "allocate", asked, operands)
     attend.add_components(COMMAND, message, [(each, operands) for each in others])
@@ -73,16 +75,37 @@ def _allocate(asked: dict[str, str], others: list[dict[str, str]], operands: lis
         local.receive(connection)
         return 0
     code = 1
+    if wanted is not None:
+        wanted.enter({**message["env"], **granted["env"]})
     try:
+        if wanted is not None:
+            wanted.start()
+            granted["env"] |= wanted.variables
+            wanted.mount(asked)
         if asked.get("container") or asked.get("container-name"):
             code = _interactive_step(message, operands, granted)
         else:
             env = {**message["env"], **granted["env"]}
             code = _local_command(connection, signal_fd, asked, operands, env)
     finally:
+        if wanted is not None:
+            wanted.stop()
         _say(quiet, f"Relinquishing job allocation {job_id}")
         _release(connection, code)
     return code
+
+
+def _daemons(asked: dict[str, str]) -> Daemons | None:
+    """Those that are to be there while the command runs; nothing of them is started."""
+    if not attend.wants_daemons(asked):
+        return None
+    from roadstead.cli import daemons
+
+    if "no-shell" in asked:
+        raise RequestError(
+            "--dockerd and --no-shell contradict each other: nothing is run", hint="leave one out"
+        )
+    return daemons.Daemons(daemons.of(asked, os.environ))
 
 
 def _say(quiet: bool, sentence: str) -> None:

@@ -44,11 +44,25 @@ def main(argv: list[str] | None = None) -> int:
             if any(each.argv[0] in ("hetjob", "packjob") for each in found):
                 return _submit_components(argv, plugged)
             asked, _ = options.gather(COMMAND, argv, os.environ, found)
+        if attend.wants_daemons(asked):
+            text = _with_daemons(asked, text)
         return _submit([asked], text, operands, plugged)
     except RoadsteadError as error:
         return report.fail(COMMAND, error)
     except KeyboardInterrupt:
         return report.INTERRUPTED
+
+
+def _with_daemons(asked: dict[str, str], text: str) -> str:
+    """The script, with what brings up daemons before it."""
+    from roadstead.cli import daemons
+
+    if "container" in asked or "container-image" in asked:
+        raise RequestError(
+            "--dockerd is for scripts on the node, and this one is in a container",
+            hint="leave out --container, and call srun --container in the script",
+        )
+    return daemons.script(daemons.of(asked, os.environ), text)
 
 
 def _script(asked: dict[str, str], operands: list[str]) -> tuple[str, list[str]]:

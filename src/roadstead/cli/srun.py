@@ -37,6 +37,10 @@ def main(argv: list[str] | None = None) -> int:
             asked, operands = options.gather(COMMAND, argv, os.environ)
         if report.informational(COMMAND, asked):
             return 0
+        if attend.wants_daemons(asked):
+            from roadstead.cli import daemons
+
+            return daemons.around_srun(argv, asked, lambda: _run(asked, operands, others, plugged))
         return _run(asked, operands, others, plugged)
     except RoadsteadError as error:
         return report.fail(COMMAND, error)

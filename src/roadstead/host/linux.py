@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 from typing import Final
 
 CLONE_NEWNS: Final = 0x00020000
@@ -29,6 +30,7 @@ MNT_DETACH: Final = 0x2
 UMOUNT_NOFOLLOW: Final = 0x8
 
 IN_MODIFY: Final = 0x2
+IN_ATTRIB: Final = 0x4
 IN_MOVED_TO: Final = 0x80
 IN_CREATE: Final = 0x100
 _PR_SET_PDEATHSIG: Final = 1
@@ -147,6 +149,11 @@ class FileWatch:
 
     def fileno(self) -> int:
         return self._fd
+
+    def wait(self) -> None:
+        """Block until something has happened, and forget it."""
+        select.select([self._fd], [], [])
+        self.drain()
 
     def drain(self) -> None:
         """Forget what has happened so far: the file itself tells more."""

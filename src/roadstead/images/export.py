@@ -17,7 +17,7 @@ from roadstead.images.model import Image
 from roadstead.images.reference import Reference
 from roadstead.images.store import Store
 
-KINDS: Final = ("oci", "oci-archive", "tarball", "sqsh")
+KINDS: Final = ("oci", "oci-archive", "docker-archive", "tarball", "sqsh")
 
 
 def export(image: Image, target: Reference, store: Store) -> None:
@@ -53,13 +53,19 @@ def export(image: Image, target: Reference, store: Store) -> None:
                     if kind == "oci":
                         ociimage.add_to_layout(staged, path, digest)
                         return
-                    ociimage.archive(staged, new)
+                    docker = kind == "docker-archive"
+                    ociimage.archive(staged, new, _name(target) if docker else "")
         os.rename(new, path)
     except OSError as error:
         raise ImageError(f"{target.text}: cannot be written: {error.strerror}") from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
+
+
+def _name(target: Reference) -> str:
+    """What `docker load` is to call an image; it wants some name."""
+    return f"{target.name or 'image'}:{target.tag or 'latest'}"
 
 
 def _squashfs(mksquashfs: str, root: str, path: str) -> None:

@@ -106,16 +106,36 @@ def add_to_layout(staged: str, layout: str, digest: str) -> None:
         os.close(lock)
 
 
-def archive(staged: str, path: str) -> None:
-    """Write the staged layout as a tar file.  Raises OSError."""
+def archive(staged: str, path: str, name: str = "") -> None:
+    """Write the staged layout as a tar file; with a ``name`` as what `docker load` reads (Docker
+    image specification v1.2, "Combined Image JSON + Filesystem Changeset Format").  Raises
+    OSError."""
+    if name:
+        _write(f"{staged}/manifest.json", json.dumps([_for_docker(staged, name)]))
+    described = ["manifest.json"] if name else ["oci-layout", "index.json"]
     blobs = [f"blobs/sha256/{name}" for name in sorted(os.listdir(f"{staged}/blobs/sha256"))]
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-        for name in ("oci-layout", "index.json", *blobs):
-            info = tar.gettarinfo(f"{staged}/{name}", name)
+        for member in (*described, *blobs):
+            info = tar.gettarinfo(f"{staged}/{member}", member)
             info.uid = info.gid = 0
             info.uname = info.gname = ""
-            with open(f"{staged}/{name}", "rb") as file:
+            with open(f"{staged}/{member}", "rb") as file:
                 tar.addfile(info, file)
+
+
+def _for_docker(staged: str, name: str) -> dict[str, Any]:
+    (mine,) = _index(staged)["manifests"]
+    with open(_blob(staged, mine["digest"]), encoding="utf-8") as file:
+        manifest = json.load(file)
+
+    def member(digest: str) -> str:
+        return _blob("", digest).lstrip("/")
+
+    return {
+        "Config": member(manifest["config"]["digest"]),
+        "RepoTags": [name],
+        "Layers": [member(each["digest"]) for each in manifest["layers"]],
+    }
 
 
 def write_tar(root: str, path: str) -> None:
