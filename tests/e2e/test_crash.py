@@ -186,6 +186,31 @@ def test_a_task_that_hides(engine: Engine) -> None:
     eventually(lambda: not any(each.command.startswith("sleep") for each in engine.processes()))
 
 
+_ORPHANED = """\
+RunTimeCreate="(sleep 0.2; runc --root {root} create --bundle %b %n.%u.%j.%s.%t) & kill -9 $$"
+RunTimeStart="runc --root {root} start %n.%u.%j.%s.%t"
+RunTimeQuery="runc --root {root} state %n.%u.%j.%s.%t"
+RunTimeKill="runc --root {root} kill %n.%u.%j.%s.%t KILL"
+RunTimeDelete="runc --root {root} delete --force %n.%u.%j.%s.%t"
+"""
+
+
+@pytest.mark.container
+@pytest.mark.needs("runc", "busybox")
+def test_a_runtime_whose_shell_was_killed(
+    engine: Engine, make_bundle: Callable[..., Path], scratch: Path
+) -> None:
+    """It is still at work, and would make again what is deleted."""
+    root = engine.account.mkdir(scratch / "states", 0o700)
+    conf = engine.account.write(scratch / "orphaned.conf", _ORPHANED.format(root=root))
+    env, bundle = {"ROADSTEAD_OCI_CONF": os.fspath(conf)}, make_bundle()
+    for _ in range(3):
+        done = engine.run(["srun", "--container", bundle, "true"], env=env)
+        assert done.returncode == 125, done
+        assert "create failed with status" in done.stderr
+        assert list(root.iterdir()) == []
+
+
 # -- starts --------------------------------------------------------------------------------------
 
 

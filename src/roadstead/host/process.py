@@ -298,6 +298,15 @@ def _runnable(path: str) -> bool:
     return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
+def arguments(pid: int) -> list[str]:
+    """The words that a process was started with (proc(5), cmdline); none where it has ended."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def children(pid: int) -> list[int]:
     """The children of a process, of all its threads (proc(5), CONFIG_PROC_CHILDREN)."""
     found: list[int] = []

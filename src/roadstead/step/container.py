@@ -10,6 +10,7 @@ Whatever happens in between, the life ends with ``delete``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -26,7 +27,7 @@ from roadstead.step.taskdir import TaskDirectory
 from roadstead.systems.commands import Told
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager, nullcontext
+    from contextlib import AbstractContextManager
 
     from roadstead.core.model import TaskSpec
     from roadstead.step.around import Around
@@ -205,6 +206,8 @@ class Container:
                 )
             status = yield Until(child)
         assert status is not None
+        if _was_killed(status):
+            yield from self._end_calls()
         failure = self._run_failure(status) if status else None
         if status < 0 or not self.commands.removes_itself:
             yield from self._remove(kill=status < 0)
@@ -323,6 +326,8 @@ class Container:
             if status is None:
                 self._kill(child)
                 yield Until(child)
+            if _was_killed(status):
+                yield from self._end_calls()
             return status, os.pread(memory, 1 << 20, 0).decode(errors="replace")
         finally:
             os.close(null)
@@ -355,6 +360,19 @@ class Container:
             raise RuntimeFailure(f"cannot execute {argv[0]}: {error.strerror}") from None
         self._setup = child if operation in _BEFORE_THE_START else None
         return child
+
+    def _end_calls(self) -> Life[None]:
+        """End the runtime that a shell which was killed has left at work, and which is our child
+        now: it would go on to make what is about to be deleted.  The container's name is in its
+        command line; no other task's has that."""
+        for pid in process.children(os.getpid()):
+            words = " ".join(process.arguments(pid)).replace("'", " ").replace('"', " ").split()
+            if self.directory.container_id not in words:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                orphan = process.adopt(pid)
+                self._kill(orphan)
+                yield Until(orphan)
 
     def stop_setup(self, processes: list[int]) -> bool:
         """End the runtime while it is still making the container: no signal can reach that yet.
