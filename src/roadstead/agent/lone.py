@@ -8,6 +8,7 @@ What a signal means is the same for both; see there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _DEATH_SECONDS: Final = 10.0
 _WITNESS_SECONDS: Final = 0.1
+_TRIES: Final = 20
 
 
 class Lone:
@@ -60,16 +62,25 @@ class Lone:
     def make_directory(self) -> None:
         """Take the directory that we were made for; what an earlier owner has left in it goes."""
         linux.set_child_subreaper()
-        parent = os.path.dirname(self.directory)
-        paths.make_private(os.path.dirname(parent))
-        paths.make_private(parent)
         if os.path.lexists(self.directory):
             if record.is_running(record.read_claim(self.directory) or {}):
                 name = os.path.basename(self.directory)
                 raise LaunchError(f"container {name} is there already")
             sweep.sweep(self.directory)
-        os.mkdir(self.directory, 0o700)
+        self._make()
         self._hold = record.hold(self.directory)
+
+    def _make(self) -> None:
+        parent = os.path.dirname(self.directory)
+        for _ in range(_TRIES):
+            try:
+                paths.make_private(os.path.dirname(parent))
+                paths.make_private(parent)
+                os.mkdir(self.directory, 0o700)
+            except FileNotFoundError:  # the user's last container was about to leave nothing
+                continue
+            return
+        raise LaunchError(f"{parent} goes away as soon as it is made")
 
     def note(self, **more: object) -> None:
         """Write down what is there, for somebody who finds us gone; and how far it is."""
@@ -196,6 +207,7 @@ class Lone:
             removal.remove_tree(self.directory, keep=record.CLAIM if keep else "")
             os.close(self._hold)
             self._hold = -1
+            remove_if_last(self.directory)
 
     def _end_orphans(self) -> None:
         guard = self._guard.process.pid if self._guard is not None else 0
@@ -206,6 +218,15 @@ class Lone:
                 return
             for pid in set(pids) & set(process.children(os.getpid())):
                 os.waitpid(pid, os.WNOHANG)
+
+
+def remove_if_last(directory: str) -> None:
+    """Remove what is above a container's directory, if there is no other."""
+    parent = os.path.dirname(directory)
+    top = os.path.dirname(parent)
+    with contextlib.suppress(OSError):
+        for path in (parent, f"{top}/containers", top):
+            os.rmdir(path)
 
 
 def end_as(status: int) -> int:

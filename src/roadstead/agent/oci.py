@@ -293,6 +293,7 @@ _DEATH_SECONDS: Final = 5.0
 
 
 def _delete(call: Call) -> int:
+    from roadstead.agent import lone
     from roadstead.host import process
     from roadstead.step import record
 
@@ -309,6 +310,7 @@ def _delete(call: Call) -> int:
                 )
             process.kill_all([int(claim["pid"])], _DEATH_SECONDS)
         _sweep(directory, say_nothing)
+        lone.remove_if_last(directory)
     return 0
 
 
