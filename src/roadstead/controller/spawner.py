@@ -33,7 +33,12 @@ from typing import Final
 from roadstead.core.model import ContainerRequest, StepSpec, from_json, to_json
 from roadstead.host import fork, linux, process, wire
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import limits, processes, taskdir
+
+# What the node side imports where it needs it, as a cluster's agents are in a hurry: here it is
+# imported once for all steps.
+from roadstead.images import described, store, translate  # noqa: F401
+from roadstead.oci import conf, patterns, plainyaml  # noqa: F401
+from roadstead.step import layout, limits, named, processes, taskdir  # noqa: F401
 from roadstead.step.place import Place
 
 # A step, its controller, the user's streams, what to call once it has begun; whether this process

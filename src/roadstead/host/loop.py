@@ -13,10 +13,10 @@ closed.  Deadlines are those of ``time.monotonic``.  A forked child makes a loop
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # no enums: 4 ms
 import heapq
 import os
 import select
-import signal
 import time
 from collections.abc import Callable
 from typing import Protocol

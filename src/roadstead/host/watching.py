@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # no enums: 4 ms
 import os
-import signal
 from typing import Final
 
 from roadstead.host import process

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -25,13 +24,20 @@ from roadstead.images.model import ImageConfig
 from roadstead.oci.lookup import DEFAULT_PATH, Unknown, View
 
 _LONGEST: Final = 1 << 20
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ASSIGNMENT: Final = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
-_OPENING: Final = re.compile(r"(?:if|for|while|until|case|[A-Za-z_]\w*\s*\(\))\b|\{$")
-_CLOSING: Final = re.compile(r"(?:fi|done|esac|\})\b")
-_ENROOT_DIRECTORY: Final = re.compile(r"""^cd\s+(['"]?)(/[^'"\s]*)\1""", re.MULTILINE)
+_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
+_ASSIGNMENT: Final = r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)"
+_OPENING: Final = r"(?:if|for|while|until|case|[A-Za-z_]\w*\s*\(\))\b|\{$"
+_CLOSING: Final = r"(?:fi|done|esac|\})\b"
+_ENROOT_DIRECTORY: Final = r"""(?m)^cd\s+(['"]?)(/[^'"\s]*)\1"""
 # Of /.singularity.d/env; the others are Singularity's own, for its own ways.
-_SINGULARITY_ENV: Final = re.compile(r"(10-docker2singularity|90-environment|9[0-3]-[\w-]+)\.sh")
+_SINGULARITY_ENV: Final = r"(10-docker2singularity|90-environment|9[0-3]-[\w-]+)\.sh"
+
+
+def _re() -> Any:
+    """``re``: images that are in a store need it no more, and an agent's start counts."""
+    import re
+
+    return re
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,7 @@ def _charliecloud_architecture(name: str) -> str:
 def enroot(rootfs: str) -> Description:
     """A root file system that Enroot made, whether or not it has all of its files."""
     script = read_text(rootfs, "/etc/rc")
-    workdir = _ENROOT_DIRECTORY.search(script) if script else None
+    workdir = _re().search(_ENROOT_DIRECTORY, script) if script else None
     config = ImageConfig(
         entrypoint=("/bin/sh", "/etc/rc") if script is not None else (),
         env=_env(_lines(read_text(rootfs, "/etc/environment") or "", quotes="\"'")),
@@ -120,7 +126,7 @@ def _singularity(rootfs: str) -> Description:
     except (OSError, Unknown):
         names = []
     for name in names:
-        if _SINGULARITY_ENV.fullmatch(name):
+        if _re().fullmatch(_SINGULARITY_ENV, name):
             script = read_text(rootfs, f"/.singularity.d/env/{name}") or ""
             skipped += assign(script, env)
     has_script = read_text(rootfs, "/.singularity.d/runscript") is not None
@@ -205,7 +211,7 @@ def _strings_of(value: object) -> dict[str, str]:
 
 
 def _env(pairs: dict[str, str]) -> tuple[str, ...]:
-    return tuple(f"{name}={value}" for name, value in pairs.items() if _NAME.fullmatch(name))
+    return tuple(f"{name}={value}" for name, value in pairs.items() if _re().fullmatch(_NAME, name))
 
 
 def _lines(text: str, *, quotes: str) -> dict[str, str]:
@@ -233,13 +239,13 @@ def assign(script: str, env: dict[str, str]) -> int:
         line = line.strip()
         if not line or line.startswith("#"):
             continue
-        if _CLOSING.match(line):
+        if _re().match(_CLOSING, line):
             depth = max(depth - 1, 0)
-        elif _OPENING.match(line) and not _CLOSING.search(line.split()[-1]):
+        elif _re().match(_OPENING, line) and not _re().search(_CLOSING, line.split()[-1]):
             depth += 1
             skipped += depth == 1
         elif depth == 0 and not line.startswith(("set ", "export -")):
-            found = _ASSIGNMENT.fullmatch(line)
+            found = _re().fullmatch(_ASSIGNMENT, line)
             value = _Word(found[2], env).value() if found else None
             if found is None or value is None:
                 skipped += 1
@@ -300,7 +306,7 @@ class _Word:
     def _variable(self, quoted: bool) -> str | None:
         braces = self._text.startswith("{", self._at)
         self._at += braces
-        name = _NAME.match(self._text, self._at)
+        name = _re().compile(_NAME).match(self._text, self._at)
         if name is None:
             return None
         self._at = name.end()

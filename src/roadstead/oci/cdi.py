@@ -14,24 +14,26 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from roadstead.errors import ConfigError, LaunchError
 from roadstead.host.files import read_trusted as read_trusted
-from roadstead.oci import plainyaml
 from roadstead.oci.hooks import STAGES
 
 DIRECTORIES: Final = ("/etc/cdi", "/var/run/cdi")
 VARIABLE: Final = "ROADSTEAD_CDI_DIRS"
 _UNDERSTOOD: Final = ("env", "deviceNodes", "mounts", "hooks")
-_KIND: Final = re.compile(
-    r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?/[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?"
-)
-_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?")
-_PERMISSIONS: Final = re.compile(r"r?w?m?")
+_KIND: Final = r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?/[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?"
+_NAME: Final = r"[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?"
+_PERMISSIONS: Final = r"r?w?m?"
+
+
+def _matches(pattern: str, text: str) -> bool:
+    import re  # most containers have no such devices, and an agent's start counts
+
+    return re.fullmatch(pattern, text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,8 @@ def directories(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 def parse(path: str, text: str) -> Specification:
     """The specification in a file.  Raises ConfigError."""
+    from roadstead.oci import plainyaml
+
     try:
         root = plainyaml.load(text) if path.endswith(".yaml") else json.loads(text)
     except plainyaml.YamlError as error:
@@ -172,7 +176,7 @@ def parse(path: str, text: str) -> Specification:
     reader = _Checked(path)
     root = reader.table(root, "the file")
     kind = reader.text(root.get("kind"), "kind")
-    if not _KIND.fullmatch(kind):
+    if not _matches(_KIND, kind):
         raise ConfigError(f"kind {kind!r} is not VENDOR/CLASS", path=path)
     if not reader.text(root.get("cdiVersion"), "cdiVersion"):
         raise ConfigError("no cdiVersion", path=path)
@@ -181,7 +185,7 @@ def parse(path: str, text: str) -> Specification:
         where = f"devices[{number}]"
         device = reader.table(entry, where)
         name = reader.text(device.get("name"), f"{where}.name")
-        if not _NAME.fullmatch(name):
+        if not _matches(_NAME, name):
             raise ConfigError(f"{where}.name {name!r} is not a device's name", path=path)
         if name in devices:
             raise ConfigError(f"device {name!r} is there twice", path=path)
@@ -259,7 +263,7 @@ class _Checked:
         inside = self.absolute(found.get("path"), f"{where}.path")
         host = self.absolute(found.get("hostPath") or inside, f"{where}.hostPath")
         permissions = self.text(found.get("permissions"), f"{where}.permissions")
-        if not _PERMISSIONS.fullmatch(permissions):
+        if not _matches(_PERMISSIONS, permissions):
             raise self._wrong(f"{where}.permissions", "of r, w and m")
         return host, inside, permissions or "rwm"
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import ConfigError
+
+if TYPE_CHECKING:
+    import re
 
 STAGES: Final = (
     "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
@@ -147,6 +149,8 @@ def _patterns(
 
 
 def _pattern(path: str, text: str) -> re.Pattern[str]:
+    import re  # most containers have no such hooks, and an agent's start counts
+
     try:
         return re.compile(text)
     except re.error as error:

@@ -12,11 +12,13 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from roadstead.errors import RuntimeFailure
-from roadstead.oci.conf import OciConf
-from roadstead.oci.patterns import Substitutions, expand
+
+if TYPE_CHECKING:
+    from roadstead.oci.conf import OciConf
+    from roadstead.oci.patterns import Substitutions
 
 Operation = Literal["run", "create", "start", "query", "kill", "delete"]
 # "detach" is run mode without a runtime that waits: the container's first process becomes a child
@@ -152,6 +154,8 @@ class Configured:
         pattern = getattr(self.conf, _KEYS[operation])
         if not pattern or (not pid and "%p" in pattern.replace("%%", "")):
             return None  # not given, or it signals a process that is not there (any more)
+        from roadstead.oci.patterns import expand  # where there is no oci.conf nobody waits for it
+
         values = replace(self.values, pid=pid) if pid else self.values
         return ["/bin/sh", "-c", expand(pattern, values)]
 

@@ -10,13 +10,12 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from roadstead.images import translate
 from roadstead.images.model import ImageConfig
-from roadstead.images.store import Store
 from roadstead.oci import bundle as bundles
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, StepSpec
+    from roadstead.images import translate
 
 _OF_ROOT: Final = tuple(
     f"CAP_{name}"
@@ -50,6 +49,8 @@ class Contents:
 def of(request: ContainerRequest, spec: StepSpec) -> Contents:
     """Read what is asked for.  Raises BundleError and ImageError."""
     if request.image:
+        from roadstead.images.store import Store  # a bundle needs it not, and a start counts
+
         path, *others = request.store.split(":")
         image = Store(path, others=tuple(others)).load(request.image)
         return _as_bundle(request, spec, image.config, image.lowers)
@@ -65,6 +66,8 @@ def of(request: ContainerRequest, spec: StepSpec) -> Contents:
 def _as_bundle(
     request: ContainerRequest, spec: StepSpec, image: ImageConfig, lowers: tuple[str, ...]
 ) -> Contents:
+    from roadstead.images import translate
+
     user = _accounts(lowers).find(image.user)
     config = translate.config(
         image, root=lowers[-1], user=user, uid=spec.uid, gid=spec.gid, readonly=False
@@ -93,6 +96,8 @@ def _be_root(config: dict[str, Any]) -> None:
 
 def _accounts(lowers: tuple[str, ...]) -> translate.Accounts:
     """The accounts that the overlay will show: each file is the uppermost layer's that has it."""
+    from roadstead.images import translate
+
     found = []
     for name in ("etc/passwd", "etc/group"):
         with_it = (each for each in reversed(lowers) if os.path.lexists(f"{each}/{name}"))

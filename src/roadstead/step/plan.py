@@ -14,14 +14,14 @@ from roadstead.errors import LaunchError, RuntimeFailure
 from roadstead.host import mounts, namespaces, overlay, process
 from roadstead.oci import cdi, hooks, idmap, runtime, search
 from roadstead.oci.hooks import Hook
-from roadstead.step import contents, devices, layout, record, taskdir
-from roadstead.step.named import Named
+from roadstead.step import contents, devices, record, taskdir
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, StepSpec, TaskSpec
     from roadstead.oci import bundle as bundles
     from roadstead.oci.conf import OciConf
     from roadstead.step.contents import Contents
+    from roadstead.step.named import Named
     from roadstead.systems import System
 
 
@@ -147,7 +147,8 @@ def prepare(
     parts = spec.parts or (spec,)
     if all(part.container is None for part in parts):
         return [None for _ in parts]
-    tasks = layout.task_specs(spec)
+    # Who has neither starts the faster: an agent knows its task.
+    tasks = _tasks(spec) if len(parts) > 1 or spec.oci_conf else []
     if len(parts) == 1:
         opened = _opened(
             spec, notice, lambda plan: _enter(plan, notice), tasks, rehearse=rehearse,
@@ -165,6 +166,12 @@ def prepare(
         mine = [task for task in tasks if task.part == number]
         plans.append(_opened(part, notice, lambda plan: plan, mine))
     return _enter_together(spec, plans)
+
+
+def _tasks(spec: StepSpec) -> list[TaskSpec]:
+    from roadstead.step import layout
+
+    return layout.task_specs(spec)
 
 
 def _enter_together(spec: StepSpec, plans: list[Plan | None]) -> list[Plan | None]:
@@ -222,12 +229,14 @@ def _opened(
         )
     if rehearse:
         if request.name:
+            from roadstead.step.named import Named
+
             request = replace(Named.look(request, spec), name="")
             spec = replace(spec, container=request)
         if conf is not None and conf.container_path is not None:
             notice(f"ContainerPath={conf.container_path} would be the place of config.json")
             conf = replace(conf, container_path=None)
-    named = Named.open(request, spec, notice) if request.name else None
+    named = _open_named(request, spec, notice) if request.name else None
     try:
         enclosed = enclosed if conf is None and nests(request, spec) else ""
         plan = enter(_read(spec, named, conf, program, notice, tasks, enclosed))
@@ -237,6 +246,12 @@ def _opened(
         if named is not None:
             named.close()
         raise
+
+
+def _open_named(request: ContainerRequest, spec: StepSpec, notice: Callable[[str], None]) -> Named:
+    from roadstead.step.named import Named
+
+    return Named.open(request, spec, notice)
 
 
 def _read(

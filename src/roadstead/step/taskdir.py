@@ -15,12 +15,12 @@ from roadstead.errors import BundleError, LaunchError, RuntimeFailure
 from roadstead.host import cgroup, files, namespaces, overlay, paths, process, removal
 from roadstead.oci import bundle as bundles
 from roadstead.oci import cdi, config, environment, idmap, lookup, pause
-from roadstead.oci.patterns import Substitutions, expand
 from roadstead.step import devices, limits, wanted
 from roadstead.step.gate import Gate
 
 if TYPE_CHECKING:
     from roadstead.core.model import EnvPolicy, TaskSpec
+    from roadstead.oci.patterns import Substitutions
     from roadstead.step.around import Around
     from roadstead.step.plan import Plan
 
@@ -67,7 +67,7 @@ class TaskDirectory:
         if conf is None or conf.container_path is None:
             os.mkdir(own, 0o700)
             return own
-        path = expand(conf.container_path, self._substitutions(own), quote=False).rstrip("/")
+        path = _expanded(conf.container_path, self._substitutions(own)).rstrip("/")
         try:
             os.makedirs(path, mode=0o700)
         except OSError as error:
@@ -339,7 +339,7 @@ class TaskDirectory:
         destination = ""
         if conf is not None and conf.mount_spool_dir:
             values = self._substitutions(self.path)
-            destination = expand(conf.mount_spool_dir, values, quote=False).rstrip("/")
+            destination = _expanded(conf.mount_spool_dir, values).rstrip("/")
         elif spec.script:
             # Container systems may show the host's /dev and /tmp: theirs is a place in the root.
             above = "/run" if self.plan.system is not None else _own_tmpfs(bundle)
@@ -378,9 +378,22 @@ def _own_directory(plan: Plan, procid: int, kind: str = "task") -> str:
     return f"{plan.spec.directory}/{kind}-{procid}"
 
 
+# What oci.conf's patterns are is imported where there is an oci.conf: an agent of a cluster's node
+# that has none starts the faster (the local engine's supervisors have it from their spawner).
+
+
+def _expanded(pattern: str, values: Substitutions) -> str:
+    """A path that a pattern stands for."""
+    from roadstead.oci.patterns import expand
+
+    return expand(pattern, values, quote=False)
+
+
 def _substitutions(plan: Plan, task: TaskSpec, directory: str) -> Substitutions:
     spec, conf = plan.spec, plan.conf
     opaque = conf is not None and conf.ignore_file_config_json
+    from roadstead.oci.patterns import Substitutions
+
     return Substitutions(
         arguments=task.argv,
         bundle=plan.request.bundle if opaque else directory,
@@ -408,7 +421,7 @@ def prepare_container_path(plan: Plan, tasks: list[TaskSpec]) -> None:
         return
     for task in tasks:
         values = _substitutions(plan, task, _own_directory(plan, task.procid))
-        path = expand(conf.container_path, values, quote=False).rstrip("/")
+        path = _expanded(conf.container_path, values).rstrip("/")
         why = paths.exchangeable(path, by_owners=True)
         try:
             if not why:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import LaunchError
-from roadstead.images.store import Store
 from roadstead.step.network import hosts_file
 
 if TYPE_CHECKING:
@@ -78,6 +77,8 @@ def _bind(source: str, destination: str, options: tuple[str, ...]) -> dict[str, 
 
 def _contents(mount: Mount, request: ContainerRequest) -> str:
     """The directory of the store that has what is in a squashfs.  Raises ImageError."""
+    from roadstead.images.store import Store
+
     path, *others = request.store.split(":")
     return Store(path, others=tuple(others)).load(mount.digest).lowers[-1]
 
