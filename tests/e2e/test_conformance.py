@@ -23,6 +23,32 @@ from tests.support.skips import require
 pytestmark = pytest.mark.container
 
 
+# A plugin of each kind of hook, in the working directory, and the plugstack.conf that names it.
+PLUGIN = """cat >greet.py <<'END'
+from roadstead.plugins import Option, S_TASK_EXIT_STATUS, SpankError
+def check(value, remote):
+    if not value:
+        raise SpankError("no name")
+OPTIONS = [Option("greet", "say hello to", "name", callback=check)]
+def note(args, text):
+    with open(args[0], "a") as file:
+        file.write(text + "\\n")
+def task_init(spank, args):
+    if spank.option_getopt("greet") == "nobody":
+        raise ValueError("nobody to greet")
+    spank.setenv("GREETING", "hello, " + spank.option_getopt("greet"))
+def bundle_ready(spank, args, config):
+    config["process"]["env"].append("EDITED=yes")
+def container_created(spank, args, state):
+    note(args, "container_created")
+def task_exit(spank, args):
+    note(args, "exit %d" % spank.get_item(S_TASK_EXIT_STATUS))
+END
+echo "required greet.py $PWD/told" >plugstack.conf
+export ROADSTEAD_PLUGSTACK_CONF=$PWD/plugstack.conf
+"""
+
+
 class Case(NamedTuple):
     """A line and what comes of it."""
 
@@ -70,6 +96,31 @@ cat /etc/os-release; echo "$SLURM_NTASKS $SLURM_JOB_NAME $1"; exit 3
         "/trap.sh|exit 0:0",
     ),
     "image": Case("srun -N2 --container $I cat /etc/os-release", f"{RELEASE}|{RELEASE}"),
+    # Plugins and networks.
+    "plugin": Case(
+        PLUGIN + "srun -n2 --greet=Ada --container $B sh -c 'echo $GREETING $EDITED'; cat told",
+        "container_created|container_created|exit 0|exit 0|hello, Ada yes|hello, Ada yes",
+    ),
+    "plugin of a batch script": Case(
+        PLUGIN + "batch --wrap 'echo $GREETING' --greet Eve --container $B", "hello, Eve|exit 0:0"
+    ),
+    "required plugin that fails": Case(
+        PLUGIN + "srun --greet=nobody --container $B true",
+        code=1,
+        err="plugin greet: task_init: ValueError: nobody to greet",
+    ),
+    "plugin refuses its option": Case(
+        PLUGIN + "srun --greet= --container $B true", code=1, err="plugin greet: --greet: no name"
+    ),
+    "network none": Case(
+        "srun --container $B --container-network=none sh -c 'tail -n+3 /proc/net/dev | wc -l'", "1"
+    ),
+    "network host": Case(
+        "srun -n1 --container $B --container-network=host sh -c 'grep -c task0 /etc/hosts'", "1"
+    ),
+    "network private, a port of the host": Case(
+        "srun -n1 --container $B --container-publish=0:80 sh -c '[ $ROADSTEAD_PORT_80 -gt 1023 ]'"
+    ),
     # How it ends.
     "exit 0": Case("srun --container $B true"),
     "exit 1": Case("srun --container $B false", code=1, err="task 0: Exited with exit code 1"),

@@ -37,8 +37,10 @@ from roadstead.host.loop import Loop
 from roadstead.oci import runtime, search
 from roadstead.step import plan as plans
 from roadstead.step import processes, record
+from roadstead.step.around import Around
 from roadstead.step.container import Container
-from roadstead.step.life import Lives
+from roadstead.step.life import Life, Lives
+from roadstead.step.plugged import failed
 
 NAME: Final = "roadstead-agent"
 # How long a signal may take from the agent to the guard, of two processes that are sent it one
@@ -86,6 +88,8 @@ class _Agent:
         self._loop = Loop()
         self._lives = Lives(self._loop)
         self._container: Container | None = None
+        self._around: Around | None = None
+        self._plugin_failure: RoadsteadError | None = None
         self._ended_by = 0
         self._status: int | None = None
         self._error: RoadsteadError | None = None
@@ -208,11 +212,14 @@ class _Agent:
     def _start(self) -> None:
         spec = self._spec
         enclosed = "" if self._leaves else self._place.path
+        self._around = Around.of(spec, self._loop, self._lives, self._hear_of_plugins)
+        self._around.plugged.begin()
         (plan,) = plans.prepare(spec, self._notice, enclosed=enclosed)
         assert plan is not None
         if spec.script:
             _write_script(spec)
-        made = Container(plan, self._task, self._notice)
+        (self._task,) = self._around.prepared([self._task])
+        made = Container(plan, self._task, self._notice, around=self._around)
         if isinstance(made.commands, runtime.BuiltIn):
             attached = spec.terminal is not None
             made.commands = replace(
@@ -227,7 +234,28 @@ class _Agent:
             stdio = (0, 1, 2, int(self._environ["PMI_FD"]))
         if spec.terminal is not None:
             self._loop.on_signal(watching.WINCH, self._resized)
-        self._lives.start(made.life(stdio, ""), self._ended, self._failed)
+        self._lives.start(self._life(made, stdio), self._ended, self._failed)
+
+    def _life(self, made: Container, stdio: tuple[int, ...]) -> Life[int]:
+        """The container's, and what plugins hear of afterwards: it is all of a step that there is
+        here."""
+        assert self._around is not None
+        plugged = self._around.plugged
+        life = made.life(stdio, "")
+        status = yield from plugged.followed(life, self._task, made.items, self._plugin_failed)
+        error = yield from failed(plugged.call("exit", None, {}))
+        if error is not None:
+            self._plugin_failed(error)
+        return status
+
+    def _plugin_failed(self, error: RoadsteadError) -> None:
+        """A required plugin, once the program ran: so has the task, if it has not anyway."""
+        self._plugin_failure = self._plugin_failure or error
+
+    def _hear_of_plugins(self, sentence: str) -> None:
+        wanted = self._spec.container is not None and self._spec.container.verbose
+        if wanted or sentence.startswith(("error:", "warning:")):
+            self._notice(sentence)
 
     def _claim(self, made: Container) -> dict[str, Any]:
         return {
@@ -242,6 +270,8 @@ class _Agent:
 
     def _ended(self, status: int) -> None:
         self._status = status
+        if status == 0:
+            self._error = self._plugin_failure
         self._loop.stop()
 
     def _failed(self, error: RoadsteadError) -> None:
@@ -324,6 +354,8 @@ class _Agent:
 
     def _end(self, hold: int) -> None:
         """End what is left of the task, and remove what was made for it."""
+        if self._around is not None:
+            self._around.close()
         self._end_orphans()
         if self._container is not None:
             self._container.close()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
+    from roadstead.cli.plugged import Plugged
     from roadstead.cli.script import Directive
     from roadstead.engines.slurm.rewrite import Component
 
@@ -33,11 +34,14 @@ def main(command: str, argv: list[str], environ: Mapping[str, str] = os.environ)
 
 
 def _launch(command: str, argv: list[str], environ: Mapping[str, str]) -> int:
+    plugged = attend.plugins(command, argv)
     if command == "sbatch":
-        return _sbatch(argv, environ)
-    if not options.may_ask_for_containers(command, argv, environ):
+        return _sbatch(argv, environ, plugged)
+    if plugged is None and not options.may_ask_for_containers(command, argv, environ):
         real.become(command, argv, environ)
     components = _components(command, argv, environ)
+    if plugged is not None and not _is_informational(components):
+        plugged.settle_elsewhere([(each.asked, each.operands) for each in components])
     if not any(each.contained for each in components) or _is_informational(components):
         real.become(command, argv, environ)
     told = _told(command, components, environ)
@@ -153,7 +157,7 @@ def _become_salloc(
 # -- sbatch ----------------------------------------------------------------------------------------
 
 
-def _sbatch(argv: list[str], environ: Mapping[str, str]) -> int:
+def _sbatch(argv: list[str], environ: Mapping[str, str], plugged: Plugged | None) -> int:
     from roadstead.cli import script as scripts
 
     components = _components("sbatch", argv, environ)
@@ -173,6 +177,8 @@ def _sbatch(argv: list[str], environ: Mapping[str, str]) -> int:
         found = scripts.directives(text)
     first = _of_first_component(found)
     asked = options.of_containers("sbatch", components[0].pairs, environ, first)
+    if plugged is not None:
+        plugged.settle_elsewhere([(asked, operands)])
     if not asked:
         if "wrap" not in given and not operands:
             _type_again(text)

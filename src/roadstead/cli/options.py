@@ -159,6 +159,9 @@ _PREFIXES: Final = (
 )
 
 
+_added: list[Option] = []  # by plugins
+
+
 def parse(command: str, argv: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """The options of one command line in order, as (long name, value or ""), and the rest."""
     return _grammar(command).parse(argv)
@@ -207,9 +210,11 @@ def _is_about_containers(name: str) -> bool:
 
 
 def is_about_containers(name: str) -> bool:
-    """Whether an option says which container, or what of it: what Slurm's own commands do not
-    know, or know as something else."""
-    return name in _SELECTORS or _is_about_containers(name)
+    """Whether an option says which container, or what of it, or is a plugin's: what Slurm's own
+    commands do not know, or know as something else."""
+    if name in _SELECTORS or _is_about_containers(name):
+        return True
+    return any(name == row.name for row in _added)
 
 
 def of_containers(
@@ -284,9 +289,6 @@ def rows(command: str) -> list[Option]:
     else:
         from roadstead.cli.options_accounting import ROWS
     return [option for option in (*ROWS, *_EVERYWHERE, *_added) if option.commands & bit]
-
-
-_added: list[Option] = []  # by plugins
 
 
 def add(rows: Iterable[Option]) -> None:

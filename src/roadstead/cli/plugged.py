@@ -76,6 +76,21 @@ class Plugged:
                     each[name] = self._resolved(each[name], each)
                     break
 
+    def settle_elsewhere(self, components: list[tuple[dict[str, str], list[str]]]) -> None:
+        """The same where the command becomes Slurm's own, and an agent is told of containers alone:
+        it is over for us then.  Raises RoadsteadError."""
+        given = [name for asked, _ in components for name in asked if name in self._rows]
+        self.settle(components)
+        contained = any(asked for asked, _ in components)
+        if given and not contained:
+            raise RequestError(
+                f"--{given[0]}: where Slurm runs the job, plugins are for its containers",
+                hint="add --container=…, or leave it out",
+            )
+        if contained and self.waits_for_numbers:
+            self._say("warning: local_user_init of plugins is not called: Slurm starts the step")
+        self.end()
+
     def _resolved(self, reference: str, asked: dict[str, str]) -> str:
         for plugin in self._plugins:
             found = self._guarded(plugin, self._call, "container_resolve", asked, reference)

@@ -554,6 +554,15 @@ class Supervisor:
 
         self.lives.start(failed(self.around.plugged.call("exit", None, {})), told, told)
 
+    def _end_plugins(self) -> None:
+        """End the process that plugins were called in, and see what they have started end."""
+        was_there = self.around.plugged.pid
+        self.around.close()
+        if was_there and (left := self._left()):
+            process.kill_all(left, _ORPHAN_SECONDS)
+            while self._reap_one():
+                pass
+
     def plugin_failed(self, error: RoadsteadError) -> None:
         """A required plugin has failed once tasks ran: so has the step."""
         self._plugin_failure = self._plugin_failure or str(error)
@@ -561,7 +570,7 @@ class Supervisor:
     def _end(self) -> None:
         if self._plugin_failure:
             self._has_failed(self._plugin_failure)
-        self.around.close()
+        self._end_plugins()
         for task in self.tasks:
             task.close()
         if self.plan is not None:

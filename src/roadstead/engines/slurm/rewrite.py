@@ -47,7 +47,7 @@ class Component:
 
     __slots__ = ("asked", "operands", "pairs")
 
-    def __init__(self, pairs: Pairs, asked: Mapping[str, str], operands: Sequence[str]) -> None:
+    def __init__(self, pairs: Pairs, asked: dict[str, str], operands: Sequence[str]) -> None:
         self.pairs = pairs
         self.asked = asked
         self.operands = list(operands)
