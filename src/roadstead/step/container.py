@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -365,9 +366,9 @@ class Container:
         """End the runtime that a shell which was killed has left at work, and which is our child
         now: it would go on to make what is about to be deleted.  The container's name is in its
         command line; no other task's has that."""
+        named = re.compile(rf"(?<![\w.-]){re.escape(self.directory.container_id)}(?![\w.-])")
         for pid in process.children(os.getpid()):
-            words = " ".join(process.arguments(pid)).replace("'", " ").replace('"', " ").split()
-            if self.directory.container_id not in words:
+            if not named.search(" ".join(process.arguments(pid))):
                 continue
             with contextlib.suppress(ProcessLookupError):
                 orphan = process.adopt(pid)
