@@ -27,6 +27,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ class SlurmCluster:
         self._root = Account.current()
         self._mark = mark or leaks.Mark()
         self._daemons: list[subprocess.Popen[str]] = []
+        self._slurmds: dict[str, subprocess.Popen[str]] = {}
 
     def __enter__(self) -> SlurmCluster:
         try:
@@ -151,8 +153,38 @@ class SlurmCluster:
         eventually((munge / "socket").is_socket, what="munged listens")
         self._start("slurmctld", "-D", "-i", "-f", self.conf)
         for number in range(1, self.nodes + 1):
-            self._start("unshare", "--mount", "sh", "-ec", SLURMD, "sh", f"n{number}", self.conf)
+            self._start_slurmd(f"n{number}")
         eventually(self._is_idle, timeout=60, what=f"the nodes are idle, see {self.base}/*.log")
+
+    def kill_slurmd(self, node: str) -> None:
+        """SIGKILL to the slurmd of a node; its slurmstepds go on."""
+        killed = self._slurmds.pop(node)
+        self._daemons.remove(killed)
+        killed.kill()
+        killed.communicate()
+
+    def restart(self) -> None:
+        """Start the slurmds that were killed."""
+        for number in range(1, self.nodes + 1):
+            if f"n{number}" not in self._slurmds:
+                self._start_slurmd(f"n{number}")
+
+    def heal(self) -> None:
+        """Wait until all nodes are idle; one that Slurm has taken away is given back."""
+
+        def healed() -> bool:
+            if self._is_idle():
+                return True
+            time.sleep(0.1)
+            down = "scontrol update nodename=n[1-{}] state=resume 2>/dev/null; true"
+            self.run(self._root, ["sh", "-c", down.format(self.nodes)])
+            return False
+
+        eventually(healed, timeout=60, what=f"the nodes are idle again, see {self.base}/*.log")
+
+    def _start_slurmd(self, node: str) -> None:
+        argv = ("unshare", "--mount", "sh", "-ec", SLURMD, "sh", node, self.conf)
+        self._slurmds[node] = self._start(*argv)
 
     def down(self) -> None:
         """End everything and delete the directory."""
@@ -160,6 +192,7 @@ class SlurmCluster:
         for each in self._daemons:
             each.communicate()
         self._daemons.clear()
+        self._slurmds.clear()
         leaks.remove(self.base)
 
     def _write_files(self) -> None:
@@ -192,11 +225,11 @@ class SlurmCluster:
             # Nothing here needs the plugin, and it would want systemd.
             (self.base / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
 
-    def _start(self, *argv: str | Path) -> None:
+    def _start(self, *argv: str | Path) -> subprocess.Popen[str]:
         with self._mark.inherited() as marks, open(self.base / "daemons.log", "a") as log:
-            self._daemons.append(
-                self._root.popen(argv, env={**self.variables, **marks}, stdout=log, stderr=log)
-            )
+            daemon = self._root.popen(argv, env={**self.variables, **marks}, stdout=log, stderr=log)
+        self._daemons.append(daemon)
+        return daemon
 
     def _is_idle(self) -> bool:
         for each in self._daemons:
