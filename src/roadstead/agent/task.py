@@ -108,6 +108,8 @@ class _Agent:
         except BaseException:
             self._place.close()
             raise
+        # An oci.conf, and some container systems, have places of their own.
+        self._on_disk = bool(self._spec.oci_conf) or not self._nests()
         self._guard = Guard(self._spec.directory, watching.MESSAGES)
 
     # -- what is to be run --------------------------------------------------------------------
@@ -175,7 +177,11 @@ class _Agent:
         """Whether what runs the container may leave something outside a namespace of ours."""
         request = self._spec.container
         assert request is not None
-        return bool(self._spec.oci_conf) or not plans.nests(request, self._spec)
+        return bool(self._spec.oci_conf) or not self._nests()
+
+    def _nests(self) -> bool:
+        assert self._spec.container is not None
+        return plans.nests(self._spec.container, self._spec)
 
     # -- the life -----------------------------------------------------------------------------
 
