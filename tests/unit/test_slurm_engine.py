@@ -115,7 +115,10 @@ def test_a_jobs_name_is_not_its_steps() -> None:
     assert "--job-name=app" in rewrite.srun([each], OURS, AGENT, {**named, "SLURM_JOB_ID": "1"})
 
 
-@pytest.mark.parametrize("option", ["--container-name=x", "--container-save=x", "--bcast=/tmp/x"])
+REFUSED = ["--container-name=x", "--container-save=x", "--bcast=/tmp/x", "--container-per=node"]
+
+
+@pytest.mark.parametrize("option", REFUSED)
 def test_what_cannot_be_had_is_refused(option: str) -> None:
     each = component("srun", ["--container=B", option, "app"])
     with pytest.raises(RequestError, match="with a container on a Slurm cluster"):

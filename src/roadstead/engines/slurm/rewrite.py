@@ -27,8 +27,8 @@ REFUSED: Final[dict[str, str]] = {
     "bcast": "the program is in the container, and is not sent",
     "container-name": "Slurm tells nobody on the nodes when a job ends, and the container of the "
     "job would stay",
-    "container-network": "each task has an agent of its own there",
-    "container-per": "each task has an agent of its own there",
+    "container-network=private": "each task has an agent of its own there",
+    "container-per=node": "each task has an agent of its own there",
     "container-save": "only the local engine saves containers",
     "dry-run": "it shows what the local engine would do",
 }
@@ -60,12 +60,13 @@ class Component:
 
 def check(asked: Mapping[str, str], pairs: Pairs) -> None:
     """Raise RequestError for what a container on a cluster cannot have."""
-    for name in (*asked, *[name for name, _ in pairs]):
-        if name in REFUSED:
-            raise RequestError(
-                f"--{name} with a container on a Slurm cluster: {REFUSED[name]}",
-                hint="leave it out, or use the local engine (ROADSTEAD_ENGINE=local)",
-            )
+    for name, value in (*asked.items(), *pairs):
+        for option in (name, f"{name}={value}"):
+            if option in REFUSED:
+                raise RequestError(
+                    f"--{option} with a container on a Slurm cluster: {REFUSED[option]}",
+                    hint="leave it out, or use the local engine (ROADSTEAD_ENGINE=local)",
+                )
 
 
 def words(pairs: Pairs, ours: Callable[[str], bool]) -> list[str]:
