@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from roadstead.core import hostlist
-from roadstead.core.model import BATCH_STEP, ContainerRequest, StepSpec, TaskSpec, Terminal
+from roadstead.core.model import BATCH_STEP, ContainerRequest, Launch, StepSpec, TaskSpec, Terminal
 from roadstead.errors import BundleError, RoadsteadError
-from roadstead.host import identity, terminal
+from roadstead.host import identity, process, terminal
 from roadstead.oci import bundle as bundles
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ _OF_SLURM: Final = "/tmp/slurm"
 _OF_STEP: Final = ("SLURM_", "SLURMD_", "PMI_", "PMIX_")
 
 
-def specs(call: Call) -> tuple[StepSpec, TaskSpec]:
-    """What the container is for.  Raises BundleError."""
+def specs(call: Call) -> tuple[StepSpec, TaskSpec, int]:
+    """What the container is for, and our descriptor for its PMI.  Raises BundleError."""
     directory = call.directory
     made, config = read(call)
     bundle = f"{directory}/bundle"
@@ -48,6 +49,9 @@ def specs(call: Call) -> tuple[StepSpec, TaskSpec]:
     known = variables(config)
     own = placed(known, node, step) if lacks_place(call, known) else {}
     procid = _number({**known, **own}.get("SLURM_PROCID", ""), local)
+    pmi = pmi_descriptor(known)
+    if pmi:
+        own |= _pmi({**known, **own}, job, step)
     container = ContainerRequest(
         bundle=bundle,
         env_policy="image",
@@ -70,6 +74,7 @@ def specs(call: Call) -> tuple[StepSpec, TaskSpec]:
         directory=directory,
         container=container,
         terminal=_terminal(),
+        launch=Launch(mpi="pmi2" if pmi else "none"),
     )
     task = TaskSpec(
         procid=procid,
@@ -78,7 +83,7 @@ def specs(call: Call) -> tuple[StepSpec, TaskSpec]:
         env={**own, "ROADSTEAD_STEP_DIR": directory},
         node=spec.node,
     )
-    return spec, task
+    return spec, task, pmi
 
 
 def _environment(call: Call) -> dict[str, str]:
@@ -212,6 +217,34 @@ def placed(env: dict[str, str], node: str, step: int) -> dict[str, str]:
         "SLURMD_NODENAME": node,
         "SLURM_TASK_PID": str(os.getpid()),
     }
+
+
+def pmi_descriptor(env: dict[str, str]) -> int:
+    """The descriptor by which an MPI library finds srun (--mpi=pmi2); 0 for none.
+
+    Before 23.02 the variable that names it is not in config.json: it is the socket that slurmstepd
+    has left open for us, and what kind it is we are told in our own environment.
+    """
+    named = _number(env.get("PMI_FD", ""), 0)
+    if named in process.descriptors() and _is_left_open(named):
+        return named
+    if os.environ.get("SLURM_MPI_TYPE") != "pmi2":
+        return 0
+    found = [fd for fd in process.descriptors() if fd > 2 and _is_left_open(fd)]
+    return found[0] if len(found) == 1 else 0
+
+
+def _is_left_open(fd: int) -> bool:
+    return os.get_inheritable(fd) and stat.S_ISSOCK(os.fstat(fd).st_mode)
+
+
+def _pmi(env: dict[str, str], job: int, step: int) -> dict[str, str]:
+    """What Slurm's mpi/pmi2 says to a task, of which ours is the descriptor's number."""
+    size = env.get("SLURM_STEP_NUM_TASKS") or env.get("SLURM_NTASKS") or "1"
+    computed = {
+        "PMI_RANK": env.get("SLURM_PROCID", "0"), "PMI_SIZE": size, "PMI_JOBID": f"{job}.{step}",
+    }  # fmt: skip
+    return {name: env.get(name, value) for name, value in computed.items()} | {"PMI_FD": "3"}
 
 
 def _number(text: str, otherwise: int) -> int:

@@ -54,6 +54,7 @@ class Lone:
         self._guard: Guard | None = None
         self._unseen: dict[int, Any] = {}
         self._ended_by = 0
+        self._more: tuple[int, ...] = ()
         self.status: int | None = None
         self.failure: RoadsteadError | None = None
 
@@ -87,8 +88,9 @@ class Lone:
         self._claim.update(more)
         record.write_claim(self.directory, self._claim)
 
-    def prepare(self, spec: StepSpec, task: TaskSpec) -> None:
+    def prepare(self, spec: StepSpec, task: TaskSpec, pmi: int) -> None:
         """Read and check all, make the task's directory, write the claim.  Nothing runs yet.
+        ``pmi`` is the descriptor that an MPI library is to have as its 3, or 0.
 
         Raises RoadsteadError; ``close`` removes what was made.
         """
@@ -96,6 +98,7 @@ class Lone:
             self.loop.on_signal(signo, partial(self.hear, signo))
         self._guard = Guard(self.directory, watching.MESSAGES)
         self.loop.watch(self._guard.seen, self._witnessed)
+        self._more = (pmi,) if pmi else ()
         (self._plan,) = plans.prepare(spec, self._say)
         assert self._plan is not None
         made = self._container = Container(self._plan, task, self._say)
@@ -132,7 +135,7 @@ class Lone:
                 self.failure = error
             ended()
 
-        self._lives.start(self._container.life(stdio, ""), done, failed)
+        self._lives.start(self._container.life((*stdio, *self._more), ""), done, failed)
 
     def hear(self, number: int, *, alone: bool = False) -> None:
         """A signal has come; ``alone``: to us, and the container has not got it."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +57,7 @@ _OPTIONS: Final = (
 _CHOICES: Final = {"writable": ("bundle", "private"), "hooks": ("drop", "run", "refuse")}
 _VERBS: Final = ("run", "create", "start", "state", "kill", "delete")
 _ALL_TASKS: Final = ("-1", "4294967295")
+_MAKING_SECONDS: Final = 300.0
 _LONGEST: Final = 255
 
 
@@ -202,8 +204,21 @@ def sweep_others(call: Call) -> None:
     except FileNotFoundError:
         return
     for name in names:
-        if name != call.name:
-            _sweep(f"{call.directories}/{name}", say_nothing)
+        path = f"{call.directories}/{name}"
+        if name != call.name and not _is_being_made(path):
+            _sweep(path, say_nothing)
+
+
+def _is_being_made(path: str) -> bool:
+    """Whether a directory has no claim yet, as another container of this user's starts."""
+    from roadstead.step import record
+
+    if record.read_claim(path) is not None:
+        return False
+    try:
+        return time.time() - os.stat(path).st_mtime < _MAKING_SECONDS
+    except FileNotFoundError:
+        return True
 
 
 def say_nothing(sentence: str) -> None:
