@@ -16,6 +16,10 @@ def main(argv: list[str]) -> int:
         from roadstead.agent import task
 
         return task.main(verb, rest)
+    if verb in ("pod", "daemon"):
+        from roadstead.agent import inner
+
+        return inner.main([verb, *rest])
     sys.stderr.write(f"roadstead: error: the agent does not know {verb or 'nothing'}\n")
     return 1
 

@@ -20,6 +20,7 @@ from roadstead.cli import containers, options
 from roadstead.core.jsonform import compact_json, from_json
 from roadstead.daemons.kinds import KINDS
 from roadstead.daemons.model import Seed, Wanted
+from roadstead.engines.slurm import agent
 from roadstead.errors import LaunchError, RequestError, UsageError
 from roadstead.host import files, fork, process
 from roadstead.images.reference import TRANSPORTS, parse
@@ -42,7 +43,7 @@ def of(asked: dict[str, str], environ: Mapping[str, str]) -> list[Wanted]:
     if images and not found:
         raise RequestError(f"--{IMAGES} needs --dockerd or --podman-service", hint="add --dockerd")
     seeds = tuple(_seed(text, environ) for text in images.split(",") if text)
-    return [Wanted(option=option, seeds=seeds) for option in found]
+    return [Wanted(option=option, token=os.urandom(4).hex(), seeds=seeds) for option in found]
 
 
 def _seed(text: str, environ: Mapping[str, str]) -> Seed:
@@ -178,7 +179,7 @@ def _step(wanted: Wanted, environ: Mapping[str, str]) -> tuple[list[str], int]:
         *([] if local else ["--mem=0", "--cpu-bind=none"]),
     ]
     told = json.dumps(compact_json(wanted))
-    return [*_program("cli.srun"), *words, *_program("daemons.keeper"), told], number
+    return [*_program("cli.srun"), *words, *agent.command(), "daemon", told], number
 
 
 def _program(module: str) -> list[str]:

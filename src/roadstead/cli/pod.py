@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from roadstead.cli import attend, containers, options, report
 from roadstead.cli import script as scripts
+from roadstead.engines.slurm import agent
 from roadstead.errors import ImageError, RequestError, RoadsteadError, UsageError
 from roadstead.images.reference import TRANSPORTS
 from roadstead.pods import documents, manifest
@@ -191,10 +192,5 @@ def _pull(reference: str, cwd: str) -> None:
 
 
 def command() -> list[str]:
-    """What a pod's task executes: this interpreter, and our package wherever it is."""
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = (
-        f"import sys; sys.path.insert(0, {package!r}); "
-        "from roadstead.pods.runner import main; sys.exit(main(sys.argv[1:]))"
-    )
-    return [sys.executable, "-IS", "-c", code]
+    """What a pod's task executes: the agent, wherever it is (agent/inner.py)."""
+    return [*agent.command(), "pod"]

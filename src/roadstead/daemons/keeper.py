@@ -9,9 +9,11 @@ it had is removed.  What that is stands in the keeper's claim from before it is 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -45,10 +47,9 @@ class Keeper:
         self._step = step
         self._environ = environ
         self._directory = f"{step}/{record.INNER}/{self._kind.name}"
-        token = os.urandom(4).hex()
-        self._data = f"{_disk_place()}/{os.path.basename(step)}.{token}"
+        self._data = f"{_disk_place()}/{os.path.basename(step)}.{wanted.token}"
         # Short: a socket's path has 107 bytes, and Podman wants no more than 50.
-        self._run = f"/tmp/roadstead-{os.getuid()}-{token}"
+        self._run = f"/tmp/roadstead-{os.getuid()}-{wanted.token}"
         self._socket = f"{self._run}/{self._kind.name}.sock"
         self._log = f"{self._directory}/log"
         self._loop = Loop()
@@ -56,6 +57,7 @@ class Keeper:
         self._daemon: process.Child | None = None
         self._code = 0
         self._stopping = False
+        self._shares = False  # the daemon, with another keeper
 
     def run(self) -> int:
         """Keep the daemon for as long as it is wanted; the exit code."""
@@ -65,7 +67,8 @@ class Keeper:
         self._loop.watch(0, self._hung_up)
         try:
             self._kind.check(self._environ)
-            self._begin()
+            if not self._is_shared():
+                self._begin()
             self._lives.start(self._bring_up(), self._is_up, self._failed)
             self._loop.run()
         except RoadsteadError as error:
@@ -75,6 +78,13 @@ class Keeper:
             self._say(LaunchError(f"--{self._wanted.option}:{where} {error.strerror}"))
         self._clean()
         return self._code
+
+    def _is_shared(self) -> bool:
+        """Whether another node of the job's is this very machine, and keeps the daemon there."""
+        with contextlib.suppress(OSError):
+            found = os.lstat(self._run)
+            self._shares = found.st_uid == os.getuid() and stat.S_ISDIR(found.st_mode)
+        return self._shares
 
     @property
     def _files(self) -> list[str]:
@@ -120,7 +130,7 @@ class Keeper:
             raise LaunchError(f"--{self._wanted.option}: no answer in {_PATIENCE:g} s")
         if status and not self._stopping:
             raise LaunchError(f"--{self._wanted.option}: no answer")
-        for seed in self._wanted.seeds:
+        for seed in () if self._shares else self._wanted.seeds:
             status = yield Until(self._child(lambda seed=seed: self._load(seed)))  # type: ignore[misc]
             if status and not self._stopping:
                 raise LaunchError(f"--{self._wanted.option}-image: {seed.name} cannot be loaded")

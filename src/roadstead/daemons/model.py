@@ -16,7 +16,9 @@ class Seed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A daemon; ``option`` is the one that asked for it (kinds.py)."""
+    """A daemon; ``option`` is the one that asked for it (kinds.py).  ``token`` is a part of its
+    address, which so is the same on each node."""
 
     option: str
+    token: str
     seeds: tuple[Seed, ...] = ()
