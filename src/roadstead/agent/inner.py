@@ -17,7 +17,7 @@ from roadstead.agent.guard import Guard
 from roadstead.agent.place import Place
 from roadstead.core import names
 from roadstead.errors import RoadsteadError
-from roadstead.host import removal
+from roadstead.host import fork, removal, signals
 from roadstead.step import record
 
 PROGRAMS: Final = {"pod": "roadstead.pods.runner", "daemon": "roadstead.daemons.keeper"}
@@ -53,13 +53,23 @@ def _in_directory(program: Callable[[], int]) -> int:
         raise
     environ[record.MARK] = directory
     try:
-        return program()
+        return _run(program)
     finally:
         guard.close()
         os.close(hold)
         with contextlib.suppress(OSError):  # the next one here sweeps it
             removal.remove_tree(directory)
         place.close()
+
+
+def _run(program: Callable[[], int]) -> int:
+    """Run it in a child, which ends all that is below it at its end: the guard is not.  Who signals
+    the step signals the child; we stay until it has ended."""
+    child = fork.run_in_child(lambda: os._exit(program()))
+    signals.ignore([*signals.FORWARDED, signals.SIGINT])
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
 def _claim(directory: str) -> dict[str, Any]:

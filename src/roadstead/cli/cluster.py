@@ -11,6 +11,7 @@ import os
 
 from roadstead.agent import request
 from roadstead.cli import attend, options, report
+from roadstead.cli.getopt_long import REQUIRED
 from roadstead.engines.slurm import agent, real, rewrite
 from roadstead.errors import RequestError, RoadsteadError, UsageError
 from roadstead.host import wire
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _SEPARATOR = ":"
 _INFORMATION = ("help", "usage", "version")
+_DAEMONS = ("dockerd", "podman-service", "dockerd-image")
 
 
 def main(command: str, argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
@@ -37,6 +39,11 @@ def _launch(command: str, argv: list[str], environ: Mapping[str, str]) -> int:
     plugged = attend.plugins(command, argv)
     if command == "sbatch":
         return _sbatch(argv, environ, plugged)
+    if _may_ask_for_daemons(argv):
+        from roadstead.cli import daemons
+
+        if any(daemons.is_named(name) for name, _ in options.parse(command, argv)[0]):
+            return daemons.on_cluster(command, argv, environ)
     if plugged is None and not options.may_ask_for_containers(command, argv, environ):
         real.become(command, argv, environ)
     components = _components(command, argv, environ)
@@ -173,8 +180,14 @@ def _sbatch(argv: list[str], environ: Mapping[str, str], plugged: Plugged | None
     text = scripts.wrap(given["wrap"]) if "wrap" in given else _text(operands)
     found: list[Directive] = []
     asks = any(each.contained for each in components)
-    if "wrap" not in given and (asks or _may_ask(text)):
+    daemons = _may_ask_for_daemons(argv)
+    if _is_manifest(text, given):
+        _submit_pod(argv, text, operands, environ)
+    if "wrap" not in given and (asks or daemons or _may_ask(text)):
         found = scripts.directives(text)
+    lent = [options.parse("sbatch", each.argv)[0] for each in found]
+    if any(name in _DAEMONS for line in (*lent, components[0].pairs) for name, _ in line):
+        _submit_with_daemons(components[0].pairs, lent, text, operands, environ)
     first = _of_first_component(found)
     asked = options.of_containers("sbatch", components[0].pairs, environ, first)
     if plugged is not None:
@@ -190,11 +203,55 @@ def _sbatch(argv: list[str], environ: Mapping[str, str], plugged: Plugged | None
 
 
 def _may_ask(text: str) -> bool:
-    """Whether a line of the script could name a container."""
+    """Whether a line of the script could name a container, or a daemon."""
+    lines = [line.split() for line in text.split("\n") if line.startswith("#SBATCH")]
     return any(
-        line.startswith("#SBATCH") and options.may_ask_for_containers("sbatch", line.split(), {})
-        for line in text.split("\n")
+        options.may_ask_for_containers("sbatch", words, {}) or _may_ask_for_daemons(words)
+        for words in lines
     )
+
+
+def _may_ask_for_daemons(words: Sequence[str]) -> bool:
+    return any(word.startswith(("--dock", "--podman")) for word in words)
+
+
+def _is_manifest(text: str, given: Mapping[str, str]) -> bool:
+    """Whether that is a pod's, and no script: what sbatch of Slurm would refuse."""
+    return "wrap" not in given and not text.startswith("#!") and "apiVersion" in text[:65536]
+
+
+def _submit_pod(
+    argv: list[str], text: str, operands: Sequence[str], environ: Mapping[str, str]
+) -> NoReturn:
+    """Become sbatch, with a script that runs the pod (pod.py)."""
+    from roadstead.cli import pod
+
+    asked, made = pod.batch(argv, text, list(operands) or ["sbatch"], environ)
+    kinds = {row.name: row.arg for row in options.rows("sbatch")}
+    words = [
+        f"--{name}={value}" if kinds[name] and (value or kinds[name] == REQUIRED) else f"--{name}"
+        for name, value in asked.items()
+    ]
+    real.become("sbatch", [*words, f"/dev/fd/{_memory(made)}"], environ)
+
+
+def _submit_with_daemons(
+    pairs: Sequence[tuple[str, str]],
+    directives: Sequence[Sequence[tuple[str, str]]],
+    text: str,
+    operands: Sequence[str],
+    environ: Mapping[str, str],
+) -> NoReturn:
+    """Become sbatch, with a script that brings daemons up first (daemons.py)."""
+    from roadstead.cli import daemons
+
+    made = daemons.batch_on_cluster(pairs, directives, text, environ)
+    argv = rewrite.words([pair for pair in pairs if pair[0] != "wrap"], daemons.is_named)
+    every = [name for line in (*directives, pairs) for name, _ in line]
+    if "job-name" not in every and "SBATCH_JOB_NAME" not in environ:
+        name = "wrap" if "wrap" in every else rewrite.name_of(operands[0]) if operands else "sbatch"
+        argv.append(f"--job-name={name}")
+    real.become("sbatch", [*argv, f"/dev/fd/{_memory(made)}", *operands[1:]], environ)
 
 
 def _all_given(directives: Sequence[Directive], given: Mapping[str, str]) -> dict[str, str]:

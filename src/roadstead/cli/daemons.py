@@ -20,13 +20,14 @@ from roadstead.cli import containers, options
 from roadstead.core.jsonform import compact_json, from_json
 from roadstead.daemons.kinds import KINDS
 from roadstead.daemons.model import Seed, Wanted
-from roadstead.engines.slurm import agent
+from roadstead.engines.slurm import agent, real, rewrite
+from roadstead.engines.slurm.script import quoted
 from roadstead.errors import LaunchError, RequestError, UsageError
 from roadstead.host import files, fork, process
 from roadstead.images.reference import TRANSPORTS, parse
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 IMAGES: Final = "dockerd-image"
 _MARKER: Final = "# roadstead: the script\n"
@@ -175,6 +176,7 @@ def _step(wanted: Wanted, environ: Mapping[str, str]) -> tuple[list[str], int]:
         "--ntasks-per-node=1",
         "--cpus-per-task=1",
         "--mpi=none",
+        "--kill-on-bad-exit=1",
         f"--job-name={KINDS[wanted.option].name}",
         *([] if local else ["--mem=0", "--cpu-bind=none"]),
     ]
@@ -237,30 +239,61 @@ def allocate(argv: list[str]) -> int:
 # -- batch scripts -------------------------------------------------------------------------------
 
 
-def script(wanted: Sequence[Wanted], text: str) -> str:
-    """A batch script that brings the daemons up and becomes the one that it is given."""
+def script(wanted: Sequence[Wanted], text: str, directives: Sequence[str] = ()) -> str:
+    """A batch script that brings the daemons up and becomes the one that it is given;
+    ``directives`` are what its #SBATCH lines are to say."""
     import shlex
 
-    told = json.dumps([compact_json(each) for each in wanted])
-    command = shlex.join([*_program("cli.daemons"), told])
-    return f'#!/bin/sh\nexec {command} "$0" "$@"\n{_MARKER}{text}'
+    command = shlex.join([*_program("cli.daemons"), "batch", _told(wanted)])
+    lines = "".join(f"#SBATCH {each}\n" for each in directives)
+    return f'#!/bin/sh\n{lines}exec {command} "$0" "$@"\n{_MARKER}{text}'
+
+
+def _told(wanted: Sequence[Wanted]) -> str:
+    return json.dumps([compact_json(each) for each in wanted])
 
 
 def main(argv: list[str]) -> int:
-    """In a job: ``TOLD SCRIPT ARGUMENT…``, what ``script`` has made."""
-    told, path, *arguments = argv
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        text = file.read().partition(f"\n{_MARKER}")[2]
+    """In a job: ``batch TOLD SCRIPT ARGUMENT…``, as ``script`` has it, or ``around TOLD COMMAND…``;
+    the exit code, where it does not become the script."""
+    verb, told, *words = argv
     found: Any = json.loads(told)
     daemons = Daemons([from_json(Wanted, each) for each in found])
     daemons.enter(dict(os.environ))
     try:
         daemons.start()
     except LaunchError as error:
-        os.write(2, f"slurmstepd: error: {error}\n".encode())
+        who = "slurmstepd" if verb == "batch" else "salloc"
+        os.write(2, f"{who}: error: {error}{'; ' + error.hint if error.hint else ''}\n".encode())
         return error.exit_code
     os.environ.update(daemons.variables)
-    daemons.leave_to_job()
+    if verb == "batch":
+        daemons.leave_to_job()
+        _become(*words)
+    try:
+        return _run(words)
+    finally:
+        daemons.stop()
+
+
+def _run(words: list[str]) -> int:
+    """Run a command on our terminal; its exit code."""
+    from roadstead.host import child, signals
+
+    signals.ignore([signals.SIGINT, signals.SIGQUIT])
+    try:
+        pid, pidfd = child.start_foreground(words, os.environ)
+    except OSError as error:
+        os.write(2, f"roadstead: error: cannot execute {words[0]}: {error.strerror}\n".encode())
+        return 127
+    os.close(pidfd)
+    return child.reap(pid)
+
+
+def _become(path: str, *arguments: str) -> NoReturn:
+    """Become the user's batch script."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        text = file.read().partition(f"\n{_MARKER}")[2]
     step = os.environ.get(_STEP_DIRECTORY, "")
     if step:
         place = f"{step}/spool/script"
@@ -268,7 +301,7 @@ def main(argv: list[str]) -> int:
     else:
         place = _in_memory(text)
     fork.replace_process([place, *arguments])
-    return 1
+    raise AssertionError("unreachable")
 
 
 def _in_memory(text: str) -> str:
@@ -276,3 +309,54 @@ def _in_memory(text: str) -> str:
     with open(fd, "wb", closefd=False) as file:
         file.write(text.encode("utf-8", "surrogateescape"))
     return f"/proc/self/fd/{fd}"
+
+
+# -- on a Slurm cluster ----------------------------------------------------------------------------
+
+
+def is_named(name: str) -> bool:
+    """Whether an option is about daemons."""
+    return name in KINDS or name == IMAGES
+
+
+def on_cluster(command: str, argv: list[str], environ: Mapping[str, str]) -> int:
+    """srun or salloc with daemons; the exit code, where it does not become Slurm's own."""
+    pairs, operands = options.parse(command, argv)
+    if command == "srun" and not environ.get("SLURM_JOB_ID"):
+        return allocate(argv)
+    wanted = of({name: value for name, value in pairs if is_named(name)}, environ)
+    rest = rewrite.words(pairs, is_named)
+    if command == "salloc":
+        contained = next((name for name, _ in pairs if options.is_about_containers(name)), "")
+        if contained:
+            raise RequestError(
+                f"--dockerd and --{contained}: the command of salloc is to run on the node",
+                hint=f"leave out --{contained}, and call srun --{contained} in it",
+            )
+        shell = [environ.get("SHELL") or "/bin/sh"]
+        around = [*_program("cli.daemons"), "around", _told(wanted), *(operands or shell)]
+        real.become("salloc", [*rest, *around], environ)
+    daemons = Daemons(wanted)
+    daemons.enter(environ)
+    daemons.start()
+    try:
+        os.environ.update(daemons.variables)
+        return _run([*_program("cli.srun"), *rest, *operands])
+    finally:
+        daemons.stop()
+
+
+def batch_on_cluster(
+    pairs: Sequence[tuple[str, str]],
+    directives: Sequence[Sequence[tuple[str, str]]],
+    text: str,
+    environ: Mapping[str, str],
+) -> str:
+    """The script that Slurm's sbatch takes in place of one with daemons.  ``pairs`` are the options
+    of the command line, ``directives`` those of each #SBATCH line."""
+    every = [*(pair for line in directives for pair in line), *pairs]
+    wanted = of({name: value for name, value in every if is_named(name)}, environ)
+    lines = [
+        " ".join(quoted(word) for word in rewrite.words(line, is_named)) for line in directives
+    ]
+    return script(wanted, text, [line for line in lines if line])

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from roadstead.cli import attend, containers, options, report
 from roadstead.cli import script as scripts
-from roadstead.engines.slurm import agent
+from roadstead.engines import choice
+from roadstead.engines.slurm import agent, real, rewrite
 from roadstead.errors import ImageError, RequestError, RoadsteadError, UsageError
 from roadstead.images.reference import TRANSPORTS
 from roadstead.pods import documents, manifest
@@ -21,6 +22,8 @@ from roadstead.pods import plan as plans
 from roadstead.pods.model import Image, Job, Plan
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from roadstead.cli.script import Directive
 
 USAGE: Final = "roadstead pod run [OPTIONS] FILE… | check FILE…"
@@ -33,6 +36,8 @@ OPTIONS are srun's: in an allocation the pods are a step of it, else a job of th
 sbatch FILE… submits the same as a job.  docs/pods.md has a table of the fields.
 """
 _COMMAND: Final = "roadstead pod"
+_FORCED: Final = ("ntasks", "nodes")
+_OF_RESOURCES: Final = ("job-name", "cpus-per-task", "mem", "gres")
 
 
 def main(operands: list[str]) -> int:
@@ -55,14 +60,30 @@ def _run(argv: list[str]) -> int:
         raise UsageError("no manifest is named", hint=USAGE)
     jobs = read(files, _texts(files))
     plan = _plan(jobs, asked)
-    _settle(asked, jobs, forced=("ntasks", "nodes"))
+    _settle(asked, jobs, forced=_FORCED)
     if os.environ.get("SLURM_JOB_ID"):
         asked.setdefault("exact", "1")  # several pods share the allocation they are in
+    if choice.is_slurm(os.environ):
+        return _become_srun(argv, asked, plan)
     message = attend.base_message("srun", "run", asked, command())
     message["env"].update(plans.environment(plan))
     return attend.Attendance(
         "srun", message, verbose=int(asked.get("verbose", "0")), quiet="quiet" in asked
     ).run()
+
+
+def _become_srun(argv: list[str], asked: Mapping[str, str], plan: Plan) -> NoReturn:
+    """The same on a cluster: Slurm's srun starts the pod on a node."""
+    given = dict(options.parse("srun", argv)[0])
+    words = [
+        f"--{name}={value}"
+        for name, value in asked.items()
+        if name in (*_FORCED, "exact") or (name in _OF_RESOURCES and name not in given)
+    ]
+    words = [word.removesuffix("=1") if word == "--exact=1" else word for word in words]
+    own = rewrite.words([pair for pair in given.items() if pair[0] not in _FORCED], lambda _: False)
+    environ = {**os.environ, **plans.environment(plan)}
+    real.become("srun", [*own, *words, *command()], environ)
 
 
 def _check(files: list[str]) -> int:
@@ -87,7 +108,7 @@ def batch(
     asked, _ = options.gather("sbatch", argv, environ, found)
     jobs = read([name, *others], [text, *_texts(others)])
     plan = _plan(jobs, asked)
-    _settle(asked, jobs, forced=("ntasks", "nodes"))
+    _settle(asked, jobs, forced=_FORCED)
     return asked, plans.script(plan, command())
 
 

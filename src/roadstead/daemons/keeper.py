@@ -9,7 +9,6 @@ it had is removed.  What that is stands in the keeper's claim from before it is 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -32,7 +31,7 @@ from roadstead.step.life import Life, Lives, Until
 
 _PATIENCE: Final = 120.0  # for a daemon's first answer
 _PAUSE: Final = 0.01
-_GRACE: Final = 8.0  # for its end, and that of its containers
+_GRACE: Final = 2.5  # for its end, and that of its containers
 _DEATH_SECONDS: Final = 10.0
 _TAIL: Final = 2000
 _SIGNALS: Final = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM
@@ -51,13 +50,13 @@ class Keeper:
         # Short: a socket's path has 107 bytes, and Podman wants no more than 50.
         self._run = f"/tmp/roadstead-{os.getuid()}-{wanted.token}"
         self._socket = f"{self._run}/{self._kind.name}.sock"
+        self._files = [self._run, self._data]  # none where the daemon is another keeper's
         self._log = f"{self._directory}/log"
         self._loop = Loop()
         self._lives = Lives(self._loop)
         self._daemon: process.Child | None = None
         self._code = 0
         self._stopping = False
-        self._shares = False  # the daemon, with another keeper
 
     def run(self) -> int:
         """Keep the daemon for as long as it is wanted; the exit code."""
@@ -67,7 +66,7 @@ class Keeper:
         self._loop.watch(0, self._hung_up)
         try:
             self._kind.check(self._environ)
-            if not self._is_shared():
+            if self._claim_place():
                 self._begin()
             self._lives.start(self._bring_up(), self._is_up, self._failed)
             self._loop.run()
@@ -79,24 +78,26 @@ class Keeper:
         self._clean()
         return self._code
 
-    def _is_shared(self) -> bool:
-        """Whether another node of the job's is this very machine, and keeps the daemon there."""
-        with contextlib.suppress(OSError):
-            found = os.lstat(self._run)
-            self._shares = found.st_uid == os.getuid() and stat.S_ISDIR(found.st_mode)
-        return self._shares
-
-    @property
-    def _files(self) -> list[str]:
-        return [self._run, self._data]
-
-    def _begin(self) -> None:
+    def _claim_place(self) -> bool:
+        """Write down what is about to be made, and make the first of it; False where another node
+        of the job's is this very machine, whose keeper was faster: its daemon is ours too."""
         os.makedirs(self._directory, mode=0o700)
         record.write_claim(self._directory, {"files": self._files, "containers": []})
+        try:
+            os.mkdir(self._run, 0o700)
+        except FileExistsError:
+            found = os.lstat(self._run)
+            if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+                raise
+            self._files.clear()
+            record.write_claim(self._directory, {"files": [], "containers": []})
+            return False
+        return True
+
+    def _begin(self) -> None:
         paths.make_private(os.path.dirname(os.path.dirname(self._data)))
         paths.make_private(os.path.dirname(self._data))
-        for path in self._files:
-            os.mkdir(path, 0o700)
+        os.mkdir(self._data, 0o700)
         places = Places(self._socket, self._run, f"{self._data}/root")
         os.mkdir(places.data, 0o700)
         argv, own = self._kind.command(places, self._environ)
@@ -130,7 +131,7 @@ class Keeper:
             raise LaunchError(f"--{self._wanted.option}: no answer in {_PATIENCE:g} s")
         if status and not self._stopping:
             raise LaunchError(f"--{self._wanted.option}: no answer")
-        for seed in () if self._shares else self._wanted.seeds:
+        for seed in self._wanted.seeds if self._files else ():
             status = yield Until(self._child(lambda seed=seed: self._load(seed)))  # type: ignore[misc]
             if status and not self._stopping:
                 raise LaunchError(f"--{self._wanted.option}-image: {seed.name} cannot be loaded")

@@ -85,7 +85,7 @@ def _docker(places: Places, environ: Mapping[str, str]) -> tuple[list[str], dict
         f"--data-root={places.data}",
         f"--exec-root={places.run}/exec",
         f"--pidfile={places.run}/docker.pid",
-        "--shutdown-timeout=3",
+        "--shutdown-timeout=1",
         *([] if with_tun else ["--iptables=false", "--ip6tables=false", "--bridge=none"]),
     ]
     own = {"DOCKERD_ROOTLESS_ROOTLESSKIT_NET": "slirp4netns" if with_tun else "host"}

@@ -1,0 +1,99 @@
+"""Pods, and daemons of a job's own, on a real Slurm."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import bundle, waiting
+from tests.support.account import Account
+from tests.support.engine import make_shims
+from tests.support.leaks import remove
+from tests.support.places import Place, place
+from tests.support.product import Product
+from tests.support.skips import require
+
+pytestmark = [pytest.mark.slurm, pytest.mark.container]
+
+SEED = "--dockerd-image=bb=../rootfs"
+
+
+@pytest.fixture(scope="module")
+def site(product: Product, user: Account) -> Iterator[Place]:
+    require("root", "slurm", "address", "crun", "runc", "busybox")
+    shims = make_shims(product, user)
+    with place("slurm", user, shims) as made:
+        user.own(bundle.make_rootfs(made.engine.work / "rootfs"))
+        yield made
+    remove(shims)
+
+
+def left(site: Place) -> list[str]:
+    """What of pods and daemons is there."""
+    engine = site.engine
+    found = [*engine.base.glob("tmp/*/daemons/*"), *engine.base.glob("tmp/*/pods/*")]
+    found += [*Path("/tmp").glob(f"roadstead-{engine.account.uid}-*")]
+    found += [*engine.base.glob("run/roadstead-*/steps/*")]
+    names = ("dockerd", "roadstead-keep", "roadstead-pod")
+    running = [str(each) for each in engine.processes() if any(n in str(each) for n in names)]
+    return [os.fspath(each) for each in found] + running
+
+
+def is_clean(site: Place) -> None:
+    try:
+        waiting.eventually(lambda: not left(site), timeout=40)
+    except AssertionError:
+        raise AssertionError("\n".join(left(site))) from None
+
+
+def test_docker_on_two_nodes(site: Place) -> None:
+    require("docker", "rootlesskit", "newuidmap")
+    done = site.run(
+        "cat > job <<'X'\n#!/bin/sh\n"
+        f"#SBATCH --dockerd {SEED} -N2 -n2\n"
+        "docker run --rm --network=none bb sh -c 'echo batch; exit 5'; echo $? $1\n"
+        "srun --overlap docker run --rm --network=none bb echo step\nexit 3\nX\n"
+        "batch job argument"
+    )
+    assert done.stdout == "batch\n5 argument\nstep\nstep\nexit 3:0\n", done
+    is_clean(site)
+    done = site.run(f"srun -N2 --dockerd {SEED} docker run --rm --network=none bb echo task")
+    assert (done.returncode, done.stdout) == (0, "task\ntask\n"), done
+    is_clean(site)
+
+
+def test_a_daemon_ends_with_a_cancelled_job(site: Place) -> None:
+    require("docker", "rootlesskit", "newuidmap")
+    site.run(
+        f"job=$(sbatch --parsable -N2 -o out --dockerd {SEED} --wrap "
+        "'docker run -d --network=none bb sleep 300; echo up; sleep 300')\n"
+        "said out up; scancel $job; gone $job"
+    ).check()
+    is_clean(site)
+
+
+def test_pods(site: Place) -> None:
+    """As a step that is waited for, and as a job."""
+    rootfs = os.fspath(site.engine.work / "rootfs")
+
+    def container(name: str, script: str) -> dict[str, object]:
+        return {"name": name, "image": rootfs, "command": ["sh", "-c", script]}
+
+    server = container("web", "nc -l -p 8080 -e echo hello; exit 3")
+    client = container("client", "until nc localhost 8080; do sleep 0.1; done")
+    document = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "demo"},
+        "spec": {"restartPolicy": "Never", "containers": [server, client]},
+    }
+    text = json.dumps(document)
+    done = site.run(f"cat > pod.json <<'X'\n{text}\nX\nroadstead pod run pod.json")
+    assert (done.returncode, done.stdout) == (3, "client: hello\n"), done
+    done = site.run(f"cat > pod.json <<'X'\n{text}\nX\nbatch pod.json")
+    assert done.stdout == "client: hello\nexit 3:0\n", done
+    is_clean(site)
