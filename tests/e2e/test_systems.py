@@ -35,6 +35,7 @@ class Run:
     system: str
     bundle: Path | str
     env: dict[str, str] = field(default_factory=dict)
+    own: str = ""  # an image of the system's own
 
     def argv(self, *words: str, **options: str) -> list[str]:
         given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
@@ -58,7 +59,11 @@ def prepared(shared_engine: Engine, request: pytest.FixtureRequest) -> Iterator[
     made = Run(shared_engine, request.param, path)
     require("busybox", "runc")
     bundle.make_bundle(shared_engine.account, path, readonly=False)
-    with systems.ready(request.param, shared_engine) as made.env:
+    folder = shared_engine.account.mkdir(path / "rootfs/srv")
+    shared_engine.account.write(folder / "hello", "from an image\n")
+    with systems.ready(request.param, shared_engine, path / "rootfs") as (made.env, made.own):
+        if made.system == "docker":  # runs what it has itself, and nothing else
+            made.bundle = made.own
         yield made
 
 
@@ -158,11 +163,24 @@ def test_nothing_is_left_after_kill_9(run: Run) -> None:
 
 
 def test_an_image_is_not_written_to(run: Run, image: Path) -> None:
-    """One of several layers, from image to exit code, twice."""
-    run.bundle = f"oci-archive:{image}"
+    """From image to exit code, twice: one of several layers, or one of its own."""
+    if run.system != "docker":
+        run.bundle = f"oci-archive:{image}"
     for _ in range(2):
         done = run("sh", "-c", "cat /srv/hello /new; echo x >/new && cat /new; exit 3")
         assert (done.returncode, done.stdout) == (3, "from an image\nx\n"), done
+
+
+def test_its_own_images_run_by_their_names(run: Run) -> None:
+    """Through the system itself, and as a bundle through an OCI runtime."""
+    if not run.own:
+        pytest.skip("it knows no image by a name")
+    run.bundle = run.own
+    direct = run("sh", "-c", "cat /srv/hello; exit 3")
+    assert (direct.returncode, direct.stdout) == (3, "from an image\n"), direct
+    argv = ["srun", f"--container={run.own}", "sh", "-c", "cat /srv/hello; exit 4"]
+    bundled = run.engine.run(argv, env=run.env)
+    assert (bundled.returncode, bundled.stdout) == (4, "from an image\n"), bundled
 
 
 def test_a_failure_of_its_own_is_told_from_the_programs(run: Run) -> None:

@@ -89,6 +89,10 @@ def _resolve(text: str, cwd: str, environ: Mapping[str, str]) -> dict[str, str]:
     step says what a bundle has that it has not."""
     own, others = pins.store_path(environ), pins.other_stores(environ)
     reference = parse(text, cwd)
+    if not reference.path and reference.transport not in ("docker", "docker-daemon"):
+        from roadstead.images import repositories
+
+        reference = repositories.find(reference, environ)
     for place in (own, *others):
         digest = pins.pinned(place, reference)
         if digest:

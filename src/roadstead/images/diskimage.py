@@ -9,13 +9,15 @@ file that was copied over in place is another image.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from dataclasses import replace
 from functools import partial
 
+from roadstead.core.model import to_json
 from roadstead.errors import ImageError
-from roadstead.images import described, sif
+from roadstead.images import beside, described, sif
 from roadstead.images.ext import Ext
 from roadstead.images.filesystem import AGAIN, Corrupt, FileSystem, extract, survey
 from roadstead.images.model import ImageConfig, Layer, Record
@@ -69,10 +71,15 @@ def _import(fd: int, kind: str, reference: Reference, store: Store, context: Con
     if extra is not None:
         config = _with_objects(config, extra)
     config = replace(config, architecture=architecture or config.architecture)
+    told = beside.described(reference.path, config)
+    identity = layer
+    if told != config:  # the same file without that is another image
+        text = json.dumps([layer, to_json(told)])
+        identity = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
     return Record(
-        digest=layer,
+        digest=identity,
         reference=what,
-        config=config,
+        config=told,
         layers=(layer,),
         size=survey(image).stored,
         created_at=time.time(),

@@ -8,6 +8,7 @@
     docker-archive:FILE[:NAME[:TAG]]            what `docker save` writes
     dir:DIR                                     what `skopeo copy … dir:` writes
     tarball:FILE                                a tar file of a root file system
+    ch-image:  udocker:  enroot:  sarus:  shifter:   images of container systems (repositories.py)
     sif:FILE   sqsh:FILE                        Singularity's and Enroot's files
 
 Whatever has none of these in front is a path.  Clients parse a reference at every start, so nothing
@@ -28,9 +29,16 @@ TRANSPORTS: dict[str, bool] = {
     "docker-archive": True,
     "dir": True,
     "tarball": True,
+    "ch-image": False,
+    "udocker": False,
+    "enroot": False,
+    "sarus": False,
+    "shifter": False,
     "sif": True,
     "sqsh": True,
 }
+# Names by which container systems have images: what follows is theirs to understand.
+_OF_SYSTEMS = ("ch-image", "udocker", "enroot", "sarus", "shifter")
 # What may follow the path, after a colon.
 _WITH_TAG = ("oci", "oci-archive", "docker-archive")
 
@@ -100,6 +108,8 @@ def parse(text: str, cwd: str) -> Reference:
     if not rest:
         what = "a path" if TRANSPORTS[transport] else "a name"
         raise UsageError(f"{text}: {what} is missing after {transport}:")
+    if transport in _OF_SYSTEMS:
+        return Reference(text, transport, name=rest)
     if not TRANSPORTS[transport]:
         return _named(text, transport, rest)
     path, tag = rest, ""

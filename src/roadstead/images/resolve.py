@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from roadstead.errors import ImageError
-from roadstead.images import pins
+from roadstead.images import pins, repositories
 from roadstead.images.model import Image, Record
 from roadstead.images.reference import Reference, parse
 from roadstead.images.store import Store
@@ -84,6 +84,7 @@ def resolve(
     With ``refresh`` what is pinned is looked up anew.  Raises ImageError, UsageError.
     """
     reference = parse(text, cwd or os.getcwd()) if isinstance(text, str) else text
+    reference = repositories.find(reference, os.environ)
     if not refresh:
         for place in (store.path, *store.others):
             digest = pins.pinned(place, reference, platform)

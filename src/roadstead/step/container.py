@@ -216,13 +216,12 @@ class Container:
             raise failure
         return status
 
-    def _run_failure(self, status: int) -> RuntimeFailure | None:
+    def _run_failure(self, status: int) -> RoadsteadError | None:
         """What the runtime has to say of itself, if it was not the program that failed."""
         name = self.commands.program
         if isinstance(self.commands, Told):
             assert self.child is not None
-            said = self.commands.failure(status, self.child.comm)
-            return self._failure(said) if said else None
+            return self.commands.failure(status, self.child.comm)
         if status < 0:  # a container's end by a signal is 128 + signal here
             return RuntimeFailure(f"{name} was killed by signal {-status}")
         if self.commands.log:

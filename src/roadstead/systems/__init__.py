@@ -37,9 +37,16 @@ PATH: Final = "ROADSTEAD_SYSTEMS"
 
 # name → the module of roadstead.systems and its class.
 TABLE: Final[dict[str, tuple[str, str]]] = {
-    "charliecloud": ("charliecloud", "Charliecloud"),
-    "podman": ("podman", "Podman"),
+    "apptainer": ("apptainer", "Apptainer"),
     "bubblewrap": ("bubblewrap", "Bubblewrap"),
+    "charliecloud": ("charliecloud", "Charliecloud"),
+    "docker": ("docker", "Docker"),
+    "enroot": ("enroot", "Enroot"),
+    "podman": ("podman", "Podman"),
+    "sarus": ("sarus", "Sarus"),
+    "shifter": ("shifter", "Shifter"),
+    "singularity": ("apptainer", "Singularity"),
+    "udocker": ("udocker", "Udocker"),
 }
 
 

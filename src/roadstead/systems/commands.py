@@ -12,7 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from roadstead.errors import RuntimeFailure
+from roadstead.errors import (
+    CommandNotFound,
+    CommandNotRunnable,
+    RoadsteadError,
+    RuntimeFailure,
+)
 from roadstead.host import inside, linux, mounts, process
 from roadstead.systems import Container, Mount, System
 
@@ -179,18 +184,24 @@ class Told:
             return []
         return found
 
-    def failure(self, status: int, comm: str) -> str:
-        """What to say where it was the system that has failed; "" where it was the program, or
+    def failure(self, status: int, comm: str) -> RoadsteadError | None:
+        """What it was where it was the system that has failed; None where it was the program, or
         nobody can tell."""
         if self.system.becomes:
             own = comm == os.path.basename(self.path)[:15]
         elif status < 0:
-            return f"{self.system.name} was killed by signal {-status}"
+            return RuntimeFailure(f"{self.system.name} was killed by signal {-status}")
         else:
             own = status in self.system.own_statuses and not self._has_begun()
         if not own:
-            return ""
-        return (
+            return None
+        if self.image and status in (126, 127) and self.container is not None:
+            # Nobody else could look for the program in an image of the system's.
+            command = self.container.args[0]
+            if status == 127:
+                return CommandNotFound(f"{command}: not found in the container")
+            return CommandNotRunnable(f"{command}: in the container, and not to be executed")
+        return RuntimeFailure(
             f"{self.system.name} ended with status {status} before the container had started "
             "(its own message is on stderr)"
         )
