@@ -74,9 +74,11 @@ class Program:
             self._said = 2
 
 
-def answer(argv: Sequence[str]) -> tuple[int, bytes, list[str]]:
+def answer(
+    argv: Sequence[str], env: Mapping[str, str] | None = None
+) -> tuple[int, bytes, list[str]]:
     """Run ``argv`` to its end: status, standard output, and the last lines of the other."""
-    program = Program(argv, piped=True)
+    program = Program(argv, piped=True, env=env)
     try:
         with open(program.output, "rb") as output:
             data = output.read()

@@ -120,6 +120,12 @@ class Container:
         where it goes with the step's own file system, and no hook waits for that."""
         return not self.plan.enclosed or self.plan.spec.uid == 0 or self.directory.has_last_hooks
 
+    @property
+    def signal_status(self) -> int:
+        """The exit status that stands for an end by a signal, whichever; -1: none does."""
+        system = self.plan.system
+        return system.signal_status if system is not None and system.signal_status else -1
+
     def _told(self, system: System) -> Told:
         plan, spec = self.plan, self.plan.spec
         contents = plan.contents

@@ -345,6 +345,7 @@ class Supervisor:
                     task.ended_by = task.ended_by or signo
                     process.send(pid, process.KILL)
                 else:
+                    task.sent = signo if signo in process.ENDING else task.sent
                     process.send(pid, signo)
 
     def terminate(self, reason: Reason, signo: int) -> None:

@@ -27,6 +27,7 @@ class Task:
         self.spec = spec
         self.running = False
         self.ended_by = 0
+        self.sent = 0  # the last signal that may have ended it
         self._supervisor = supervisor
         self.child: process.Child | None = None
         self._refusal: RoadsteadError | None = None
@@ -153,6 +154,7 @@ class Task:
 
     def kill(self) -> None:
         """SIGKILL to all of it; a runtime that waits for it sees its end."""
+        self.sent = process.KILL
         for pid in self.processes():
             process.send(pid, process.KILL)
 
@@ -163,6 +165,8 @@ class Task:
         signo = -status if status < 0 else 0
         if self.ended_by and (signo == 9 or status == 137):
             signo = self.ended_by
+        if self._container is not None and self.sent and status == self._container.signal_status:
+            signo = self.sent
         code = 128 + signo if signo else status
         self._finish(TaskExit(procid=self.spec.procid, code=code, signal=signo))
 

@@ -65,7 +65,7 @@ class Container:
 
     ``rootfs`` is its root as a directory, or ``image`` the name under which the system itself has
     it; what is written to an ``overlaid`` root is to go elsewhere, and away.  ``name`` is unique on
-    this host.  ``directory`` is the task's own: what the system wants to read may be written there,
+    this host.  ``caller`` are the variables of the system's own commands.  ``directory`` is the task's own: what the system wants to read may be written there,
     and goes with it; ``state`` is what ``System.state`` has named.  ``uid`` and ``gid`` are who the
     process is to be inside; ``root`` whether the user has asked to be root there (None: has not
     said).  ``cpus`` and ``memory`` (MiB, 0: no limit) are for systems that start containers
@@ -78,6 +78,7 @@ class Container:
     cwd: str
     directory: str
     state: str = ""
+    caller: Mapping[str, str] = field(default_factory=dict)
     rootfs: str = ""
     image: str = ""
     readonly: bool = False
@@ -131,6 +132,7 @@ class System:
     ``passes_descriptors`` whether the program gets what is open beyond 2
     ``tidies``     whether nothing is left to be removed of a container that has ended by itself
     ``own_statuses`` exit statuses by which it may tell of its own failure
+    ``signal_status`` the status by which it tells of a signal, whichever; 0: it tells which
     ``becomes``    whether its process becomes the program, by exec: then its name tells who ended
     ``comms``      the names of its own processes, where the program shares their mount namespace
     """
@@ -149,6 +151,7 @@ class System:
     passes_descriptors: bool = False
     tidies: bool = False
     own_statuses: frozenset[int] = frozenset()
+    signal_status: int = 0
     becomes: bool = False
     comms: tuple[str, ...] = ()
 

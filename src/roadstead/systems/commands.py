@@ -110,6 +110,7 @@ class Told:
             cwd=process_["cwd"],
             directory=self.directory,
             state=self.state,
+            caller=self.base,
             rootfs="" if self.image else config["root"]["path"],
             image=self.image,
             readonly=bool(config["root"].get("readonly")),

@@ -91,7 +91,7 @@ class Docker(System):
     @staticmethod
     def _ask(program: str, container: Container, what: str) -> str:
         command = [program, "inspect", "--type=container", f"--format={what}", container.name]
-        status, said, _ = programs.answer(command)
+        status, said, _ = programs.answer(command, container.caller)
         return "0001" if status else said.decode(errors="replace").strip()
 
 

@@ -108,7 +108,7 @@ def _own_places(program: str, container: Container) -> list[str]:
     options.append(f"--runtime-flag=root={top}/c")
     if container.image:
         ask = [program, "info", "--format", "{{.Store.GraphDriverName}} {{.Store.GraphRoot}}"]
-        status, said, why = programs.answer(ask)
+        status, said, why = programs.answer(ask, container.caller)
         driver, _, storage = said.decode().strip().partition(" ")
         if status or not storage:
             raise RuntimeFailure(f"podman info ended with {status}: {' | '.join(why[-1:])}")

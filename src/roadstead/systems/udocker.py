@@ -23,6 +23,7 @@ class Udocker(System):
     keeps = ("UDOCKER_", "PROOT_")
     makes_points = False
     mounts_readonly = False
+    signal_status = 255
     comms = ("udocker", "python3", "proot", "proot-x86_64", "proot-arm64")
 
     def check(self, program: str, container: Container) -> None:
@@ -33,7 +34,10 @@ class Udocker(System):
     def start(self, program: str, container: Container) -> Start:
         """See System."""
         lines, others = container.variables()
-        argv = [program, "--quiet", "--allow-root", "run", "--nobanner"]
+        # It makes files in its working directory, and PRoot in /tmp; a name is looked at for nothing
+        # where --location is.
+        argv = ["/bin/sh", "-c", 'cd -- "$0" && exec "$@"', container.directory]
+        argv += [program, "--quiet", "--allow-root", "run", "--nobanner"]
         argv += ["--containerauth", "--nosysdirs"]
         for place in ("/dev", "/proc", "/sys"):
             argv.append(f"--volume={place}:{place}")
@@ -45,8 +49,8 @@ class Udocker(System):
         if container.image:
             argv.append(container.image)
         else:
-            argv += [f"--location={container.rootfs}", "roadstead"]  # a name that is not looked at
-        return Start([*argv, *container.args])
+            argv += [f"--location={container.rootfs}", "roadstead"]
+        return Start([*argv, *container.args], {"PROOT_TMP_DIR": container.directory})
 
 
 def _is_hosts_root() -> bool:
