@@ -98,8 +98,8 @@ def docker_daemon(group: int) -> Iterator[str]:
     finally:
         daemon.terminate()
         daemon.wait()
-        for group in Path("/sys/fs/cgroup").glob("*/docker"):  # it leaves them
-            group.rmdir()
+        for left in Path("/sys/fs/cgroup").glob("*/docker"):
+            left.rmdir()
         leaks.remove(top)
 
 

@@ -442,6 +442,7 @@ class Container:
         return {
             "delete": self.commands.command("delete"),
             "path": self.plan.runtime_env.get("PATH", ""),
+            "litter": self.plan.system.litter if self.plan.system is not None else "",
             "env": self.commands.base if isinstance(self.commands, Told) else {},
             "state": self.commands.state,
             "directory": self.directory.path,

@@ -37,6 +37,7 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
     found = _kill_all(claim, mark)
     for group in claim.get("groups", []):
         found += [f"process {pid}" for pid in cgroup.kill(str(group))]
+    _remove_litter(claim, found)
     # Nothing runs that could make more: what is there now is all that has to go.
     found += sweep_inner(directory)
     found += remove_claimed(claim)
@@ -72,6 +73,21 @@ def remove_claimed(claim: dict[str, Any]) -> list[str]:
             removal.remove(str(path))
             found.append(f"file {path}")
     return found
+
+
+def _remove_litter(claim: dict[str, Any], found: list[str]) -> None:
+    """Remove what a container system's own processes leave elsewhere when they are killed."""
+    patterns = {str(each.get("litter") or "") for each in claim.get("containers", [])} - {""}
+    pids = [line.split()[1] for line in found if line.startswith("process ")]
+    for pattern in patterns:
+        folder, _, name = pattern.rpartition("/")
+        for pid in pids:
+            start = name.format(pid=pid).rstrip("*")
+            for entry in os.scandir(folder):
+                mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
+                if entry.name.startswith(start) and mine:
+                    _remove(entry.path)
+                    found.append(f"directory {entry.path}")
 
 
 def _wait_for_forks(directory: str) -> None:

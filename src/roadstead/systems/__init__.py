@@ -65,11 +65,12 @@ class Container:
 
     ``rootfs`` is its root as a directory, or ``image`` the name under which the system itself has
     it; what is written to an ``overlaid`` root is to go elsewhere, and away.  ``name`` is unique on
-    this host.  ``caller`` are the variables of the system's own commands.  ``directory`` is the task's own: what the system wants to read may be written there,
-    and goes with it; ``state`` is what ``System.state`` has named.  ``uid`` and ``gid`` are who the
-    process is to be inside; ``root`` whether the user has asked to be root there (None: has not
-    said).  ``cpus`` and ``memory`` (MiB, 0: no limit) are for systems that start containers
-    elsewhere than below us.  ``limits`` are soft and hard limits by name (nofile, nproc).
+    this host.  ``directory`` is the task's own: what the system wants to read may be written there,
+    and goes with it; ``state`` is what ``System.state`` has named.  ``caller`` are the variables of
+    the system's own commands.  ``uid`` and ``gid`` are who the process is to be inside; ``root``
+    whether the user has asked to be root there (None: has not said).  ``cpus`` and ``memory`` (MiB,
+    0: no limit) are for systems that start containers elsewhere than below us.  ``limits`` are soft
+    and hard limits by name (nofile, nproc).
     """
 
     name: str
@@ -133,6 +134,7 @@ class System:
     ``tidies``     whether nothing is left to be removed of a container that has ended by itself
     ``own_statuses`` exit statuses by which it may tell of its own failure
     ``signal_status`` the status by which it tells of a signal, whichever; 0: it tells which
+    ``litter``     what a process of its own leaves when it is killed: a pattern with {pid} in it
     ``becomes``    whether its process becomes the program, by exec: then its name tells who ended
     ``comms``      the names of its own processes, where the program shares their mount namespace
     """
@@ -152,6 +154,7 @@ class System:
     tidies: bool = False
     own_statuses: frozenset[int] = frozenset()
     signal_status: int = 0
+    litter: str = ""
     becomes: bool = False
     comms: tuple[str, ...] = ()
 

@@ -23,6 +23,7 @@ class Udocker(System):
     keeps = ("UDOCKER_", "PROOT_")
     makes_points = False
     mounts_readonly = False
+    litter = "/tmp/prooted-{pid}-*"  # PRoot 5.1 heeds no PROOT_TMP_DIR
     signal_status = 255
     comms = ("udocker", "python3", "proot", "proot-x86_64", "proot-arm64")
 
@@ -34,8 +35,8 @@ class Udocker(System):
     def start(self, program: str, container: Container) -> Start:
         """See System."""
         lines, others = container.variables()
-        # It makes files in its working directory, and PRoot in /tmp; a name is looked at for nothing
-        # where --location is.
+        # It makes files in its working directory, and PRoot in /tmp; where --location is, a name is
+        # looked at for nothing.
         argv = ["/bin/sh", "-c", 'cd -- "$0" && exec "$@"', container.directory]
         argv += [program, "--quiet", "--allow-root", "run", "--nobanner"]
         argv += ["--containerauth", "--nosysdirs"]
