@@ -158,7 +158,7 @@ def test_a_package_brings_an_eleventh(only_user: Engine, make_bundle: Callable[.
     (library / "eleventh-1.dist-info/entry_points.txt").write_text(points)
     engine.account.own(library)
     env = {"ROADSTEAD_SYSTEMS": os.fspath(library)}
-    argv = ["srun", "--container-system=unshare", "--container", make_bundle(readonly=False)]
+    argv = ["srun", "--container-system=unshare", f"--container={make_bundle(readonly=False)}"]
     done = engine.run([*argv, "sh", "-c", "cat /etc/group; exit 6"], env=env)
     assert (done.returncode, done.stdout) == (6, "root:x:0:\n"), done
     done = engine.run([*argv, "true"])

@@ -96,9 +96,8 @@ where = options.get("--pwd") or options.get("--workdir") or "/"
 if system == "enroot":
     binds.append(("--ro-bind", options["--rc"], "/etc/rc"))
     words = ["/bin/sh", "/etc/rc", *words]
-writable = "--bind"
-if system in ("apptainer", "enroot") and not {{"--writable", "--rw", "--writable-tmpfs"}} & options.keys():
-    writable = "--ro-bind"
+asked = {{"--writable", "--rw", "--writable-tmpfs"}} & options.keys()
+writable = "--bind" if asked or system in ("sarus", "shifter") else "--ro-bind"
 argv = ["bwrap", writable, root, "/", "--dev-bind", "/dev", "/dev", "--ro-bind", "/proc", "/proc"]
 for bind in binds:
     argv += bind

@@ -194,7 +194,7 @@ def find(name: str, env: Mapping[str, str]) -> System:
         return found
     for entry in _of_others(env):
         if entry.name == name:
-            made = entry.load()()
+            made = _loaded(entry, env)
             if not isinstance(made, System):
                 raise RuntimeFailure(f"--container-system={name}: {entry.value} is no System")
             return made
@@ -212,13 +212,26 @@ def names(env: Mapping[str, str]) -> list[str]:
 def _of_others(env: Mapping[str, str]) -> list[EntryPoint]:
     """What packages bring.  Looking takes as long as starting a container: only for a name that is
     not ours."""
-    from importlib.metadata import entry_points
+    from importlib.metadata import distributions
 
+    found = [each for one in distributions(path=_places(env)) for each in one.entry_points]
+    return [each for each in found if each.group == GROUP]
+
+
+def _places(env: Mapping[str, str]) -> list[str]:
     more = [path for path in env.get(PATH, "").split(":") if path.startswith("/")]
-    for path in more:
-        if path not in sys.path:
-            sys.path.append(path)
-    return list(entry_points(group=GROUP))
+    return [*more, *sys.path]
+
+
+def _loaded(entry: EntryPoint, env: Mapping[str, str]) -> object:
+    """What an entry point names.  This process may serve another step, whose variables are others:
+    the places that are this one's are on its path for no longer than it takes."""
+    before = sys.path
+    sys.path = _places(env)
+    try:
+        return entry.load()()
+    finally:
+        sys.path = before
 
 
 def locate(system: System, env: Mapping[str, str]) -> str:
