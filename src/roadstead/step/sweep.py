@@ -37,7 +37,7 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
     found = _kill_all(claim, mark)
     for group in claim.get("groups", []):
         found += [f"process {pid}" for pid in cgroup.kill(str(group))]
-    _remove_litter(claim, found)
+    found += _remove_litter(claim, directory)
     # Nothing runs that could make more: what is there now is all that has to go.
     found += sweep_inner(directory)
     found += remove_claimed(claim)
@@ -75,19 +75,24 @@ def remove_claimed(claim: dict[str, Any]) -> list[str]:
     return found
 
 
-def _remove_litter(claim: dict[str, Any], found: list[str]) -> None:
-    """Remove what a container system's own processes leave elsewhere when they are killed."""
+def _remove_litter(claim: dict[str, Any], directory: str) -> list[str]:
+    """Remove what a container system's own processes leave elsewhere when they are killed: what is
+    named after a process that is no more, and no older than the claim."""
     patterns = {str(each.get("litter") or "") for each in claim.get("containers", [])} - {""}
-    pids = [line.split()[1] for line in found if line.startswith("process ")]
+    found = []
     for pattern in patterns:
         folder, _, name = pattern.rpartition("/")
-        for pid in pids:
-            start = name.format(pid=pid).rstrip("*")
-            for entry in os.scandir(folder):
-                mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
-                if entry.name.startswith(start) and mine:
+        before, _, after = name.rstrip("*").partition("{pid}")
+        since = os.stat(f"{directory}/{record.CLAIM}").st_mtime
+        for entry in os.scandir(folder):
+            pid, _, _ = entry.name.removeprefix(before).partition(after)
+            if entry.name.startswith(f"{before}{pid}{after}") and pid.isdecimal():
+                seen = entry.stat(follow_symlinks=False)
+                mine = seen.st_uid == os.getuid() and seen.st_ctime >= since
+                if mine and not os.path.exists(f"/proc/{pid}"):
                     _remove(entry.path)
                     found.append(f"directory {entry.path}")
+    return found
 
 
 def _wait_for_forks(directory: str) -> None:
