@@ -45,6 +45,28 @@ def left(engine: Engine) -> list[str]:
     return [os.fspath(each) for each in tops]
 
 
+def test_it_is_there_after_the_controller_was_killed(engine: Engine, rootfs: Path) -> None:
+    """The next controller looks for what is left of earlier ones a second after its start."""
+    script = (
+        "srun --container-image=./rootfs --container-name=mine sh -c 'echo kept > /file'\n"
+        "touch made; while ! test -e go; do sleep 0.1; done\n"
+        "srun --container-name=mine cat /file\n"
+    )
+    engine.account.write(engine.work / "job", f"#!/bin/sh\n{script}")
+    engine.run(["sbatch", "-o", "out", "job"]).check()
+    waiting.eventually((engine.work / "made").exists)
+    for each in engine.processes():
+        with contextlib.suppress(FileNotFoundError):
+            if Path(f"/proc/{each.pid}/comm").read_text() == "roadstead-ctl\n":
+                os.kill(each.pid, signal.SIGKILL)
+    engine.run(["squeue"]).check()
+    time.sleep(2.5)  # the audit says when it has removed something, and nothing else
+    (engine.work / "go").touch()
+    waiting.eventually(lambda: not engine.run(["squeue", "-h"]).stdout)
+    assert (engine.work / "out").read_text() == "kept\n"
+    assert left(engine) == []
+
+
 @pytest.mark.parametrize("runtime", ["crun", "runc"])
 def test_it_lasts_as_long_as_the_job(engine: Engine, rootfs: Path, runtime: str) -> None:
     require(runtime)

@@ -89,6 +89,14 @@ def point(name):
 for name in POINTS:
     globals()[name] = point(name)
 
+def job_prolog(spank, args):
+    colour = os.environ["SPANK_COLOUR"] + " " + spank.job_control_getenv("COLOUR")
+    note("job_prolog", spank, args=args, given=[], colour=colour)
+
+def job_epilog(spank, args):
+    colour = spank.getenv("SPANK_COLOUR") + " " + spank.job_control_getenv("COLOUR")
+    note("job_epilog", spank, args=args, given=[], colour=colour)
+
 def init(spank, args):
     note("init", spank, args=args, given=[])
     spank.option_register(Option("extra", "registered in init"))
@@ -127,6 +135,7 @@ def test_every_point_is_called_in_its_order(engine: Engine, make_bundle: MakeBun
         env={"NOT_WANTED": "here"},
     ).check()  # fmt: skip
     assert said.stdout == "yes 1 renamed\n"
+    waiting.eventually(lambda: "job_epilog" in log.read_text())
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(each["context"], each["point"]) for each in lines if each["context"] == "local"] == [
         ("local", name)
@@ -138,8 +147,17 @@ def test_every_point_is_called_in_its_order(engine: Engine, make_bundle: MakeBun
     ]
     assert all(each["args"] == ["one", "two words"] for each in lines)
     by = {(each["context"], each["point"]): each for each in lines}
-    assert [each["mark"] for each in lines if each["point"] != "init"] == ["x"] * 13
-    assert {each["flag"] for each in lines if each["point"] != "init"} == {""}
+    late = [each for each in lines if each["point"] not in ("init", "slurmd_init")]
+    assert [each["mark"] for each in late] == ["x"] * 15
+    assert {each["flag"] for each in late} == {""}
+    scripts = [each for each in lines if each["context"] == "job_script"]
+    assert [(each["point"], each["colour"]) for each in scripts] == [
+        ("job_prolog", "blue blue"), ("job_epilog", "blue blue")
+    ]  # fmt: skip
+    assert lines[-1]["point"] == "job_epilog"
+    assert [each["point"] for each in lines if each["context"] == "slurmd"] == ["slurmd_init"]
+    engine.stop().check()
+    waiting.eventually(lambda: "slurmd_exit" in log.read_text())
     numbered = by["local", "local_user_init"]["items"]
     created = by["remote", "container_created"]
     assert numbered["S_JOB_ID"] == created["items"]["S_JOB_ID"] == 1
@@ -199,6 +217,47 @@ def test_a_required_plugin_that_fails_fails_the_step_and_an_optional_one_warns(
         assert said.returncode == 0, (code, said)
         assert words in said.stderr, code
         assert "warning: " in said.stderr, code
+
+
+ONCE = """
+import os, time
+def write(text):
+    with open("@LOG@", "a") as file:
+        file.write(text + "\\n")
+def job_prolog(spank, args):
+    time.sleep(0.3)
+    write("prolog")
+def task_init(spank, args):
+    write("task")
+def job_epilog(spank, args):
+    write("epilog")
+"""
+
+
+def test_a_jobs_prolog_comes_once_and_first_and_its_epilog_once_and_last(engine: Engine) -> None:
+    log = engine.work / "log"
+    install(engine, ONCE.replace("@LOG@", f"{log}"))
+    script = "#!/bin/sh\n#SBATCH -n2 -O\nfor n in 1 2 3; do srun -n1 --overlap true & done; wait\n"
+    engine.account.write(engine.work / "job", script)
+    engine.run(["sbatch", "-W", "job"]).check()
+    assert log.read_text().split() == ["prolog", *["task"] * 4, "epilog"]
+    assert not list(engine.state.glob("roadstead/*/named/*"))
+
+
+def test_a_job_whose_controller_is_killed_at_its_end_has_its_epilog_all_the_same(
+    engine: Engine,
+) -> None:
+    log = engine.work / "log"
+    install(engine, ONCE.replace("@LOG@", f"{log}").replace("time.sleep(0.3)", ""))
+    waits = engine.popen(["srun", "sh", "-c", "touch up; sleep 2"], stdout=-1, stderr=-1)
+    waiting.eventually((engine.work / "up").exists)
+    time.sleep(0.5)  # srun is to hear of it first
+    for each in engine.processes():
+        if Path(f"/proc/{each.pid}/comm").read_text().strip() == "roadstead-ctl":
+            os.kill(each.pid, signal.SIGKILL)
+    assert engine.finish(waits).returncode == 0
+    waiting.eventually(lambda: "epilog" in log.read_text())
+    assert log.read_text().split() == ["prolog", "task", "epilog"]
 
 
 def test_a_plugin_that_hangs_does_not_keep_a_step_from_being_cancelled(engine: Engine) -> None:

@@ -18,6 +18,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -69,6 +70,7 @@ class Controller:
         self.state = state
         self.loop = Loop(after_turn=self._after_turn)
         self._children = Children(self.loop)
+        self._plugstack = _plugstack()
         self._journal = journal
         self._spawner = spawner
         self._same_boot = same_boot
@@ -90,10 +92,15 @@ class Controller:
         contents = self._journal.load()
         log.info("restored jobs=%d steps=%d", len(contents.jobs), len(contents.steps))
         self._holdings.restore(contents.jobs, contents.steps)
+        # The journal does not say it: the records do, which were made before the things.
+        had = set(map(int, named.jobs(paths.state_directory(os.environ))))
+        jobs = contents.jobs
+        if had:
+            jobs = tuple([replace(job, named=job.id in had) for job in jobs])
         self._react(
             on.Restored(
                 at=time.time(),
-                jobs=contents.jobs,
+                jobs=jobs,
                 steps=contents.steps,
                 # Of a journal that was moved away there may be steps: no number is used twice.
                 next_job_id=max(
@@ -154,7 +161,12 @@ class Controller:
         self.loop.watch(self._spawner, self._restart_in_place)
         self._watch_idleness()
         self.loop.call_later(_AUDIT_SECONDS, self._audit)
+        if self._plugstack:
+            begun = partial(_tell_plugins, self._plugstack, "slurmd_init")
+            self._children.run(begun, lambda: None, tries=1)
         self.loop.run()
+        if self._plugstack and not self._restart:
+            _tell_plugins(self._plugstack, "slurmd_exit")
         if self._listener is not None:
             self._listener.close()
         return self._restart
@@ -568,6 +580,20 @@ def _is_readable(source: wire.Listener) -> bool:
     poll = select.poll()
     poll.register(source.fileno(), select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _plugstack() -> str:
+    """The plugins that are to hear of this engine; commands say what is wrong with it."""
+    try:
+        return paths.plugstack(os.environ)
+    except EngineError:
+        return ""
+
+
+def _tell_plugins(path: str, point: str) -> None:
+    from roadstead.plugins import job
+
+    job.call_alone(path, point, {}, {})
 
 
 def _other_version(version: object) -> dict[str, Any]:

@@ -229,7 +229,8 @@ def launch(state: State, effects: Effects, step: Step, place: Place, at: float) 
     job = state.jobs[step.job_id]
     spec = stepspec.step_spec(state, job, step, place, at)
     wanted = step.request.container
-    if wanted is not None and wanted.name and not job.named:
+    plugged = job.spec.plugged or environment.PLUGSTACK in spec.env
+    if (plugged or (wanted is not None and wanted.name)) and not job.named:
         effects(do.Save(state.put_job(replace(job, named=True))))
     # Its environment is the supervisor's now; here it would only take room.
     step = replace(step, request=replace(step.request, env={}))

@@ -316,7 +316,8 @@ class JobSpec:
     with ``deadline`` it is removed when it could not end by then.  ``least_time`` is what its time
     limit may be lowered to; ``least_cpus`` are those of each node.  ``kill_on_invalid_dep`` ends a
     job whose dependency can never be met.  ``limits`` are soft limits of its processes by the names
-    of setrlimit(2), -1 for none, where the user's differ from the controller's.
+    of setrlimit(2), -1 for none, where the user's differ from the controller's.  ``plugged``: a
+    command with plugins has asked for it.
     """
 
     kind: JobKind
@@ -380,6 +381,7 @@ class JobSpec:
     topology: Topology = Topology()
     limits: dict[str, int] = field(default_factory=dict)
     mail: Mail | None = None
+    plugged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,6 +81,7 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
     cwd = _cwd(message)
     argv = _argv(message)
     needed = needs.of_job(kind, options, site)
+    env = _environment(kind, message, options, site)
     spec = JobSpec(
         kind=kind,
         name=options.get("job-name") or _default_name(kind, argv),
@@ -93,7 +94,8 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         submit_host=site.host,
         argv=argv,
         script=_script(message) if kind == "batch" else "",
-        env=_environment(kind, message, options, site),
+        env=env,
+        plugged=environment.PLUGSTACK in env,
         umask=_umask(message),
         container=container.of(message, options, cwd, _directory(options, cwd)),
         stdio=_stdio(kind, options),

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from roadstead.host import clone
+from roadstead.host.loop import HasFileno
 
 Argv = list[str]
 
@@ -324,6 +325,13 @@ def has_ended(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def becomes_readable(source: HasFileno, seconds: float) -> bool:
+    """Wait until there is something to read, for ``seconds`` at the most; blocks."""
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def keep_only(*kept: int) -> None:

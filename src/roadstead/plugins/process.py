@@ -171,6 +171,10 @@ class _Server:
             plugins = self._load(say)
             if message["point"] == "begin":
                 result = self._begin(message, plugins, say, answer)
+            elif message["point"] == "points":
+                result = {"points": stack.points(plugins)}
+            elif "once" in message:
+                result = self._once(message, plugins, say, answer)
             else:
                 result = self._call(message, plugins, say, answer)
         except RoadsteadError as error:
@@ -205,7 +209,20 @@ class _Server:
                 stack.call(plugin, point, self._spank(plugin, REMOTE, say), list(plugin.args))
 
             _each(plugins, call, say, answer)
-        return {"points": stack.points(plugins), **_changes(before, self._env)}
+        return _changes(before, self._env)
+
+    def _once(
+        self,
+        message: dict[str, Any],
+        plugins: list[stack.Plugin],
+        say: Callable[[str], None],
+        answer: wire.Connection,
+    ) -> dict[str, Any]:
+        """Call something that is done once for a job, unless that has been done."""
+        from roadstead.plugins import job
+
+        job.once(message["once"], partial(self._call, message, plugins, say, answer))
+        return {}
 
     def _call(
         self,
@@ -215,6 +232,8 @@ class _Server:
         answer: wire.Connection,
     ) -> dict[str, Any]:
         point: str = message["point"]
+        if _OF_JOB.get(point) == JOB_SCRIPT:  # for the programs that it starts
+            os.environ.update(message["env"])
         items = {**self._items, **message.get("items", {})}
         env = message["env"] if "env" in message else dict(self._env)
         before = dict(env)

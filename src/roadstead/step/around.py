@@ -34,9 +34,11 @@ class Around:
         lives: Lives,
         notice: Callable[[str], None],
         command: list[int] | None = None,
+        records: str = "",
     ) -> Around:
-        """``command`` is where an srun with plugins waits (plugged.py), if one does."""
-        plugged = Plugged(spec, loop, command or [], notice)
+        """``command`` is where an srun with plugins waits (plugged.py), if one does; ``records``
+        where the job's are, if it is ours to begin and to end."""
+        plugged = Plugged(spec, loop, command or [], notice, records)
         return cls(loop, lives, plugged, Network(spec, notice))
 
     def prepared(self, tasks: list[TaskSpec]) -> list[TaskSpec]:

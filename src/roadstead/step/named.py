@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from roadstead.step.contents import Contents
 
 _TOP: Final = "named"
+PLUGINS: Final = ".plugins"  # no container's name begins so; plugins/job.py
 
 
 def directory(state: str, job: int | str) -> str:
@@ -56,8 +57,14 @@ def jobs(state: str) -> list[str]:
 
 
 def remove(state: str, job: int) -> None:
-    """Remove what a job has had.  Nothing of the job may run."""
-    remove_all(directory(state, job))
+    """End a job whose steps have all ended: its plugins hear of it, and then what it has had is
+    removed."""
+    records = directory(state, job)
+    if os.path.lexists(f"{records}/{PLUGINS}"):
+        from roadstead.plugins import job as of_plugins  # which few jobs have
+
+        of_plugins.end(records)
+    remove_all(records)
 
 
 def remove_all(records: str) -> None:
@@ -73,6 +80,9 @@ def remove_all(records: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for name in os.listdir(lock):  # of a directory that is gone by now: nothing
             link = f"{records}/{name}"
+            if name == PLUGINS:
+                removal.remove_tree(link)
+                continue
             removal.remove_tree(os.readlink(link))
             os.unlink(link)
         with contextlib.suppress(FileNotFoundError):

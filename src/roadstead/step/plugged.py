@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from roadstead.core.environment import PLUGSTACK
 from roadstead.errors import LaunchError, RoadsteadError
 from roadstead.host import wire
 from roadstead.step import record
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from roadstead.host.loop import Loop
     from roadstead.plugins.process import Beside, Call
 
-HANDED_OVER: Final = "SLURM_SPANK__PLUGSTACK"  # plugins/stack.py, which few steps need
 PATIENCE: Final = "ROADSTEAD_PLUGIN_TIMEOUT"
 _SECONDS: Final = 30.0
 
@@ -32,11 +32,18 @@ class Plugged:
     """The plugins of one step; all of it does nothing where there are none."""
 
     def __init__(
-        self, spec: StepSpec, loop: Loop, command: list[int], notice: Callable[[str], None]
+        self,
+        spec: StepSpec,
+        loop: Loop,
+        command: list[int],
+        notice: Callable[[str], None],
+        records: str = "",
     ) -> None:
-        """``command`` is where an srun waits that has plugins, if it does."""
+        """``command`` is where an srun waits that has plugins, if it does; ``records`` is where the
+        job's are, "" where its prolog and epilog are another's."""
+        self._records = records
         self._spec, self._loop, self._notice = spec, loop, notice
-        self._path = spec.env.get(HANDED_OVER, "")
+        self._path = spec.env.get(PLUGSTACK, "")
         self._beside: Beside | None = None
         self._points: frozenset[str] = frozenset()
         self._waiting = False
@@ -66,9 +73,18 @@ class Plugged:
         from roadstead.plugins.process import Beside
 
         self._beside = Beside(self._path, marks={record.MARK: self._spec.directory})
-        call = self._wait(self._beside.call("begin", items=_items(self._spec), env=self._spec.env))
-        found = self._outcome(call)
-        self._points = frozenset(found.get("points", ()))
+        items, env = _items(self._spec), self._spec.env
+        there = self._outcome(self._wait(self._beside.call("points")))
+        self._points = frozenset(there.get("points", ()))
+        if self._records and self.has("job_prolog", "job_epilog"):
+            from roadstead.plugins import job
+
+            once = job.write(self._records, self._path, items, env)
+            prolog = {"items": items, "env": job.variables(env), "once": once}
+            self._outcome(self._wait(self._beside.call("job_prolog", **prolog)))
+        if self._beside.child.ends_within(0):
+            return
+        found = self._outcome(self._wait(self._beside.call("begin", items=items, env=env)))
         for part in (self._spec, *self._spec.parts):
             _change(part.env, found)
 

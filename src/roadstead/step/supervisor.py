@@ -24,7 +24,7 @@ from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RoadsteadError
 from roadstead.host import linux, paths, process, removal, terminal
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import broadcast, mpi, processes, record, shared, sweep, usage
+from roadstead.step import broadcast, mpi, named, processes, record, shared, sweep, usage
 from roadstead.step import plan as plans
 from roadstead.step.around import Around
 from roadstead.step.arrival import Arrival
@@ -78,7 +78,10 @@ class Supervisor:
         self.streams = Streams(self.loop, spec, user, lambda: self.signal(process.HUP))
         self.mpi = mpi.Server(self.loop, spec, self._mpi_abort, self._notice)
         self.saving = Saving(self.loop, spec)
-        self.around = Around.of(spec, self.loop, self.lives, self._notice, command)
+        self.around = Around.of(
+            spec, self.loop, self.lives, self._notice, command,
+            named.directory(paths.state_directory(os.environ), spec.job_id),
+        )  # fmt: skip
         self._plugin_failure = ""
         self.plan: Plan | None = None
         self.tasks: list[Task] = []
