@@ -224,6 +224,10 @@ srun -n3 --container $B --multi-prog mp""",
         ": -n2 --container $B sh -c 'echo B $SLURM_PROCID'",
         "A 0|B 1|B 2",
     ),
+    "heterogeneous script": Case(
+        "batch -n1 --container $B : -n1 --wrap 'echo $SLURM_HET_SIZE; cat /etc/os-release'",
+        f"2|{RELEASE}|exit 0:0",
+    ),
     # Arrays.
     "array": Case(
         """job=$(sbatch --parsable -o 'a-%a' --array=1,3 --container $B \

@@ -12,7 +12,7 @@ from roadstead.cli import options
 from roadstead.cli import script as scripts
 from roadstead.engines import choice
 from roadstead.engines.slurm import real, rewrite, script
-from roadstead.errors import EngineError, RequestError
+from roadstead.errors import EngineError, RequestError, UsageError
 
 OURS = options.is_about_containers
 AGENT = ["/py", "-IS", "/agent"]
@@ -106,6 +106,15 @@ def test_srun_is_rewritten(line: str, wanted: str) -> None:
             parts[-1].append(word)
     made = rewrite.srun([component("srun", each) for each in parts], OURS, AGENT, {})
     assert " ".join(made) == wanted.format("/py -IS /agent task 0")
+
+
+def test_options_that_only_slurm_knows_are_passed_on() -> None:
+    argv = ["--spank-x=a b", "--container=B", "app"]
+    pairs, operands = options.parse("srun", argv, lenient=True)
+    each = rewrite.Component(pairs, options.of_containers("srun", pairs, {}), operands)
+    assert rewrite.srun([each], OURS, AGENT, {})[0] == "--spank-x=a b"
+    with pytest.raises(UsageError, match="unrecognized option '--spank-x'"):
+        options.parse("srun", ["--spank-x", "a", "--container=B", "app"], lenient=True)
 
 
 def test_a_jobs_name_is_not_its_steps() -> None:

@@ -108,8 +108,6 @@ class _Agent:
         except BaseException:
             self._place.close()
             raise
-        # An oci.conf, and some container systems, have places of their own.
-        self._on_disk = bool(self._spec.oci_conf) or not self._nests()
         self._guard = Guard(self._spec.directory, watching.MESSAGES)
 
     # -- what is to be run --------------------------------------------------------------------
@@ -177,11 +175,7 @@ class _Agent:
         """Whether what runs the container may leave something outside a namespace of ours."""
         request = self._spec.container
         assert request is not None
-        return bool(self._spec.oci_conf) or not self._nests()
-
-    def _nests(self) -> bool:
-        assert self._spec.container is not None
-        return plans.nests(self._spec.container, self._spec)
+        return bool(self._spec.oci_conf) or not plans.nests(request, self._spec)
 
     # -- the life -----------------------------------------------------------------------------
 
@@ -192,12 +186,7 @@ class _Agent:
         """
         hold = -1
         try:
-            stepd = process.adopt(self._parent)
-        except ProcessLookupError:
-            raise LaunchError("slurmstepd has ended") from None
-        self._loop.watch(stepd, lambda: self._orphaned(stepd))
-        self._loop.watch(self._guard.seen, self._witnessed)
-        try:
+            self._watch()
             if self._leaves:
                 os.makedirs(self._spec.directory, mode=0o700)
                 hold = record.hold(self._spec.directory)
@@ -214,6 +203,14 @@ class _Agent:
         if self._error is not None and not self._ended_by:
             raise self._error
         return self._outcome()
+
+    def _watch(self) -> None:
+        try:
+            stepd = process.adopt(self._parent)
+        except ProcessLookupError:
+            raise LaunchError("slurmstepd has ended") from None
+        self._loop.watch(stepd, lambda: self._orphaned(stepd))
+        self._loop.watch(self._guard.seen, self._witnessed)
 
     def _start(self) -> None:
         spec = self._spec

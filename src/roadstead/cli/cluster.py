@@ -62,7 +62,7 @@ def _components(command: str, argv: list[str], environ: Mapping[str, str]) -> li
     found: list[Component] = []
     rest = argv
     while True:
-        pairs, operands = options.parse(command, rest)
+        pairs, operands = options.parse(command, rest, lenient=True)
         asked = options.of_containers(command, pairs, environ)
         separated = command == "srun" or operands[:1] == [_SEPARATOR]
         if not separated or _SEPARATOR not in operands:
@@ -170,6 +170,7 @@ def _sbatch(argv: list[str], environ: Mapping[str, str], plugged: Plugged | None
     components = _components("sbatch", argv, environ)
     operands = components[-1].operands
     given = dict(components[0].pairs)
+    given |= {name: value for each in components for name, value in each.pairs if name == "wrap"}
     if _is_informational(components):
         real.become("sbatch", argv, environ)
     if "wrap" in given and operands:
@@ -257,7 +258,7 @@ def _submit_with_daemons(
 def _all_given(directives: Sequence[Directive], given: Mapping[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for each in directives:
-        found.update(options.parse("sbatch", each.argv)[0])
+        found.update(_parse_directive(each)[0])
     return {**found, **given}
 
 
@@ -284,9 +285,7 @@ def _submit(
     operands = components[-1].operands
     made = script.made(
         [
-            each.argv[0]
-            if each.argv[0] in ("hetjob", "packjob")
-            else options.parse("sbatch", each.argv)[0]
+            each.argv[0] if each.argv[0] in ("hetjob", "packjob") else _parse_directive(each)[0]
             for each in directives
         ],
         options.is_about_containers,
@@ -301,7 +300,7 @@ def _submit(
             [pair for pair in each.pairs if pair[0] != "wrap"], options.is_about_containers
         )
     given = [name for each in components for name, _ in each.pairs]
-    named = any("job-name" in dict(options.parse("sbatch", d.argv)[0]) for d in directives)
+    named = any("job-name" in dict(_parse_directive(d)[0]) for d in directives)
     if "job-name" not in given and not named and "SBATCH_JOB_NAME" not in environ:
         wrapped = "wrap" in given
         name = "wrap" if wrapped else rewrite.name_of(operands[0]) if operands else "sbatch"
@@ -319,6 +318,10 @@ def _text(operands: Sequence[str]) -> str:
             return file.read().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise RoadsteadError(f"Unable to open file {name}: {error.strerror}") from None
+
+
+def _parse_directive(directive: Directive) -> tuple[list[tuple[str, str]], list[str]]:
+    return options.parse("sbatch", directive.argv, lenient=True)
 
 
 def _memory(text: str) -> int:

@@ -29,14 +29,19 @@ OPTIONAL: Final = 2
 class Grammar:
     """The rows of one command, by every long name and by letter.
 
-    With ``in_order`` the first operand ends the options; else options may follow operands.
+    With ``in_order`` the first operand ends the options; else options may follow operands.  A
+    ``lenient`` one takes ``--name=value`` for an option whatever the name is: of others one cannot
+    know whether the next word is a value.
     """
 
-    __slots__ = ("command", "in_order", "letters", "names", "rows")
+    __slots__ = ("command", "in_order", "lenient", "letters", "names", "rows")
 
-    def __init__(self, command: str, rows: Iterable[Option], *, in_order: bool) -> None:
+    def __init__(
+        self, command: str, rows: Iterable[Option], *, in_order: bool, lenient: bool = False
+    ) -> None:
         self.command = command
         self.in_order = in_order
+        self.lenient = lenient
         self.rows = list(rows)
         self.letters = {row.short: row for row in self.rows if row.short}
         self.names: dict[str, Option] = {}
@@ -67,6 +72,9 @@ class Grammar:
         return UsageError(sentence, hint=f'Try "{self.command} --help" for more information')
 
     def _long(self, word: str, words: Iterator[str]) -> tuple[str, str]:
+        if self.lenient and self._is_strange(word):
+            strange, _, value = word[2:].partition("=")
+            return strange, value
         name, row = self._find(word)
         attached, value = word.partition("=")[1:]
         if attached and row.arg == NO_ARG:
@@ -76,6 +84,10 @@ class Grammar:
                 return row.name, value
             raise self._wrong(f"option '--{name}' requires an argument")
         return row.name, value
+
+    def _is_strange(self, word: str) -> bool:
+        name, attached, _ = word[2:].partition("=")
+        return bool(attached) and not any(known.startswith(name) for known in self.names)
 
     def _find(self, word: str) -> tuple[str, Option]:
         """The row that ``--name[=value]`` means, and the long name it was matched with."""

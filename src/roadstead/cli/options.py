@@ -162,9 +162,14 @@ _PREFIXES: Final = (
 _added: list[Option] = []  # by plugins
 
 
-def parse(command: str, argv: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The options of one command line in order, as (long name, value or ""), and the rest."""
-    return _grammar(command).parse(argv)
+def parse(
+    command: str, argv: Iterable[str], *, lenient: bool = False
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """The options of one command line in order, as (long name, value or ""), and the rest.  With
+    ``lenient`` also those that nobody here knows, if they have a value of their own."""
+    grammar = _grammar(command)
+    grammar.lenient = lenient
+    return grammar.parse(argv)
 
 
 def gather(
@@ -231,7 +236,7 @@ def of_containers(
     given = _level(grammar, [pair for pair in argv if pair[0] in grammar.names])
     lent: dict[str, str] = {}
     for each in directives:
-        pairs, _ = parse(command, each.argv)
+        pairs, _ = parse(command, each.argv, lenient=True)
         lent.update(_level(grammar, [pair for pair in pairs if pair[0] in grammar.names]))
     found = _environment(grammar, environ)
     asked = layered((lent, found, given))
