@@ -226,7 +226,7 @@ srun -n3 --container $B --multi-prog mp""",
     ),
     "heterogeneous script": Case(
         "batch -n1 --container $B : -n1 --wrap 'echo $SLURM_HET_SIZE; cat /etc/os-release'",
-        f"2|{RELEASE}|exit 0:0",
+        f"2|{RELEASE}|exit 0:0|exit 0:0",
     ),
     # Arrays.
     "array": Case(
