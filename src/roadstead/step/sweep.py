@@ -89,9 +89,9 @@ def _remove_litter(claim: dict[str, Any], directory: str) -> list[str]:
             if entry.name.startswith(f"{before}{pid}{after}") and pid.isdecimal():
                 seen = entry.stat(follow_symlinks=False)
                 mine = seen.st_uid == os.getuid() and seen.st_ctime >= since
-                if mine and not os.path.exists(f"/proc/{pid}"):
-                    _remove(entry.path)
-                    found.append(f"directory {entry.path}")
+                if mine and not record.start_time(int(pid)):
+                    removal.remove(entry.path)
+                    found.append(f"file {entry.path}")
     return found
 
 
