@@ -6,6 +6,7 @@ test_systems_fakes.py.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tempfile
@@ -193,3 +194,27 @@ def test_a_failure_of_its_own_is_told_from_the_programs(run: Run) -> None:
     done = run("true", container_mounts=f"{run.engine.work}:/etc/passwd")  # a directory over a file
     assert (done.returncode, done.stdout) == (125, ""), done
     assert "task 0: Exited" not in done.stderr, done
+
+
+def test_an_oci_conf_may_have_it_run_bundles(run: Run) -> None:
+    """`roadstead engine oci-conf NAME` and what that file calls, as slurmstepd does."""
+    argv = ["roadstead", "engine", "oci-conf", run.system, "--slurm-version=26.05"]
+    if run.system == "docker":
+        done = run.engine.run(argv)
+        assert done.returncode == 1
+        assert "docker runs no bundles" in done.stderr
+        return
+    printed = run.engine.run([*argv, "--command=roadstead oci"]).check().stdout
+    line = next(each for each in printed.splitlines() if each.startswith("RunTimeRun="))
+    command = line.partition('"')[2].rstrip('"')
+    name = run.engine.account.name
+    for pattern, value in (("%U", name), ("%u", name), ("%b", f"{run.bundle}"), ("%n", "n"),
+                           ("%j", "7"), ("%s", "0"), ("%t", "0")):  # fmt: skip
+        command = command.replace(pattern, value)
+    command = command.replace(" run ", f" run --root {run.engine.base}/oci ")
+    config = Path(run.bundle) / "config.json"
+    known = json.loads(config.read_text())
+    known["process"]["args"] = ["sh", "-c", "cat /srv/hello; exit 3"]
+    run.engine.account.write(config, json.dumps(known))
+    done = run.engine.run(["sh", "-c", command], env=run.env)
+    assert (done.returncode, done.stdout) == (3, "from an image\n"), done

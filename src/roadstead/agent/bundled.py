@@ -58,6 +58,7 @@ def specs(call: Call) -> tuple[StepSpec, TaskSpec, int]:
         hooks=cast("HookPolicy", call.options.get("hooks", "drop")),
         writable=cast("Writable", call.options.get("writable", "bundle")),
         workdir=call.options.get("workdir", ""),
+        system=call.options.get("container-system", ""),
     )
     spec = StepSpec(
         job_id=job,

@@ -46,6 +46,7 @@ For oci.conf: `roadstead engine oci-conf` prints one.  ID ends with .JOB.STEP.TA
   --root DIR            where containers are kept track of (default /tmp)
   --slurm VERSION       the Slurm that calls: before 23.02 task variables are computed
   --runtime PROGRAM     crun or runc, a name or a path (default: the first on PATH)
+  --container-system NAME   have a container system run it (docs/systems.md)
   --writable private    each container has a writable layer of its own
   --hooks drop|run|refuse   hooks that came with the bundle (default drop)
   --workdir DIR         start there, where that is a directory in the container
@@ -53,6 +54,7 @@ For oci.conf: `roadstead engine oci-conf` prints one.  ID ends with .JOB.STEP.TA
 """
 _OPTIONS: Final = (
     *("bundle", "user", "root", "slurm", "runtime", "writable", "hooks", "workdir", "output"),
+    "container-system",
 )
 _CHOICES: Final = {"writable": ("bundle", "private"), "hooks": ("drop", "run", "refuse")}
 _VERBS: Final = ("run", "create", "start", "state", "kill", "delete")

@@ -1,6 +1,7 @@
 """roadstead engine oci-conf: print an oci.conf for a site's Slurm.
 
-Without a name it is the one that calls ``roadstead oci``.
+Without a name it is the one that calls ``roadstead oci`` with an OCI runtime; with that of a
+container system ``roadstead oci`` has that run the container.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import re
 import sys
 from typing import Final, cast
 
+from roadstead import systems
 from roadstead.cli import report
 from roadstead.errors import UsageError
 from roadstead.host import process
 from roadstead.oci import sample
 from roadstead.oci.patterns import quoted
 
-_HINT: Final = "roadstead engine oci-conf [--slurm-version V] [--mode run|create] [--command CMD]"
+_HINT: Final = (
+    "roadstead engine oci-conf [SYSTEM] [--slurm-version V] [--mode run|create] [--command CMD]"
+)
 _OPTIONS: Final = ("slurm-version", "mode", "command")
 # Where Debian and RPMs have what an ordinary user's PATH does not.
 _ALSO: Final = "/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin"
@@ -25,13 +29,22 @@ _ALSO: Final = "/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin"
 def main(operands: list[str]) -> int:
     """Print the file; the exit code."""
     options, names = _parse(operands)
-    if names:
-        raise UsageError(f"there is no oci.conf for {names[0]}", hint=_HINT)
+    if len(names) > 1:
+        raise UsageError(f"one container system, not {' and '.join(names)}", hint=_HINT)
+    if names and names[0] in sample.NATIVE:
+        report.write_out(sample.NATIVE[names[0]])
+        return 0
     mode = options.get("mode", "run")
     if mode not in sample.MODES:
         raise UsageError(f"--mode={mode}: one of {', '.join(sample.MODES)}")
     version = sample.parse_version(options.get("slurm-version") or _installed())
     command = options.get("command") or f"{quoted(_ourselves())} oci"
+    if names:
+        system = systems.find(names[0], os.environ)
+        if mode != "run" or not system.takes_root:
+            what = "has no create and start" if mode != "run" else "runs no bundles"
+            raise UsageError(f"{system.name} {what}: there is no oci.conf for that")
+        command += f" --container-system {system.name}"
     report.write_out(sample.oci_conf(version, cast("sample.Mode", mode), command))
     return 0
 

@@ -59,3 +59,19 @@ def oci_conf(version: tuple[int, int], mode: Mode, command: str) -> str:
     if version >= _REWRITTEN:
         lines.append('MountSpoolDir="/dev/slurm"')
     return "\n".join(lines) + "\n"
+
+
+# What the Containers Guide has for Singularity, with keys that exist and all quotes: its OCI
+# commands are root's, so whoever may use it may be root, as the guide warns.
+NATIVE: Final[dict[str, str]] = {
+    f"{name}-oci": f"""\
+# oci.conf for {name} oci, which is root's: sudoers has to allow these commands to every user,
+# who could change what they are called with.  For tests only.
+RunTimeQuery="sudo {name} oci state {_ID}"
+RunTimeCreate="sudo {name} oci create --bundle %b {_ID}"
+RunTimeStart="sudo {name} oci start {_ID}"
+RunTimeKill="sudo {name} oci kill {_ID}"
+RunTimeDelete="sudo {name} oci delete {_ID}"
+"""
+    for name in ("singularity", "apptainer")
+}
