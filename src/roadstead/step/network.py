@@ -1,22 +1,22 @@
 """--container-network: networks of the tasks' own, ports that lead into them, and names of peers.
 
 ``host`` is the machine's network; ``none`` is one with nothing but ``lo``; ``private`` is such a
-one with a cable to the step's *hub*, and a way out where pasta(1) can make one (wayout.py). The
-runtime makes the namespaces, as config.json asks. The hub is a process in a network namespace of
-its own, which holds the host's ports that were published, and carries what connects to them.
+one with a cable to the step's *hub*, and no other way out. The runtime makes the namespaces, as
+config.json asks. The hub is a process in a network namespace of its own, which holds the host's
+ports that were published, and carries what connects to them.
 
     host          127.0.0.1:8080 ──▶ ┐
     task 0  eth0 100.127.128.1 ◀───▶ │ hub: 100.127.0.1:80 → 100.127.128.1:80   task0
     task 1  eth0 100.127.128.2 ◀───▶ ┘      100.127.0.2:80 → 100.127.128.2:80   task1
 
 What a task calls ``task1`` is an address of the hub's, where nothing listens but what was
-published; the hub passes no packets on. So tasks do not reach each other in any other way, and
-need no firewall. None of it needs root or a tun device: the cables are veth(4) pairs, which the
-owner of both namespaces may make, and the step's own user namespace owns both.
+published; the hub passes no packets on. So tasks do not reach each other in any other way, and need
+no firewall. None of it needs root or a tun device: the cables are veth(4) pairs, which the owner of
+both namespaces may make, and the step's own user namespace owns both.
 
-A container is connected while it waits at its gate (gate.py), by the pidfd of its first process,
-so that no other process can be mistaken for that one. The hub ends when its supervisor has: with
-it go its namespace and the cables.
+A container is connected while it waits at its gate (gate.py), by the pidfd of its first process, so
+that no other process can be mistaken for that one. The hub ends when its supervisor has: with it go
+its namespace and the cables.
 """
 
 from __future__ import annotations
