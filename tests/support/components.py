@@ -96,6 +96,22 @@ def _no_clients(name: str) -> str:
     return _setup_says(component) or f"no {client_python(name)}; script/setup makes it"
 
 
+def other_python(version: str) -> str:
+    """An interpreter of this version, "" for none: on PATH, or one that pyenv has built."""
+    if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
+        return sys.executable
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    built = sorted(root.glob(f"versions/{version}.*/bin/python"))
+    found = os.fspath(built[-1]) if built else shutil.which(f"python{version}")
+    if not found or subprocess.run([found, "-c", ""], capture_output=True).returncode:
+        return ""
+    return found
+
+
+def _no_python(version: str) -> str:
+    return "" if other_python(version) else f"no Python {version} is installed"
+
+
 # Environments with programs that call Slurm's commands.
 CLIENTS = ("light", "aiida", "jax", "lightning", "snakemake", "suites")
 
@@ -105,6 +121,7 @@ TRAITS: dict[str, Callable[[], str]] = {
     "account": _no_account,
     "userns": _no_user_namespaces,
     "address": _no_address,
+    **{f"python3.{n}": functools.partial(_no_python, f"3.{n}") for n in range(9, 15)},
     **{f"clients-{name}": functools.partial(_no_clients, name) for name in CLIENTS},
 }
 INSTALLABLE_TRAITS = {"account", *(f"clients-{name}" for name in CLIENTS)}

@@ -28,11 +28,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.support import leaks
 from tests.support.account import Account, Argv, Completed
+from tests.support.components import ROOT
 from tests.support.waiting import eventually
 
 CONF = """\
@@ -81,6 +83,25 @@ SLURMD = """\
 if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
 exec slurmd -D -N "$1" -f "$2"
 """
+# The same for a node that shares no directory with where jobs are submitted, save that of Slurm's
+# own files.  Behind those: UID:PATH for a home of its own, PATH for what is not there at all.
+SLURMD_APART = """\
+name=$1 conf=$2 base=$3
+shift 3
+hostname "$name"
+mount --bind "$base" /mnt
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mkdir -p "$base"
+mount --move /mnt "$base"
+mount -t tmpfs -o mode=1777 tmpfs /var/tmp
+for each; do
+  owner=${each%%:*} path=${each#*:}
+  [ -d "$path" ] || continue
+  mount -t tmpfs -o mode=0755 tmpfs "$path"
+  if [ "$owner" != "$path" ]; then chown "$owner" "$path"; chmod 700 "$path"; fi
+done
+set -- "$name" "$conf"
+"""
 
 
 def _version() -> tuple[int, int]:
@@ -99,7 +120,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 class SlurmCluster:
-    """N nodes `n1` … `nN`, of as many CPUs as said; a context manager."""
+    """N nodes `n1` … `nN`, of as many CPUs as said; a context manager.
+
+    With accounts in `apart` the nodes are as hosts of their own: each has a /tmp, a /var/tmp and
+    homes of these accounts that nobody else sees, and a host name, and there is nothing in the
+    directories of `hidden` and where this repository and its environment are.
+    """
 
     def __init__(
         self,
@@ -111,6 +137,8 @@ class SlurmCluster:
         more: str = "",
         base: Path | None = None,
         mark: leaks.Mark | None = None,
+        apart: Sequence[Account] = (),
+        hidden: Sequence[Path] = (),
     ) -> None:
         self.nodes = nodes
         self.cpus = cpus
@@ -120,6 +148,8 @@ class SlurmCluster:
         self.base = base or Path(tempfile.mkdtemp(prefix=f"{leaks.PREFIX}slurm-", dir="/tmp"))
         self.conf = self.base / "slurm.conf"
         self.variables = {"SLURM_CONF": os.fspath(self.conf)}
+        self.apart = apart
+        self.hidden = hidden
         self._root = Account.current()
         self._mark = mark or leaks.Mark()
         self._daemons: list[subprocess.Popen[str]] = []
@@ -183,8 +213,16 @@ class SlurmCluster:
         eventually(healed, timeout=60, what=f"the nodes are idle again, see {self.base}/*.log")
 
     def _start_slurmd(self, node: str) -> None:
-        argv = ("unshare", "--mount", "sh", "-ec", SLURMD, "sh", node, self.conf)
-        self._slurmds[node] = self._start(*argv)
+        if not self.apart:
+            argv = ("unshare", "--mount", "sh", "-ec", SLURMD, "sh", node, self.conf)
+            self._slurmds[node] = self._start(*argv)
+            return
+        homes = [f"{each.uid}:{each.home}" for each in self.apart]
+        hidden = [os.fspath(each) for each in (ROOT, Path(sys.prefix), *self.hidden)]
+        self._slurmds[node] = self._start(
+            "unshare", "--mount", "--uts", "sh", "-ec", SLURMD_APART + SLURMD,
+            "sh", node, self.conf, self.base, *hidden, *homes,
+        )  # fmt: skip
 
     def down(self) -> None:
         """End everything and delete the directory."""

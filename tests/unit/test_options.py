@@ -108,7 +108,7 @@ OUR_OWN = {
     # Pyxis's and the Container Engine's
     "container-entrypoint", "container-entrypoint-log", "container-env", "container-image",
     "container-mount-home", "container-mounts", "container-name", "container-remap-root",
-    "container-save", "container-workdir", "device", "dry-run", "environment",
+    "container-save", "container-stage", "container-workdir", "device", "dry-run", "environment",
     "no-container-entrypoint", "no-container-mount-home", "no-container-remap-root",
 }  # fmt: skip
 KINDS = {"": NO_ARG, ":": REQUIRED, "::": OPTIONAL}

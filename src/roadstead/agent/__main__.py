@@ -1,4 +1,5 @@
-"""The agent's verbs.  Executed by its path, in an interpreter that knows no other path of ours."""
+"""The agent's verbs.  Executed by its path, in an interpreter that knows no other path of ours, or
+from the packed agent (boot.py)."""
 
 from __future__ import annotations
 
@@ -20,6 +21,18 @@ def main(argv: list[str]) -> int:
         from roadstead.agent import inner
 
         return inner.main([verb, *rest])
+    if verb == "check":
+        from roadstead.agent import check
+
+        return check.main()
+    if verb == "receive":
+        from roadstead.agent import receive
+
+        return receive.main()
+    if verb == "install":
+        from roadstead.agent import install
+
+        return install.main(rest)
     sys.stderr.write(f"roadstead: error: the agent does not know {verb or 'nothing'}\n")
     return 1
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from roadstead.agent import cache
 from roadstead.agent import request as requests
 from roadstead.agent.guard import Guard
 from roadstead.agent.place import Place
@@ -95,6 +96,7 @@ class _Agent:
         self._error: RoadsteadError | None = None
         self._unseen: dict[int, Any] = {}
         self._alone = False
+        self._held = -1  # what keeps here what was sent
         self._parent = os.getppid()
         for signo in watching.MESSAGES:
             self._loop.on_signal(signo, partial(self._signalled, signo))
@@ -140,6 +142,9 @@ class _Agent:
             **({"SLURM_CONTAINER_ID": request.id} if request.id else {}),
             **({"PMI_FD": "3"} if pmi else {}),
         }
+        if "staged" in told:
+            request, self._held = cache.container(request, told["staged"], environ)
+            cwd = directory  # which may be in the container though it is not on this node
         spec = StepSpec(
             job_id=number.of("SLURM_JOB_ID", 0),
             step_id=step_id,

@@ -12,7 +12,7 @@ import os
 from roadstead.agent import request
 from roadstead.cli import attend, options, report
 from roadstead.cli.getopt_long import REQUIRED
-from roadstead.engines.slurm import agent, real, rewrite
+from roadstead.engines.slurm import real, rewrite, stage
 from roadstead.errors import RequestError, RoadsteadError, UsageError
 from roadstead.host import wire
 
@@ -51,9 +51,14 @@ def _launch(command: str, argv: list[str], environ: Mapping[str, str]) -> int:
         plugged.settle_elsewhere([(each.asked, each.operands) for each in components])
     if not any(each.contained for each in components) or _is_informational(components):
         real.become(command, argv, environ)
-    told = _told(command, components, environ)
+    parts = [
+        _part(command, dict(each.pairs), each.asked, each.operands, environ)
+        if each.contained
+        else {}
+        for each in components
+    ]
     become = _become_srun if command == "srun" else _become_salloc
-    return become(components, told, environ)
+    return become(components, parts, environ)
 
 
 def _components(command: str, argv: list[str], environ: Mapping[str, str]) -> list[Component]:
@@ -78,17 +83,6 @@ def _components(command: str, argv: list[str], environ: Mapping[str, str]) -> li
 
 def _is_informational(components: Sequence[Component]) -> bool:
     return any(name in _INFORMATION for each in components for name, _ in each.pairs)
-
-
-def _told(command: str, components: Sequence[Component], environ: Mapping[str, str]) -> str:
-    """What the agent is told of each component, as JSON."""
-    parts = [
-        _part(command, dict(each.pairs), each.asked, each.operands, environ)
-        if each.contained
-        else {}
-        for each in components
-    ]
-    return str(wire.dumps(request.whole(parts)))
 
 
 def _part(
@@ -140,24 +134,116 @@ def _programs(operands: Sequence[str]) -> dict[str, str]:
 
 
 def _become_srun(
-    components: Sequence[Component], told: str, environ: Mapping[str, str]
+    components: Sequence[Component], parts: list[dict[str, Any]], environ: Mapping[str, str]
 ) -> NoReturn:
-    argv = rewrite.srun(components, options.is_about_containers, agent.command(), environ)
+    try:
+        ready = _ready(components, parts, environ)
+    except stage.Allocate:
+        _allocate(components, environ)
+    argv = rewrite.srun(components, options.is_about_containers, ready.agent, environ)
+    if ready.elsewhere and "chdir" not in dict(components[0].pairs):
+        argv.insert(0, "--chdir=/")  # the agent knows where it is meant to be
+    told = wire.dumps(request.whole(parts))
     real.become("srun", argv, rewrite.environment(environ, told))
 
 
+def _ready(
+    components: Sequence[Component], parts: list[dict[str, Any]], environ: Mapping[str, str]
+) -> stage.Ready:
+    """Have all that is needed on the nodes.  Raises Allocate."""
+    given = dict(components[0].pairs)
+    named: list[str] = []
+    if "nodelist" in given and "/" not in given["nodelist"]:
+        from roadstead.core import hostlist
+
+        named = hostlist.expand(given["nodelist"])
+    shown = _Shown()
+    try:
+        return stage.ready(
+            parts, environ, nodelist=named, lone=_is_lone(components), progress=shown
+        )
+    finally:
+        shown.end()
+
+
+def _is_lone(components: Sequence[Component]) -> bool:
+    """Whether the command line asks for one task, on whichever node."""
+    given = dict(components[0].pairs)
+    several = ("ntasks-per-node", "nodefile", "nodelist", "multi-prog", "array")
+    return (
+        len(components) == 1
+        and given.get("nodes", "1") == "1"
+        and given.get("ntasks", "1") == "1"
+        and not any(name in given for name in several)
+    )
+
+
+class _Shown:
+    """How far it is, on a terminal: a line that is made when there is something to say."""
+
+    def __init__(self) -> None:
+        self._line: Any = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self._line is None:
+            import sys
+
+            from roadstead.cli import progress
+
+            self._line = progress.Line(sys.stderr)
+        self._line(what, done, total)
+
+    def end(self) -> None:
+        if self._line is not None:
+            self._line.__exit__()
+
+
+def _allocate(components: Sequence[Component], environ: Mapping[str, str]) -> NoReturn:
+    """Become an salloc that starts this very srun in its allocation: there nodes can be looked at,
+    and sent to, before the first task."""
+    (component,) = components
+    known = {row.name for row in options.rows("salloc")}
+    argv = rewrite.words(
+        [pair for pair in component.pairs if pair[0] in known], options.is_about_containers
+    )
+    argv = ["--quiet", *argv]
+    if "job-name" not in dict(component.pairs) and "SLURM_JOB_NAME" not in environ:
+        argv.append(f"--job-name={rewrite.name_of(component.operands[0])}")
+    inner = rewrite.words(component.pairs, lambda name: name in rewrite.OF_THE_JOB)
+    real.become("salloc", [*argv, *ourselves("srun"), *inner, *component.operands], environ)
+
+
+def ourselves(command: str) -> list[str]:
+    """What starts a command of ours, of this very installation."""
+    import sys
+
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    start = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+        f"from roadstead.__main__ import {command}; sys.exit({command}())"
+    )
+    return [sys.executable, "-IS", "-c", start, package]
+
+
 def _become_salloc(
-    components: Sequence[Component], told: str, environ: Mapping[str, str]
+    components: Sequence[Component], parts: list[dict[str, Any]], environ: Mapping[str, str]
 ) -> NoReturn:
-    srun = real.must_find("srun", environ)
     command = components[-1].operands or [environ.get("SHELL") or "/bin/sh"]
     terminal = os.isatty(0) and os.isatty(1)
-    step = rewrite.interactive(srun, agent.command(), command, terminal=terminal)
-    argv = rewrite.salloc(components, options.is_about_containers, step)
     if any(name == "no-shell" for each in components for name, _ in each.pairs):
         raise RequestError(
             "--container and --no-shell contradict each other: nothing is run", hint="leave one out"
         )
+    try:
+        agent = _ready(components, parts, environ).agent
+        srun = real.must_find("srun", environ)
+        step = rewrite.interactive([srun], agent, command, terminal=terminal)
+        told = wire.dumps(request.whole(parts))
+    except stage.Allocate:  # the step looks at its nodes
+        asked = rewrite.words(list(components[0].asked.items()), lambda name: False)
+        start = [*ourselves("srun"), *asked]
+        step, told = rewrite.interactive(start, [], command, terminal=terminal), ""
+    argv = rewrite.salloc(components, options.is_about_containers, step)
     real.become("salloc", argv, rewrite.environment(environ, told))
 
 
@@ -197,10 +283,9 @@ def _sbatch(argv: list[str], environ: Mapping[str, str], plugged: Plugged | None
         if "wrap" not in given and not operands:
             _type_again(text)
         real.become("sbatch", argv, environ)
-    told = wire.dumps(
-        request.whole([_part("sbatch", _all_given(first, given), asked, operands, environ)])
-    )
-    _submit(components, found, text, told, environ)
+    part = _part("sbatch", _all_given(first, given), asked, operands, environ)
+    agent = stage.for_batch(part, environ)
+    _submit(components, found, text, agent, wire.dumps(request.whole([part])), environ)
 
 
 def _may_ask(text: str) -> bool:
@@ -276,6 +361,7 @@ def _submit(
     components: Sequence[Component],
     directives: Sequence[Directive],
     text: str,
+    agent: Sequence[str],
     told: str,
     environ: Mapping[str, str],
 ) -> NoReturn:
@@ -289,7 +375,7 @@ def _submit(
             for each in directives
         ],
         options.is_about_containers,
-        agent.command(),
+        agent,
         told,
         text,
     )

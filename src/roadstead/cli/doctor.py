@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
     from roadstead.doctor.facts import Finding
 
-USAGE: Final = "roadstead doctor [--json] [--verbose]"
+USAGE: Final = "roadstead doctor [--json] [--verbose] [--nodes LIST]"
 HELP: Final = f"""Usage: {USAGE}
 
 Checks for you, on this machine, what containers and the local engine need: each thing is really
 tried where that is possible.  What is wrong is told with its cause and what to do.
 
   --json         one object, for programs; roadstead(1) describes it
+  --nodes LIST   look at these nodes of a Slurm cluster instead, all at once; ALL: every one
   -v, --verbose  also what is not applicable here, and more of each
   -h, --help     this text
 
@@ -32,6 +33,16 @@ _SHOWN: Final = {"ok": "ok", "warning": "WARNING", "failure": "FAILURE", "not ap
 
 def main(operands: list[str]) -> int:
     """Examine the machine; the exit code."""
+    at = next((at for at, word in enumerate(operands) if word.startswith("--nodes")), -1)
+    if at >= 0:
+        name, equals, nodes = operands[at].partition("=")
+        rest = operands[:at] + operands[at + (1 if equals else 2) :]
+        nodes = nodes if equals else "".join(operands[at + 1 : at + 2])
+        if name != "--nodes" or not nodes or set(rest) - {"--json"}:
+            raise UsageError("doctor --nodes takes a list of nodes, and --json", hint=USAGE)
+        from roadstead.cli import doctor_nodes
+
+        return doctor_nodes.main(nodes, as_json=bool(rest))
     known = {
         "--json": "json",
         "-v": "verbose",

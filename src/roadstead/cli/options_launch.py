@@ -192,6 +192,8 @@ ROWS: tuple[Option, ...] = (
            "_CONTAINER_REMAP_ROOT PYXIS_CONTAINER_REMAP_ROOT", "", "be root in the container"),
     Option("container-save", "", REQUIRED, LAUNCH, "_CONTAINER_SAVE PYXIS_CONTAINER_SAVE",
            "file|oci:dir[:tag]", "save what the container is at the end of the step"),
+    Option("container-stage", "", REQUIRED, LAUNCH, "_CONTAINER_STAGE",
+           treatment=ONE_NODE),
     Option("container-system", "", REQUIRED, LAUNCH, "_CONTAINER_SYSTEM", "name",
            "have this container system run the container, not an OCI runtime"),
     Option("container-workdir", "", REQUIRED, LAUNCH,

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import types
-import typing
+import sys
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -79,31 +78,47 @@ _LOADERS: dict[type, dict[str, Loader]] = {}
 
 
 def _loaders(cls: type) -> dict[str, Loader]:
-    """What turns each field's JSON into its value; found out once, as hints are slow to read."""
+    """What turns each field's JSON into its value; found out once."""
     found = _LOADERS.get(cls)
     if found is None:
-        hints = typing.get_type_hints(cls)
-        found = _LOADERS[cls] = {name: _loader(hint) for name, hint in hints.items()}
+        names = vars(sys.modules[cls.__module__])
+        hints = cls.__dict__.get("__hints__") or cls.__annotations__
+        found = _LOADERS[cls] = {name: _loader(hint, names) for name, hint in hints.items()}
     return found
 
 
-def _loader(hint: Any) -> Loader:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType or origin is typing.Union:
-        some = _loader(next(each for each in arguments if each is not type(None)))
+def _loader(hint: str, names: dict[str, Any]) -> Loader:
+    """By an annotation's text: ``typing`` would evaluate it, which costs the node side a start, and
+    Pythons before 3.10 cannot."""
+    if hint.endswith(" | None"):
+        some = _loader(hint.removesuffix(" | None"), names)
         return lambda item: None if item is None else some(item)
-    if dataclasses.is_dataclass(hint):
-        return lambda item: from_json(typing.cast("type[Any]", hint), item)
-    if origin is tuple:
-        each = _loader(arguments[0])
+    if hint.startswith("tuple["):
+        each = _loader(_first(hint[len("tuple[") : -1]), names)
         return lambda items: tuple([each(item) for item in items])
-    if isinstance(hint, enum.EnumType):
-        return hint
-    if hint is float:
+    kind = names.get(hint, _CHECKED.get(hint))
+    if dataclasses.is_dataclass(kind):
+        return lambda item: from_json(cast("type[Any]", kind), item)
+    if isinstance(kind, enum.EnumMeta):
+        return kind
+    if kind is float:
         return lambda item: _checked(float(item) if type(item) is int else item, float)
-    if hint in (int, str, bool):
-        return lambda item: _checked(item, hint)
+    if kind is not None and kind in _CHECKED.values():
+        return lambda item: _checked(item, kind)
     return lambda item: item
+
+
+def _first(hints: str) -> str:
+    """The first of several annotations with commas between them."""
+    depth = 0
+    for at, letter in enumerate(hints):
+        depth += {"[": 1, "]": -1}.get(letter, 0)
+        if letter == "," and not depth:
+            return hints[:at]
+    return hints
+
+
+_CHECKED: Final[dict[str, type]] = {"int": int, "str": str, "bool": bool, "float": float}
 
 
 def _checked(item: Any, kind: type) -> Any:

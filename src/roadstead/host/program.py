@@ -33,15 +33,19 @@ class Program:
         show: bool = False,
         piped: bool = False,
         env: Mapping[str, str] | None = None,
+        only: Mapping[str, str] | None = None,
     ) -> None:
-        """Start ``argv``, whose first is a path; ``env`` is added to ours.
+        """Start ``argv``, whose first is a path; ``env`` is added to ours, ``only`` is all that
+        there is.
 
         With ``show`` it says what it says on our standard error.
         """
         self._status: int | None = None
         self._said = 2 if show else os.memfd_create("said", os.MFD_CLOEXEC)
         self.output, written = os.pipe2(os.O_CLOEXEC) if piped else (-1, self._said)
-        self._pid = fork.run_in_child(lambda: _become(list(argv), written, self._said, env or {}))
+        self._pid = fork.run_in_child(
+            lambda: _become(list(argv), written, self._said, env or {}, only)
+        )
         if piped:
             os.close(written)
 
@@ -75,10 +79,13 @@ class Program:
 
 
 def answer(
-    argv: Sequence[str], env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    *,
+    only: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes, list[str]]:
     """Run ``argv`` to its end: status, standard output, and the last lines of the other."""
-    program = Program(argv, piped=True, env=env)
+    program = Program(argv, piped=True, env=env, only=only)
     try:
         with open(program.output, "rb") as output:
             data = output.read()
@@ -87,12 +94,21 @@ def answer(
         program.close()
 
 
-def _become(argv: list[str], output: int, said: int, env: Mapping[str, str]) -> None:
+def _become(
+    argv: list[str],
+    output: int,
+    said: int,
+    env: Mapping[str, str],
+    only: Mapping[str, str] | None,
+) -> None:
     linux.set_parent_death_signal(process.KILL)
     for signo in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; programs expect to die
         signal.signal(signo, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(said, 2)
+    if only is not None:
+        os.environ.clear()
+        os.environ.update(only)
     os.environ.update(env)
     fork.replace_process(argv)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import platform
 import stat
 import tarfile
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from roadstead.host import files
@@ -32,14 +34,17 @@ _SPEC: Final = "application/vnd.oci.image"
 class _Hashed:
     """A file that is written, and the digest of what was."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, tell: Callable[[int], None] | None = None) -> None:
         self._file = file
         self._hash = hashlib.sha256()
+        self._tell = tell
         self.size = 0
 
     def write(self, data: bytes) -> int:
         self._hash.update(data)
         self.size += len(data)
+        if self._tell is not None:
+            self._tell(self.size)
         return self._file.write(data)
 
     @property
@@ -138,10 +143,23 @@ def _for_docker(staged: str, name: str) -> dict[str, Any]:
     }
 
 
-def write_tar(root: str, path: str) -> None:
-    """Write the directory as a tar file, as its owner has it.  Raises OSError."""
+def write_tar(
+    root: str,
+    path: str,
+    *,
+    prefix: str = "",
+    documents: Sequence[tuple[str, bytes]] = (),
+    tell: Callable[[int], None] | None = None,
+) -> str:
+    """Write the directory as a tar file, as its owner has it; the file's digest.
+
+    ``prefix`` comes before the names of what is in it, ``documents`` (name, content) before all of
+    it; ``tell`` hears how many bytes there are.  Raises OSError.
+    """
     with open(path, "wb") as file:
-        _write_layer(root, _Hashed(file), (None, None))
+        hashed = _Hashed(file, tell)
+        _write_layer(root, hashed, (None, None), prefix, documents)
+        return hashed.digest
 
 
 def _umask() -> int:
@@ -209,9 +227,19 @@ def _config(image: ImageConfig, diff_id: str) -> dict[str, Any]:
     }
 
 
-def _write_layer(root: str, file: _Hashed, ids: tuple[IdMap | None, IdMap | None]) -> None:
+def _write_layer(
+    root: str,
+    file: _Hashed,
+    ids: tuple[IdMap | None, IdMap | None],
+    prefix: str = "",
+    documents: Sequence[tuple[str, bytes]] = (),
+) -> None:
     links: dict[tuple[int, int], str] = {}
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+        for document, data in documents:
+            about = tarfile.TarInfo(document)
+            about.size = len(data)
+            tar.addfile(about, io.BytesIO(data))
         pending = [""]
         while pending:
             inner = pending.pop()
@@ -220,7 +248,7 @@ def _write_layer(root: str, file: _Hashed, ids: tuple[IdMap | None, IdMap | None
             for entry in listed:
                 name = f"{inner}{entry.name}"
                 found = entry.stat(follow_symlinks=False)
-                info = _info(f"{root}/{name}", name, found, links, ids)
+                info = _info(f"{root}/{name}", f"{prefix}{name}", found, links, ids)
                 if info is None:
                     continue
                 if info.isreg():

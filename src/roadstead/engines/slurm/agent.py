@@ -1,7 +1,5 @@
-"""How the agent is called on a node: an interpreter and what it executes.
-
-Where nodes see this installation that is the package itself.  Both are words of an argv, so that
-what is sent to nodes that do not can take their place.
+"""How the agent is called for pods and daemons: an interpreter and the package itself, as nodes see
+this installation.  (Tasks are started by the packed one: zipapp.py.)
 """
 
 from __future__ import annotations

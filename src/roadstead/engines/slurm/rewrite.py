@@ -113,21 +113,25 @@ def salloc(
     return [*argv, *step]
 
 
+# What srun asks of a job, and what means something else, or nothing, of a step in it.
+OF_THE_JOB = frozenset(
+    ("begin", "deadline", "dependency", "exclusive", "hold", "immediate", "no-kill", "reboot")
+)
+
+
 def interactive(
-    srun: str, agent: Sequence[str], command: Sequence[str], *, terminal: bool
+    srun: Sequence[str], agent: Sequence[str], command: Sequence[str], *, terminal: bool
 ) -> list[str]:
     """The command of an salloc: a step beside all others, as LaunchParameters=use_interactive_step
-    makes one."""
+    makes one.  Without an ``agent``, ``srun`` is one of ours."""
     shown = ["--pty"] if terminal else []
     return [
-        srun,
+        *srun,
         "--interactive",
         "--preserve-env",
         *shown,
         f"--job-name={name_of(command[0])}",
-        *agent,
-        "task",
-        "0",
+        *([*agent, "task", "0"] if agent else []),
         *command,
     ]
 

@@ -1,0 +1,131 @@
+"""The agent settles on a node, or in the user's state directory: its archive, and a snapshot of it.
+
+    PLACE/DIGEST.pyz                the archive, whole and verified
+    PLACE/DIGEST.CACHE_TAG.pyc      its snapshot for one version of Python (boot.py)
+    PLACE/DIGEST                    what a task is started by: a script that names Python and
+    snapshot
+
+PLACE is the user's own, 0700.  Each file appears by rename(2) when it is complete, so that any
+number of agents may settle at the same time; the script is last, as it needs the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+import os
+import sys
+import zipfile
+from importlib.util import MAGIC_NUMBER
+from typing import Final
+
+from roadstead.errors import EngineError, RoadsteadError
+from roadstead.host import paths
+
+_SCRIPT: Final = '#!/bin/sh\nexec {python} -IS {snapshot} "$@"\n'
+_PYC_HEADER: Final = MAGIC_NUMBER + b"\0" * 12  # flags, time and size: looked at by nobody
+
+
+def digest_of(path: str) -> str:
+    """The archive's name: of its bytes."""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()[:32]
+
+
+def own_script() -> str:
+    """The script of the agent that runs this, if it has settled; else ""."""
+    place, name = os.path.split(os.path.abspath(sys.argv[0]))
+    script = f"{place}/{name.partition('.')[0]}"
+    return script if name.endswith(".pyc") and os.path.exists(script) else ""
+
+
+def snapshot_path(place: str, digest: str) -> str:
+    return f"{place}/{digest}.{sys.implementation.cache_tag}.pyc"
+
+
+def settle(archive: str, place: str, digest: str) -> str:
+    """Have the archive at ``archive`` in ``place``, ready to run; the script that runs it.
+
+    Raises EngineError for an archive that is not the one of this digest.
+    """
+    script = f"{place}/{digest}"
+    if os.path.exists(script):
+        return script
+    with open(archive, "rb") as file:
+        data = file.read()
+    if hashlib.sha256(data).hexdigest()[:32] != digest:
+        raise EngineError(
+            f"{archive}: the agent has another digest than it was sent with",
+            hint="it was changed or cut off on its way: submit again",
+        )
+    paths.make_private(place)
+    kept = f"{place}/{digest}.pyz"
+    if not os.path.exists(kept):
+        _put(kept, data, 0o700)
+    snapshot = add_snapshot(place, digest)
+    text = _SCRIPT.format(python=_quoted(sys.executable), snapshot=_quoted(snapshot))
+    _put(script, text.encode(), 0o700)
+    return script
+
+
+def add_snapshot(place: str, digest: str) -> str:
+    """Have the snapshot for this Python in ``place``, where the archive is; its path."""
+    snapshot = snapshot_path(place, digest)
+    if not os.path.exists(snapshot):
+        _put(snapshot, snapshot_of(f"{place}/{digest}.pyz"), 0o600)
+    return snapshot
+
+
+def snapshot_of(archive: str) -> bytes:
+    """A .pyc of this Python with the archive's modules in it."""
+    modules: dict[str, tuple[bool, bytes]] = {}
+    with zipfile.ZipFile(archive) as opened:
+        for name in opened.namelist():
+            if name.startswith("roadstead/") and name.endswith(".py"):
+                source = opened.read(name)
+                module, package = _module(name)
+                # What cannot be compiled here is not for this Python: its import says so.
+                code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+                modules[module] = (package, marshal.dumps(code))
+    boot = modules["roadstead.agent.boot"][1]
+    text = (
+        f"import marshal, sys\nexec(marshal.loads({boot!r}))\n"
+        f"code = start({modules!r})\n"
+        "sys.stdout.flush()\nimport os\nos._exit(code)\n"
+    )
+    return _PYC_HEADER + marshal.dumps(compile(text, "roadstead-agent", "exec"))
+
+
+def _module(name: str) -> tuple[str, bool]:
+    dotted = name.removesuffix(".py").replace("/", ".")
+    if dotted.endswith(".__init__"):
+        return dotted.removesuffix(".__init__"), True
+    return dotted, False
+
+
+def _put(path: str, data: bytes, mode: int) -> None:
+    new = f"{path}.{os.getpid()}.new"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+        os.rename(new, path)
+    except BaseException:
+        os.unlink(new)
+        raise
+
+
+def _quoted(word: str) -> str:
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+def main(words: list[str]) -> int:
+    """``install ARCHIVE PLACE DIGEST``: prints the script's path."""
+    archive, place, digest = words
+    try:
+        script = settle(archive, place, digest)
+    except RoadsteadError as error:
+        sys.stderr.write(f"roadstead: error: {error}; {error.hint}\n")
+        return error.exit_code
+    sys.stdout.write(f"{script}\n")
+    return 0

@@ -1,0 +1,252 @@
+"""How what a step needs gets to its nodes: the agent, and the bundle or image of its container.
+
+    --container-stage=auto      in place where all nodes see it, else sent
+                      shared    in place, or the step fails
+                      bcast     sent in any case
+                      none      nobody looks: it is there
+
+Whether nodes see a path is found out on them (preflight.py), by what stat(2) says of it here and
+there.  What is sent goes once to the job, by Slurm's own sbcast, which passes it on from node to
+node; each node keeps it (agent/cache.py), and the next job sends nothing.  All of that is before
+the first task: a node that lacks anything fails the step by its name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from roadstead.engines.slurm import known, zipapp
+from roadstead.errors import RequestError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Final
+
+    from roadstead.agent.check import Answer, Seen
+    from roadstead.engines.slurm.spool import Packed, Spool
+    from roadstead.engines.slurm.zipapp import Archive
+
+OPTION: Final = "container-stage"
+MODES: Final = ("auto", "shared", "bcast", "none")
+
+
+class Allocate(Exception):
+    """Nodes have to be looked at, and there is no job that has any: allocate one first."""
+
+
+class Ready:
+    """``agent``: the words that start it on the nodes; ``elsewhere``: the working directory is not
+    there on all of them."""
+
+    __slots__ = ("agent", "elsewhere")
+
+    def __init__(self, agent: tuple[str, ...], *, elsewhere: bool = False) -> None:
+        self.agent, self.elsewhere = agent, elsewhere
+
+
+def _ours(archive: Archive) -> list[str]:
+    """What has to be seen by a node that starts the agent as we do."""
+    return [archive.path, sys.executable]
+
+
+def seen_of_ours(archive: Archive) -> list[Seen]:
+    """The same, as this host sees it."""
+    from roadstead.agent import check
+
+    return [check.seen(path) for path in _ours(archive)]
+
+
+def mode(options: dict[str, str]) -> str:
+    """What --container-stage says, which is no more of the agent's business."""
+    word = options.pop(OPTION, "auto")
+    if word not in MODES:
+        raise RequestError(
+            f"Invalid --{OPTION} specification: {word}", hint=f"one of {', '.join(MODES)}"
+        )
+    return word
+
+
+def ready(
+    parts: Sequence[dict[str, Any]],
+    environ: Mapping[str, str],
+    *,
+    nodelist: Sequence[str] = (),
+    lone: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Ready:
+    """Have everything on the nodes that the ``parts`` of a request need.  Nodes that are asked for
+    are in ``nodelist``; a ``lone`` task has one, whichever: its own agent is the look.  A part
+    learns from ``staged`` that its container was sent.
+
+    Raises Allocate where nodes must be looked at first, LaunchError for nodes that lack something.
+    """
+    contained = [part for part in parts if part]
+    modes = [mode(part["options"]) for part in contained]
+    archive = zipapp.archive(environ)
+    if all(each == "none" for each in modes):
+        return Ready(archive.command)
+    job = environ.get("SLURM_JOB_ID", "")
+    nodes = _nodes(environ) if job else tuple(nodelist)
+    cluster = known.Nodes.of(environ)
+    wanted = [path for part in contained for path in paths_of(part)]
+    needed = [*_ours(archive), *wanted]
+    if "bcast" not in modes and (
+        cluster.cover(nodes or cluster.all, archive.digest, needed)
+        or (lone and not nodes and cluster.cover_any(archive.digest, needed))
+        # Which node is whose in a heterogeneous job nobody knows before: their agents look.
+        or (len(parts) > 1 and not job)
+    ):
+        return Ready(archive.command)
+    if not job:
+        raise Allocate
+    return _Staging(contained, modes, archive, job, nodes, environ, progress).run(cluster)
+
+
+def for_batch(part: dict[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The words that start the agent of a batch script.  It is used in place: when the job starts
+    nobody is here who could send anything.  Raises RequestError."""
+    if mode(part["options"]) == "bcast":
+        raise RequestError(
+            f"--{OPTION}=bcast: a batch script's own container cannot be sent, as its job starts "
+            "when sbatch has ended",
+            hint="give --container to the srun in the script, which sends it to the job's nodes",
+        )
+    return zipapp.archive(environ).command
+
+
+def _nodes(environ: Mapping[str, str]) -> tuple[str, ...]:
+    from roadstead.core import hostlist
+
+    return tuple(hostlist.expand(environ.get("SLURM_JOB_NODELIST", "")))
+
+
+def paths_of(part: Mapping[str, Any]) -> list[str]:
+    """By what a node is found to see what a part needs: a bundle's two halves, an image's
+    record."""
+    image = part.get("image")
+    if image:
+        store = str(image["store"]).partition(":")[0]
+        return [f"{store}/images/{str(image['digest']).partition(':')[2]}.json"]
+    bundle = str(part["options"].get("container", ""))
+    if not bundle or not os.path.isdir(bundle):
+        return []  # it is the nodes' own, or their agents say that it is not there
+    config = f"{bundle}/config.json"
+    return [config if os.path.exists(config) else bundle]
+
+
+class _Staging:
+    """One step's nodes, looked at, and supplied with what they lack."""
+
+    def __init__(
+        self,
+        parts: Sequence[dict[str, Any]],
+        modes: Sequence[str],
+        archive: Archive,
+        job: str,
+        nodes: Sequence[str],
+        environ: Mapping[str, str],
+        progress: Callable[[str, int, int], None] | None,
+    ) -> None:
+        from roadstead.engines.slurm.spool import Spool
+
+        self._parts, self._modes = parts, modes
+        self._archive = archive
+        self._job = job
+        self._nodes = nodes
+        self._environ = environ
+        self._progress = progress or (lambda what, done, total: None)
+        self._spool: Spool = Spool(environ)
+
+    def run(self, cluster: known.Nodes) -> Ready:
+        from roadstead.engines.slurm import preflight
+
+        see = self._see()
+        keys = [packed.key for packed in map(self._packed_before, self._parts) if packed]
+        self._progress(f"looking at {len(self._nodes)} nodes", 0, 0)
+        answers = preflight.examine(self._nodes, self._job, self._archive, see, keys, self._environ)
+        wrong = preflight.faults(answers)
+        if wrong:
+            raise preflight.refuse(wrong, len(answers))
+        shared = {
+            node: [at.path for at, yes in zip(see, each.sees, strict=True) if yes]
+            for node, each in answers.items()
+        }
+        cluster.note(shared, self._archive.digest, preflight.every_node(self._environ))
+        for part, asked in zip(self._parts, self._modes, strict=True):
+            self._supply(part, asked, answers, shared)
+        ours = set(_ours(self._archive))
+        if all(ours <= set(paths) for paths in shared.values()):
+            agent = self._archive.command
+        else:
+            agent = (next(iter(answers.values())).agent,)
+        cwd = self._parts[0]["cwd"]
+        return Ready(agent, elsewhere=any(cwd not in paths for paths in shared.values()))
+
+    def _see(self) -> list[Seen]:
+        from roadstead.agent import check
+
+        wanted = [path for part in self._parts for path in (*paths_of(part), part["cwd"])]
+        return [check.seen(path) for path in dict.fromkeys([*_ours(self._archive), *wanted])]
+
+    # -- one part -----------------------------------------------------------------------------
+
+    def _supply(
+        self,
+        part: dict[str, Any],
+        asked: str,
+        answers: Mapping[str, Answer],
+        shared: Mapping[str, Sequence[str]],
+    ) -> None:
+        from roadstead.engines.slurm import preflight
+
+        wanted = paths_of(part)
+        blind = [node for node, seen in shared.items() if not set(wanted) <= set(seen)]
+        if asked == "none" or not wanted or (asked != "bcast" and not blind):
+            return
+        if asked == "shared":
+            raise preflight.unseen(blind, wanted[0])
+        packed = self._packed(part)
+        with self._spool.lock(f"send-{packed.key}") as waited:
+            if waited or any(not each.staged for each in answers.values()):
+                answers = preflight.examine(
+                    self._nodes, self._job, self._archive, (), [packed.key], self._environ
+                )
+            lacking = [node for node, each in answers.items() if packed.key not in each.staged]
+            if lacking:
+                self._send(packed, lacking, answers)
+        part["staged"] = {"key": packed.key, "writable": packed.writable}
+
+    def _packed_before(self, part: Mapping[str, Any]) -> Packed | None:
+        return self._spool.known(_name(part)) if paths_of(part) else None
+
+    def _packed(self, part: Mapping[str, Any]) -> Packed:
+        name = _name(part)
+        with self._spool.lock(name):
+            found = self._spool.known(name)
+            if found is not None:
+                return found
+            image = part.get("image")
+            if image:
+                return self._spool.image(image["store"], image["digest"], self._progress)
+            return self._spool.bundle(part["options"]["container"], name, self._progress)
+
+    def _send(self, packed: Packed, lacking: Sequence[str], answers: Mapping[str, Answer]) -> None:
+        from roadstead.engines.slurm import preflight
+
+        short = [node for node in lacking if answers[node].room < 2 * packed.size]
+        if short:
+            raise preflight.no_room(short, answers, 2 * packed.size)
+        size = f"{packed.size >> 20} MiB"
+        self._progress(f"sending {size} to {len(lacking)} nodes", 0, 0)
+        preflight.send(self._spool.file(packed), packed, answers, self._job, self._environ)
+
+
+def _name(part: Mapping[str, Any]) -> str:
+    from roadstead.engines.slurm import spool
+
+    image = part.get("image")
+    if image:
+        return spool.name_of_image(image["digest"])
+    return spool.name_of_bundle(part["options"]["container"])
