@@ -96,6 +96,32 @@ cat /etc/os-release; echo "$SLURM_NTASKS $SLURM_JOB_NAME $1"; exit 3
         "/trap.sh|exit 0:0",
     ),
     "image": Case("srun -N2 --container $I cat /etc/os-release", f"{RELEASE}|{RELEASE}"),
+    # Container systems (docs/systems.md); the whole of their contract is in test_systems.py.
+    "system charliecloud": Case(
+        "srun -n2 --container-system=charliecloud --container $B "
+        "sh -c 'cat /etc/os-release; exit 3'",
+        f"{RELEASE}|{RELEASE}",
+        code=3,
+        err="exit code 3",
+    ),
+    "system bubblewrap": Case(
+        "srun -N2 --container-system=bubblewrap --container $I "
+        "sh -c 'cat /etc/os-release; exit 125'",
+        f"{RELEASE}|{RELEASE}",
+        code=125,
+        err="exit code 125",
+    ),
+    "system podman": Case(
+        "srun -n1 --container-system=podman --container $B sh -c 'cat /etc/os-release; exit 3'",
+        RELEASE,
+        code=3,
+        err="exit code 3",
+    ),
+    "system that is not there": Case(
+        "srun -n1 --container-system=none --container $B true",
+        code=125,
+        err="--container-system=none: no such container system",
+    ),
     # Plugins and networks.
     "plugin": Case(
         PLUGIN + "srun -n2 --greet=Ada --container $B sh -c 'echo $GREETING $EDITED'; cat told",
@@ -282,6 +308,11 @@ DIFFERENCES: dict[str, tuple[Case, str]] = {
 }
 
 LINES = sorted(CASES)
+SYSTEMS = {
+    "system bubblewrap": "bwrap",
+    "system charliecloud": "charliecloud",
+    "system podman": "podman",
+}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -309,6 +340,8 @@ def test_the_same_line(here: Place, name: str) -> None:
     case = CASES[name]
     if here.kind == "slurm" and name in DIFFERENCES:
         case = DIFFERENCES[name][0]
+    if (component := SYSTEMS.get(name)) is not None:
+        require(component)
     if name == "terminal" and program("script") is None:
         require("script")
     done = here.run(case.line)

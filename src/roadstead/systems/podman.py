@@ -56,7 +56,7 @@ class Podman(System):
         argv += ["--cgroups=disabled", "--network=host", "--log-driver=none", "--no-hosts"]
         argv += ["--pull=never", "--security-opt=label=disable", "--http-proxy=false"]
         argv += [f"--pidfile={container.directory}/pid", "--entrypoint="]
-        for name, (soft, hard) in container.limits.items():
+        for name, (soft, hard) in _limits(container).items():
             argv.append(f"--ulimit={name}={soft}:{hard}")
         argv += _user(container)
         argv += ["--read-only", "--read-only-tmpfs=false"] if container.readonly else []
@@ -93,6 +93,18 @@ class Podman(System):
     def has_begun(self, program: str, container: Container) -> bool:
         """See System."""
         return self.first(program, container) > 0
+
+
+def _limits(container: Container) -> dict[str, tuple[int, int]]:
+    """Podman lowers its own limit of processes to as many as there can be, and who is not root
+    cannot have more again."""
+    found = dict(container.limits)
+    if "nproc" in found:
+        with open("/proc/sys/kernel/pid_max", encoding="ascii") as file:
+            most = int(file.read())
+        soft, hard = (process.lower(each, most) for each in found["nproc"])
+        found["nproc"] = (soft, hard)
+    return found
 
 
 def _own_places(program: str, container: Container) -> list[str]:

@@ -1,8 +1,7 @@
 """Sarus: ``sarus run`` on an image of its repository (sarus.readthedocs.io, user guide).
 
 Sarus is set-id: it passes on the environment of its caller, under the image's own, and makes mounts
-as the user.  Its hook that keeps a job's tasks until all containers stand is ``--container-sync``
-here, for every system.
+as the user.  Its hooks are Sarus's to run, that for Slurm's global synchronisation among them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Shifter: ``shifter --image=TYPE:NAME`` on an image of its gateway (doc/sl.rst in its sources).
 
-Its options on sbatch, salloc and srun, ``--image`` and ``--volume``, are taken as its own plugin
-takes them (cli/containers.py).  Shifter is set-id, and passes on the environment of its caller.
+Shifter is set-id, and passes on the environment of its caller.
 """
 
 from __future__ import annotations
