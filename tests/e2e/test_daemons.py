@@ -10,13 +10,16 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import bundle, waiting
-from tests.support.engine import Engine
+from tests.support import bundle, leaks, waiting
+from tests.support.account import Account
+from tests.support.engine import Engine, make_base, make_shims
+from tests.support.product import Product
 from tests.support.skips import require
 
 pytestmark = pytest.mark.container
@@ -25,14 +28,27 @@ SEED = "--dockerd-image=bb=./rootfs"
 RUN = "docker run --rm --network=none bb"
 
 
+@pytest.fixture(scope="module")
+def users_shims(product: Product, user: Account) -> Iterator[Path]:
+    folder = make_shims(product, user)
+    yield folder
+    leaks.remove(folder)
+
+
 @pytest.fixture
-def docker(engine: Engine) -> Engine:
-    """An engine of a user's, and a root file system to seed."""
-    if engine.account.uid == 0:
-        pytest.skip("a daemon of a job's own is for users")
-    require("busybox", "docker", "rootlesskit", "newuidmap")
-    engine.account.own(bundle.make_rootfs(engine.work / "rootfs"))
-    return engine
+def users(user: Account, users_shims: Path) -> Iterator[Engine]:
+    """An engine of an ordinary user's, and a root file system to seed: root has no such daemon."""
+    require("busybox", "docker", "newuidmap")
+    made = Engine(user, users_shims, make_base(user))
+    user.own(bundle.make_rootfs(made.work / "rootfs"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def docker(users: Engine) -> Engine:
+    require("rootlesskit")
+    return users
 
 
 def left(engine: Engine) -> list[str]:
@@ -70,16 +86,13 @@ def test_srun_and_salloc_have_one_while_they_run(docker: Engine) -> None:
     assert not left(docker)
 
 
-def test_podman_has_a_service(engine: Engine) -> None:
-    if engine.account.uid == 0:
-        pytest.skip("a daemon of a job's own is for users")
-    require("busybox", "docker", "podman", "newuidmap")
-    engine.account.own(bundle.make_rootfs(engine.work / "rootfs"))
-    done = engine.run(
+def test_podman_has_a_service(users: Engine) -> None:
+    require("podman")
+    done = users.run(
         ["srun", "--podman-service", SEED, "docker", "images", "--format", "{{.Repository}}"]
     )
     assert (done.returncode, done.stdout.strip().rpartition("/")[2]) == (0, "bb"), done
-    waiting.eventually(lambda: not left(engine))
+    waiting.eventually(lambda: not left(users))
 
 
 def supervisors(engine: Engine) -> list[int]:
