@@ -30,12 +30,12 @@ class Site:
 
     def __init__(self, cluster: SlurmCluster, user: Account, shims: Path, bundle: Path) -> None:
         self.cluster, self.user, self.bundle = cluster, user, bundle
-        self._roadstead = shims / "roadstead"
+        self.shims = shims
 
     def configure(self, mode: str) -> None:
         """Have the site's oci.conf call us, in one form or the other."""
-        command = ["engine", "oci-conf", f"--mode={mode}", f"--command={self._roadstead} oci"]
-        text = self.user.run([self._roadstead, *command]).check().stdout
+        command = ["engine", "oci-conf", f"--mode={mode}", f"--command={self.shims}/roadstead oci"]
+        text = self.user.run([self.shims / "roadstead", *command]).check().stdout
         (self.cluster.base / "oci.conf").write_text(text)
 
     def run(self, *argv: str | Path, **options: object) -> Completed:
@@ -184,6 +184,33 @@ def test_a_killed_process_of_ours_leaves_nothing(site: Site, mode: str) -> None:
         os.kill(json.loads(claim.read_text())["pid"], signal.SIGKILL)
     process.communicate(timeout=30)
     assert process.returncode != 0
+
+
+def test_native_mode(site: Site) -> None:
+    """With ContainerMode=native our srun is Slurm's, for plain bundles; never without an oci.conf,
+    with which Slurm would run the program outside."""
+    site.configure("run")
+    conf = site.user.write(site.bundle.parent / "roadstead.conf", "ContainerMode=native\n")
+    env = {"ROADSTEAD_CONF": str(conf), "PATH": f"{site.shims}:{site.user.environment['PATH']}"}
+    argv = [
+        "srun",
+        "-n1",
+        "--container",
+        "bundle",
+        "/bin/sh",
+        "-c",
+        "echo $SLURM_CONTAINER; exit 4",
+    ]
+    ran = site.run(*argv, env=env)
+    assert (ran.returncode, ran.stdout.strip()) == (4, str(site.bundle))
+    shown = ["sbatch", "--wait", "-o", "native.txt", "--container", "bundle", "--wrap"]
+    ran = site.run(*shown, "cat /proc/1/cmdline; exit 6", env=env)
+    assert ran.returncode == 6
+    assert "startup" in (site.bundle.parent / "native.txt").read_text()
+    (site.cluster.base / "oci.conf").unlink()
+    ran = site.run(*argv, env=env)
+    assert ran.returncode == 1
+    assert "Slurm would run the program outside of its container" in ran.stderr
 
 
 def _commands(site: Site) -> list[str]:

@@ -12,7 +12,7 @@ import os
 from roadstead.agent import request
 from roadstead.cli import attend, options, report
 from roadstead.cli.getopt_long import REQUIRED
-from roadstead.engines.slurm import real, rewrite, stage
+from roadstead.engines.slurm import native, real, rewrite, stage
 from roadstead.errors import RequestError, RoadsteadError, UsageError
 from roadstead.host import wire
 
@@ -51,6 +51,10 @@ def _launch(command: str, argv: list[str], environ: Mapping[str, str]) -> int:
         plugged.settle_elsewhere([(each.asked, each.operands) for each in components])
     if not any(each.contained for each in components) or _is_informational(components):
         real.become(command, argv, environ)
+    if command == "srun" and all(
+        native.is_for_slurm(each.asked, environ) for each in components if each.contained
+    ):
+        real.become(command, native.argv(components), environ)
     parts = [
         _part(command, dict(each.pairs), each.asked, each.operands, environ)
         if each.contained
@@ -283,6 +287,11 @@ def _sbatch(argv: list[str], environ: Mapping[str, str], plugged: Plugged | None
         if "wrap" not in given and not operands:
             _type_again(text)
         real.become("sbatch", argv, environ)
+    if len(components) == 1 and native.is_for_slurm(asked, environ):
+        if "wrap" not in given and not operands:
+            _type_again(text)
+        for_slurm = rewrite.Component(components[0].pairs, asked, operands)
+        real.become("sbatch", native.argv([for_slurm]), environ)
     part = _part("sbatch", _all_given(first, given), asked, operands, environ)
     agent = stage.for_batch(part, environ)
     _submit(components, found, text, agent, wire.dumps(request.whole([part])), environ)

@@ -89,6 +89,7 @@ def parse(text: str, path: str, read: Read, *, machine: Node, uid: int,
     partitions = _partitions(draft, nodes)
     number = _Numbers(draft)
     number.word("engine", "auto", ("auto", "local", "slurm"))  # engines/choice.py reads it
+    number.word("containermode", "agent", ("agent", "native"))  # engines/slurm/native.py does
     site = Site(
         nodes=nodes,
         uid=uid,
@@ -138,8 +139,9 @@ def _take(draft: _Draft, line: Line) -> None:
 
 PLAIN_KEYS: Final = frozenset(
     _words("""
-        engine killwait overtimelimit minjobage jobrequeue schedulertype schedulerparameters
-        licenses ocihooksdir prioritymaxage priorityfavorsmall priorityweightage
+        engine containermode killwait overtimelimit minjobage jobrequeue
+        schedulertype schedulerparameters licenses ocihooksdir
+        prioritymaxage priorityfavorsmall priorityweightage
         priorityweightjobsize priorityweightpartition requeueexit requeueexithold authinfo
     """)
 )

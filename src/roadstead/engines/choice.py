@@ -44,11 +44,10 @@ def engine(environ: Mapping[str, str]) -> tuple[str, str]:
         return _checked(asked, VARIABLE), f"{VARIABLE}={asked}"
     if environ.get("SLURM_CLUSTER_NAME") == names.CLUSTER and "SLURM_JOB_ID" in environ:
         return LOCAL, f"inside job {environ['SLURM_JOB_ID']} of the local engine"
-    conf = paths.site_conf(environ)
-    if conf:
-        said = _configured(conf)
-        if said not in ("", _AUTO):
-            return _checked(said, f"{conf}: Engine"), f"Engine={said} in {conf}"
+    said = configured(_KEY, environ)
+    if said not in ("", _AUTO):
+        conf = paths.site_conf(environ)
+        return _checked(said, f"{conf}: Engine"), f"Engine={said} in {conf}"
     found = slurm_conf(environ)
     if not found:
         return LOCAL, "no slurm.conf is found here"
@@ -93,9 +92,12 @@ def _checked(word: str, where: str) -> str:
     return word
 
 
-def _configured(path: str) -> str:
-    """The value of Engine= in a roadstead.conf; only that line is looked at here (siteconf.py
-    checks the file when the local engine reads it)."""
+def configured(wanted: str, environ: Mapping[str, str]) -> str:
+    """The value of a key of the roadstead.conf in force, in lower case as the key; "" for none.
+    Only its line is looked at here (siteconf.py checks the file when the local engine reads it)."""
+    path = paths.site_conf(environ)
+    if not path:
+        return ""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = file.read().split("\n")
@@ -103,6 +105,6 @@ def _configured(path: str) -> str:
         return ""  # who reads all of it says so
     for line in lines:
         key, equals, value = line.partition("#")[0].partition("=")
-        if equals and key.strip().lower() == _KEY:
+        if equals and key.strip().lower() == wanted:
             return value.strip().strip('"').lower()
     return ""
