@@ -89,6 +89,15 @@ def test_what_is_translated_means_the_same(source: str, expressions: tuple[str, 
         assert eval(each, after) == eval(each, before), each
 
 
+def test_no_name_of_the_module_is_taken() -> None:
+    """What is written out reads names that nobody else gives: one of ours had a `_plain`."""
+    source = (
+        textwrap.dedent(DATACLASS.format(more="")) + "\ndef _plain(): pass\ndef plain(): pass\n"
+    )
+    made = _run(lower(source, "here"))
+    assert made["Mount"]("a") == made["Mount"]("a", env={})
+
+
 def test_what_comes_after_init() -> None:
     made = _run(lower(textwrap.dedent(DATACLASS.format(more="")), "here"))
     with pytest.raises(ValueError, match="bad"):

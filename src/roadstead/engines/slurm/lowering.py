@@ -92,7 +92,7 @@ class _Lowering(ast.NodeTransformer):
         self.generic_visit(node)
         node.body = _docless(node.body)
         if self._written_out:
-            names = [ast.alias(name="plain", asname="_plain")]
+            names = [ast.alias(name="plain", asname="__plain__")]
             node.body.insert(0, ast.ImportFrom(module="roadstead.agent", names=names, level=0))
         return node
 
@@ -212,10 +212,10 @@ class _Lowering(ast.NodeTransformer):
             f"_compared = {tuple([field.name for field in fields if field.compared])!r}",
             f"_shown = {tuple([field.name for field in fields if field.shown])!r}",
             f"_factories = {{{', '.join(factories)}}}" if factories else "",
-            "__eq__ = _plain.equal",
-            f"__hash__ = {'_plain.hashed' if 'frozen' in flags else 'None'}",
-            "__repr__ = _plain.shown",
-            "__lt__ = _plain.less" if "order" in flags else "",
+            "__eq__ = __plain__.equal",
+            f"__hash__ = {'__plain__.hashed' if 'frozen' in flags else 'None'}",
+            "__repr__ = __plain__.shown",
+            "__lt__ = __plain__.less" if "order" in flags else "",
         ]
         made = ast.parse("\n".join(part for part in parts if part)).body
         node.body = [*made, _init(fields, keywords="kw_only" in flags, after=after), *rest]
@@ -357,8 +357,8 @@ def _init(fields: list[_Field], *, keywords: bool, after: bool) -> ast.stmt:
         name, value = field.name, field.name
         default = f"={field.default}" if field.default else ""
         if field.factory:
-            default = "=_plain.MISSING"
-            value = f"self._factories[{name!r}]() if {name} is _plain.MISSING else {name}"
+            default = "=__plain__.MISSING"
+            value = f"self._factories[{name!r}]() if {name} is __plain__.MISSING else {name}"
         parameters.append(f"{name}{default}")
         body.append(f"self.{name} = {value}")
     if after:
