@@ -11,7 +11,7 @@ import pytest
 from tests.support.components import ROOT
 from tests.support.skips import require
 
-COUNT = 8
+COUNT = 5
 SEED = 6
 
 
