@@ -119,7 +119,11 @@ def test_it_is_found_and_removed(places: tuple[str, str], monkeypatch: pytest.Mo
     live = [f"{steps}/4.0"]
     try:
         assert find(state, runtime, live) == expected
-        lines = audit.clean(state, runtime, here=set(os.listdir(steps)), live=live, controller=0)
+        here = set(os.listdir(steps))
+        # What a controller that has gone believes is of the past.
+        assert audit.clean(state, runtime, here=here, live=live, controller=gone.pid) == []
+        assert find(state, runtime, live) == expected
+        lines = audit.clean(state, runtime, here=here, live=live, controller=os.getppid())
         assert len(lines) == 6
         assert all(line.endswith(": removed") for line in lines)
         assert marked.reap() == -process.KILL
@@ -136,7 +140,7 @@ def test_it_is_found_and_removed(places: tuple[str, str], monkeypatch: pytest.Mo
 def test_what_came_after_the_start_is_not_judged(places: tuple[str, str]) -> None:
     state, runtime = places
     os.makedirs(f"{runtime}/steps/1.0")
-    assert audit.clean(state, runtime, here=set(), live=[], controller=0) == []
+    assert audit.clean(state, runtime, here=set(), live=[], controller=os.getppid()) == []
     assert os.path.isdir(f"{runtime}/steps/1.0")
 
 

@@ -143,9 +143,10 @@ class Controller:
         """
         state, runtime = paths.state_directory(os.environ), self.state.settings.runtime
         here, live = {*os.listdir(f"{runtime}/steps"), *named.jobs(state)}, self._live()
+        me = os.getpid()
 
         def body() -> None:
-            for line in audit.clean(state, runtime, here=here, live=live, controller=os.getppid()):
+            for line in audit.clean(state, runtime, here=here, live=live, controller=me):
                 log.warning("left behind %s", line)
 
         self._children.run(body, lambda: None)

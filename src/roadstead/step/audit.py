@@ -123,7 +123,8 @@ def remove(left: Iterable[Thing]) -> list[tuple[Thing, str]]:
 def clean(
     state: str, runtime: str, *, here: set[str], live: Iterable[str], controller: int
 ) -> list[str]:
-    """Remove what is left, for a controller that has just started; a line for each thing.
+    """Remove what is left, for a controller that has just started, in a child of it; a line for
+    each thing.
 
     ``here`` are the names of what was in the directory of steps, and ``live`` the directories of
     the steps that had not ended, at one and the same time: what has come since then is not judged.
@@ -134,6 +135,8 @@ def clean(
     records = {thing for thing in before.things | after.things if thing.kind in judged}
     new = {thing.step for thing in records if os.path.basename(thing.what) not in here}
     left = compare(before, {*live, *new}, after, controller=controller)
+    if os.getppid() != controller:
+        return []  # it was killed: there may be another, whose spawner is none of these
     failed = dict(remove(left))
     said = {thing: f"not removed: {why}" for thing, why in failed.items()}
     return [f"{thing.kind} {thing.what}: {said.get(thing, 'removed')}" for thing in left]
