@@ -145,8 +145,8 @@ def test_kill_9(engine: Engine, victim: str) -> None:
     running = submit(engine, "-n1", "--wrap", "sleep 1; echo ran; exit 7")
     waiting = submit(engine, f"-n{CPUS}", "--wrap", "echo waited")
     eventually(lambda: states(engine).get(running) == "RUNNING None")
-    pid = engine.run(["roadstead", "engine", "status"]).check().stdout.split()[3].rstrip(",")
-    os.kill(int(pid), 9)
+    said = engine.run(["roadstead", "engine", "status"]).check().stdout
+    os.kill(int(said.partition("controller ")[2].partition(",")[0]), 9)
     eventually(lambda: states(engine) == {}, timeout=30)
     assert (engine.work / f"slurm-{running}.out").read_text() == "ran\n"
     assert (engine.work / f"slurm-{waiting}.out").read_text() == "waited\n"

@@ -63,8 +63,6 @@ def is_running(environ: Mapping[str, str]) -> bool:
 
 
 def _start(environ: Mapping[str, str]) -> wire.Connection:
-    import fcntl
-
     state = paths.state_directory(environ)
     paths.make_private(state)
     name = f"{state}/start.lock"
@@ -75,16 +73,15 @@ def _start(environ: Mapping[str, str]) -> wire.Connection:
             f"cannot make {name}: {error.strerror}", hint="set XDG_STATE_HOME"
         ) from None
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _wait_for(lock)
-        found = _try_connect(environ)
+        found = None
         for _ in range(_STARTS):  # it may be killed in this very moment
+            _take(lock)
+            found = _try_connect(environ)
+            if found is None:
+                _start_controller(environ, lock=lock)
+                found = _try_connect(environ)
             if found is not None:
                 break
-            _start_controller(environ, lock=lock)
-            found = _try_connect(environ)
     finally:
         os.close(lock)
     if found is None:
@@ -95,8 +92,8 @@ def _start(environ: Mapping[str, str]) -> wire.Connection:
     return found
 
 
-def _wait_for(lock: int) -> None:
-    """Wait until whoever starts a controller has done so.
+def _take(lock: int) -> None:
+    """Take the lock, once whoever starts a controller has done so.
 
     A command that was stopped (a job that is suspended, ^Z) between its lock and its start may
     never go on: then we do, as of two controllers one ends.  flock(2) knows no time limit.
@@ -104,6 +101,12 @@ def _wait_for(lock: int) -> None:
     import _thread
     import fcntl
 
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    else:
+        return
     taken = _thread.allocate_lock()
     taken.acquire()
 

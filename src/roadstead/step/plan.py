@@ -282,7 +282,9 @@ def _read(
         raise LaunchError(
             f"--mpi=pmi2: {called or 'the runtime'} is not known to pass descriptors on, by which "
             "MPI libraries find srun",
-            hint=f"let {' or '.join(runtime.KNOWN)} run the container",
+            hint=f"let {spec.oci_conf} call {' or '.join(runtime.KNOWN)}"
+            if conf
+            else f"let {' or '.join(runtime.KNOWN)} run the container",
         )
     if opaque and (request.network or request.per == "node"):
         option = "network" if request.network else "per"
