@@ -204,6 +204,7 @@ def test_interrupted_while_a_container_runs(engine: Engine, signo: int) -> None:
 def test_an_operand_that_is_wrong(engine: Engine) -> None:
     done = engine.run(["roadstead", "doctor", "--jsn"]).check(1)
     assert done.stderr == (
-        "roadstead: error: doctor does not know --jsn; roadstead doctor [--json] [--verbose]\n"
+        "roadstead: error: doctor does not know --jsn; roadstead doctor [--json] [--verbose] "
+        "[--nodes LIST]\n"
     )
     assert "Usage: roadstead doctor" in engine.run(["roadstead", "doctor", "-h"]).check().stdout
