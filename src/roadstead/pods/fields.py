@@ -9,10 +9,12 @@ reason; all else is refused by its path.  Names and types are those of the Kuber
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 
-class Unused(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Unused:
     """A field that is accepted and cannot matter here."""
 
     why: str
