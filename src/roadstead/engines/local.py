@@ -241,7 +241,7 @@ def _rest(
 
 def ask(message: dict[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """One request, one answer.  Raises the error that the controller answered with."""
-    for _ in range(2):
+    for _ in range(_STARTS):  # of a controller that is killed, the next one has the answer
         connection = request(message, environ=environ)
         answer = receive(connection)
         if answer is not None and "more" in answer:
