@@ -17,6 +17,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -144,6 +145,27 @@ def _serve(link: wire.Connection, path: str, marks: dict[str, str], parent: int)
         os.close(over)
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What is to be called, and to whom its progress is told."""
+
+    message: dict[str, Any]
+    plugins: list[stack.Plugin]
+    say: Callable[[str], None]
+    answer: wire.Connection
+
+    def each(self, call: Callable[[stack.Plugin], None]) -> None:
+        """Call one after the other; a required one that fails is the end.  Raises PluginFailure."""
+        for plugin in self.plugins:
+            self.answer.send({"calling": plugin.name, "required": plugin.required})
+            try:
+                call(plugin)
+            except stack.PluginFailure as failure:
+                if failure.required:
+                    raise
+                self.say(f"warning: {failure}")
+
+
 class _Server:
     def __init__(self, path: str) -> None:
         self._path = path
@@ -168,15 +190,15 @@ class _Server:
                 answer.send({"say": " ".join(str(sentence).split())[:_LONGEST]})
 
         try:
-            plugins = self._load(say)
+            turn = _Turn(message, self._load(say), say, answer)
             if message["point"] == "begin":
-                result = self._begin(message, plugins, say, answer)
+                result = self._begin(turn)
             elif message["point"] == "points":
-                result = {"points": stack.points(plugins)}
+                result = {"points": stack.points(turn.plugins)}
             elif "once" in message:
-                result = self._once(message, plugins, say, answer)
+                result = self._once(turn)
             else:
-                result = self._call(message, plugins, say, answer)
+                result = self._call(turn)
         except RoadsteadError as error:
             result = {"failed": str(error), "kind": error.kind, "hint": error.hint}
         answer.send(result)
@@ -186,52 +208,34 @@ class _Server:
             self._plugins = stack.load(self._path, say)
         return self._plugins
 
-    def _begin(
-        self,
-        message: dict[str, Any],
-        plugins: list[stack.Plugin],
-        say: Callable[[str], None],
-        answer: wire.Connection,
-    ) -> dict[str, Any]:
+    def _begin(self, turn: _Turn) -> dict[str, Any]:
         """What comes before all tasks: init, options, init_post_opt, user_init."""
-        self._items, self._env = message["items"], message["env"]
+        self._items, self._env = turn.message["items"], turn.message["env"]
         before = dict(self._env)
 
         def initialise(plugin: stack.Plugin) -> None:
-            own = self._spank(plugin, REMOTE, say, register=plugin.options.append)
+            own = self._spank(plugin, REMOTE, turn.say, register=plugin.options.append)
             stack.call(plugin, "init", own, list(plugin.args))
             stack.heed(plugin, self._env, remote=True)
 
-        _each(plugins, initialise, say, answer)
+        turn.each(initialise)
         for point in ("init_post_opt", "user_init"):
 
             def call(plugin: stack.Plugin, point: str = point) -> None:
-                stack.call(plugin, point, self._spank(plugin, REMOTE, say), list(plugin.args))
+                stack.call(plugin, point, self._spank(plugin, REMOTE, turn.say), list(plugin.args))
 
-            _each(plugins, call, say, answer)
+            turn.each(call)
         return _changes(before, self._env)
 
-    def _once(
-        self,
-        message: dict[str, Any],
-        plugins: list[stack.Plugin],
-        say: Callable[[str], None],
-        answer: wire.Connection,
-    ) -> dict[str, Any]:
+    def _once(self, turn: _Turn) -> dict[str, Any]:
         """Call something that is done once for a job, unless that has been done."""
         from roadstead.plugins import job
 
-        job.once(message["once"], partial(self._call, message, plugins, say, answer))
+        job.once(turn.message["once"], partial(self._call, turn))
         return {}
 
-    def _call(
-        self,
-        message: dict[str, Any],
-        plugins: list[stack.Plugin],
-        say: Callable[[str], None],
-        answer: wire.Connection,
-    ) -> dict[str, Any]:
-        point: str = message["point"]
+    def _call(self, turn: _Turn) -> dict[str, Any]:
+        message, point = turn.message, turn.message["point"]
         if _OF_JOB.get(point) == JOB_SCRIPT:  # for the programs that it starts
             os.environ.update(message["env"])
         items = {**self._items, **message.get("items", {})}
@@ -246,7 +250,7 @@ class _Server:
             spank = self._spank(
                 plugin,
                 _OF_JOB.get(point, REMOTE),
-                say,
+                turn.say,
                 items=items,
                 env=env,
                 in_task=point in TASK_POINTS,
@@ -258,7 +262,7 @@ class _Server:
                 config = changed if isinstance(changed, dict) else given[0]
             prefix = [*spank.prefix, *prefix]
 
-        _each(plugins, call, say, answer)
+        turn.each(call)
         return {"prefix": prefix, "config": config, **_changes(before, env)}
 
     def _spank(
@@ -283,23 +287,6 @@ class _Server:
             in_task=in_task,
             register=register,
         )
-
-
-def _each(
-    plugins: list[stack.Plugin],
-    call: Callable[[stack.Plugin], None],
-    say: Callable[[str], None],
-    answer: wire.Connection,
-) -> None:
-    """Call one after the other; a required one that fails is the end.  Raises PluginFailure."""
-    for plugin in plugins:
-        answer.send({"calling": plugin.name, "required": plugin.required})
-        try:
-            call(plugin)
-        except stack.PluginFailure as failure:
-            if failure.required:
-                raise
-            say(f"warning: {failure}")
 
 
 def _changes(before: dict[str, str], after: dict[str, str]) -> dict[str, Any]:
