@@ -1,4 +1,5 @@
-"""Which roadstead.conf is in force, and what it makes of this machine."""
+"""Which roadstead.conf is in force, and what it makes of this machine; which plugins hear of the
+engine."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from roadstead.controller import machine
 from roadstead.core import siteconf
 from roadstead.core.site import Site
 from roadstead.core.siteconf import SiteConf
-from roadstead.errors import ConfigError
+from roadstead.errors import ConfigError, EngineError
 from roadstead.host import paths
 
 
@@ -28,6 +29,21 @@ def load(environ: Mapping[str, str]) -> SiteConf:
             hint="make it readable, or set ROADSTEAD_CONF=none",
         ) from None
     return siteconf.parse(text, path, _read, machine=here, uid=os.getuid(), login=login)
+
+
+def plugstack(environ: Mapping[str, str]) -> str:
+    """The plugins that are to hear of this engine; commands say what is wrong with it."""
+    try:
+        return paths.plugstack(environ)
+    except EngineError:
+        return ""
+
+
+def tell_plugins(path: str, point: str) -> None:
+    """Call them, in a process of its own."""
+    from roadstead.plugins import job
+
+    job.call_alone(path, point, {}, {})
 
 
 def _read(path: str) -> str:

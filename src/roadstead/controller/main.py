@@ -70,7 +70,7 @@ class Controller:
         self.state = state
         self.loop = Loop(after_turn=self._after_turn)
         self._children = Children(self.loop)
-        self._plugstack = _plugstack()
+        self._plugstack = configuration.plugstack(os.environ)
         self._journal = journal
         self._spawner = spawner
         self._same_boot = same_boot
@@ -96,7 +96,7 @@ class Controller:
         had = set(map(int, named.jobs(paths.state_directory(os.environ))))
         jobs = contents.jobs
         if had:
-            jobs = tuple([replace(job, named=job.id in had) for job in jobs])
+            jobs = tuple([replace(job, named=True) if job.id in had else job for job in jobs])
         self._react(
             on.Restored(
                 at=time.time(),
@@ -163,11 +163,11 @@ class Controller:
         self._watch_idleness()
         self.loop.call_later(_AUDIT_SECONDS, self._audit)
         if self._plugstack:
-            begun = partial(_tell_plugins, self._plugstack, "slurmd_init")
+            begun = partial(configuration.tell_plugins, self._plugstack, "slurmd_init")
             self._children.run(begun, lambda: None, tries=1)
         self.loop.run()
         if self._plugstack and not self._restart:
-            _tell_plugins(self._plugstack, "slurmd_exit")
+            configuration.tell_plugins(self._plugstack, "slurmd_exit")
         if self._listener is not None:
             self._listener.close()
         return self._restart
@@ -581,20 +581,6 @@ def _is_readable(source: wire.Listener) -> bool:
     poll = select.poll()
     poll.register(source.fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _plugstack() -> str:
-    """The plugins that are to hear of this engine; commands say what is wrong with it."""
-    try:
-        return paths.plugstack(os.environ)
-    except EngineError:
-        return ""
-
-
-def _tell_plugins(path: str, point: str) -> None:
-    from roadstead.plugins import job
-
-    job.call_alone(path, point, {}, {})
 
 
 def _other_version(version: object) -> dict[str, Any]:
