@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from roadstead.agent import cache, install, tell
+from roadstead.agent.place import node_name
 from roadstead.core.model import from_json, to_json
 from roadstead.errors import RoadsteadError
 from roadstead.host import wire
@@ -100,7 +101,7 @@ def answer(question: Question, environ: dict[str, str]) -> Answer:
         script = install.settle(question.archive or sys.argv[0], f"{top}/agent", question.digest)
     limit = cache.quota(environ)
     return Answer(
-        node=_node(environ),
+        node=node_name(environ),
         host=os.uname().nodename,
         machine=platform.machine(),
         python=f"{platform.python_version()} ({sys.executable})",
@@ -111,10 +112,6 @@ def answer(question: Question, environ: dict[str, str]) -> Answer:
         room=min(limit, cache.free(top)),
         findings=_findings(question.checks, environ),
     )
-
-
-def _node(environ: dict[str, str]) -> str:
-    return environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
 
 
 def _findings(names: tuple[str, ...], environ: dict[str, str]) -> list[Any]:
@@ -137,10 +134,10 @@ def main() -> int:
         told = answer(question, environ)
     except RoadsteadError as error:
         told = Answer(
-            node=_node(environ), error=f"{error}{f'; {error.hint}' if error.hint else ''}"
+            node=node_name(environ), error=f"{error}{f'; {error.hint}' if error.hint else ''}"
         )
     except OSError as error:
-        told = Answer(node=_node(environ), error=f"{error.filename}: {error.strerror}")
+        told = Answer(node=node_name(environ), error=f"{error.filename}: {error.strerror}")
     finally:
         _tidy()
     tell.tell(told.node, told)

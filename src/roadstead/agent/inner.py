@@ -11,10 +11,10 @@ import contextlib
 import os
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
 from roadstead.agent.guard import Guard
-from roadstead.agent.place import Place
+from roadstead.agent.place import Place, node_name
 from roadstead.core import names
 from roadstead.errors import RoadsteadError
 from roadstead.host import fork, removal, signals
@@ -38,15 +38,14 @@ def main(argv: list[str]) -> int:
 
 def _in_directory(program: Callable[[], int]) -> int:
     environ = os.environ
-    node = environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
-    place = Place(environ, node)
+    place = Place(environ, node_name(environ))
     job, step = environ.get("SLURM_JOB_ID", "0"), environ.get("SLURM_STEP_ID", "batch")
     directory = f"{place.path}/steps/{job}.{step}.{environ.get('SLURM_PROCID', '0')}"
     try:
         place.sweep()
         os.makedirs(directory, mode=0o700)
         hold = record.hold(directory)
-        record.write_claim(directory, _claim(directory))
+        record.write_claim(directory, record.claim_of_ours(directory, containers=[]))
         guard = Guard(directory, [])
     except BaseException:
         place.close()
@@ -70,13 +69,3 @@ def _run(program: Callable[[], int]) -> int:
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
-
-
-def _claim(directory: str) -> dict[str, Any]:
-    pid = os.getpid()
-    return {
-        "pid": pid,
-        "start_time": record.start_time(pid),
-        "mark": directory,
-        "containers": [],
-    }

@@ -3,20 +3,20 @@ supervisor, from the claim to the last thing removed.
 
 It is on disk under a name that others are told (``roadstead oci state``), which is what sets it
 apart from a task of ours (task.py): that is nobody's business, and may be in a mount namespace.
-What a signal means is the same for both; see there.
+What a signal means is the same for both (signals.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from roadstead.agent.guard import Guard
+from roadstead.agent.signals import Signals
 from roadstead.errors import LaunchError, RoadsteadError
 from roadstead.host import linux, paths, process, removal, watching
 from roadstead.host.loop import Loop
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from roadstead.step.plan import Plan
 
 _DEATH_SECONDS: Final = 10.0
-_WITNESS_SECONDS: Final = 0.1
 _TRIES: Final = 20
 
 
@@ -45,15 +44,10 @@ class Lone:
         self._say = say
         self._plan: Plan | None = None
         self._container: Container | None = None
-        self._claim: dict[str, object] = {
-            "pid": os.getpid(),
-            "start_time": record.start_time(os.getpid()),
-            "mark": directory,
-        }
+        self._claim = record.claim_of_ours(directory)
         self._hold = -1
         self._guard: Guard | None = None
-        self._unseen: dict[int, Any] = {}
-        self._ended_by = 0
+        self._signals = Signals(self.loop)
         self._more: tuple[int, ...] = ()
         self.status: int | None = None
         self.failure: RoadsteadError | None = None
@@ -97,11 +91,12 @@ class Lone:
         for signo in watching.MESSAGES:
             self.loop.on_signal(signo, partial(self.hear, signo))
         self._guard = Guard(self.directory, watching.MESSAGES)
-        self.loop.watch(self._guard.seen, self._witnessed)
+        self._signals.watch(self._guard)
         self._more = (pmi,) if pmi else ()
         (self._plan,) = plans.prepare(spec, self._say)
         assert self._plan is not None
-        made = self._container = Container(self._plan, task, self._say)
+        made = Container(self._plan, task, self._say)
+        self._container = self._signals.container = made
         made.session = False
         if isinstance(made.commands, runtime.BuiltIn) and spec.terminal is None:
             made.commands = replace(made.commands, mode="detach", own_groups=False)
@@ -118,19 +113,19 @@ class Lone:
     def start(self, stdio: tuple[int, ...], ended: Callable[[], None]) -> None:
         """The same on a loop that runs already, or will."""
         assert self._container is not None
-        if self._ended_by:
-            self.status = -self._ended_by
+        if self._signals.ended_by:
+            self.status = -self._signals.ended_by
             self.loop.call_later(0, ended)
             return
 
         def done(status: int) -> None:
             killed = status in (-process.KILL, 128 + process.KILL)
-            self.status = -self._ended_by if killed and self._ended_by else status
+            self.status = -self._signals.ended_by if killed and self._signals.ended_by else status
             ended()
 
         def failed(error: RoadsteadError) -> None:
-            if self._ended_by and error.kind == "runtime":  # we have stopped it at its work
-                self.status = -self._ended_by
+            if self._signals.ended_by and error.kind == "runtime":  # we have stopped it at its work
+                self.status = -self._signals.ended_by
             else:
                 self.failure = error
             ended()
@@ -141,63 +136,25 @@ class Lone:
         """A signal has come; ``alone``: to us, and the container has not got it."""
         if self._container is None or self._container.child is None:
             if number in process.ENDING:
-                self._ended_by = self._ended_by or number
+                self._signals.ended_by = self._signals.ended_by or number
             return
-        pids = self._container.processes()
-        if number in process.ENDING and self._container.stop_setup(pids):
-            self._ended_by = self._ended_by or number
-            return
-        for pid in pids:
-            state = process.signal_state(pid) if number in process.ENDING else None
-            if state is not None and state.drops(number):
-                self._ended_by = self._ended_by or number
-                process.send(pid, process.KILL)
-        if alone:
-            self._pass_on(number)
-        elif number not in self._unseen:
-            self._unseen[number] = self.loop.call_later(
-                _WITNESS_SECONDS, lambda: self._pass_on_unless_seen(number)
-            )
+        self._signals.hear(number, alone=alone)
 
     def heard_lately(self, number: int) -> bool:
         """Whether a signal has come to us in the last moment."""
-        return number in self._unseen
-
-    def _witnessed(self) -> None:
-        """The guard has got signals too: they were for everybody."""
-        assert self._guard is not None
-        for number in os.read(self._guard.seen, 4096):
-            timer = self._unseen.get(number)
-            if timer is not None:
-                timer.cancel()
-            else:
-                timer = self.loop.call_later(_WITNESS_SECONDS, lambda: None)
-            self._unseen[number] = timer
-            self.loop.call_later(_WITNESS_SECONDS, partial(self._unseen.pop, number, None))
-
-    def _pass_on_unless_seen(self, number: int) -> None:
-        self._unseen.pop(number, None)
-        if self._guard is not None and not self._guard.has_pending(number):
-            self._pass_on(number)
-
-    def _pass_on(self, number: int) -> None:
-        for pid in self._container.processes()[:1] if self._container is not None else ():
-            process.send(pid, number)
+        return self._signals.heard_lately(number)
 
     def kill(self) -> None:
         """SIGKILL to the container, or to the runtime that is about to make it."""
-        if self._container is not None:
-            pids = self._container.processes()
-            if not self._container.stop_setup(pids):
-                for pid in pids:
-                    process.send(pid, process.KILL)
+        self._signals.kill()
 
     # -- after --------------------------------------------------------------------------------
 
     def close(self, *, keep: bool = False) -> None:
         """Kill and reap what the container has left, and remove all that was made; with ``keep``
         save the directory and its claim."""
-        self._end_orphans()
+        guard = self._guard.process.pid if self._guard is not None else 0
+        processes.end_below(self.directory, _DEATH_SECONDS, without=guard)
         if self._container is not None:
             self._container.close()
         if self._plan is not None:
@@ -211,16 +168,6 @@ class Lone:
             os.close(self._hold)
             self._hold = -1
             remove_if_last(self.directory)
-
-    def _end_orphans(self) -> None:
-        guard = self._guard.process.pid if self._guard is not None else 0
-        deadline = time.monotonic() + _DEATH_SECONDS
-        while (left := deadline - time.monotonic()) > 0:
-            pids = [each for each in processes.below(os.getpid(), self.directory) if each != guard]
-            if not pids or not process.kill_all(pids, left):
-                return
-            for pid in set(pids) & set(process.children(os.getpid())):
-                os.waitpid(pid, os.WNOHANG)
 
 
 def remove_if_last(directory: str) -> None:

@@ -24,6 +24,11 @@ from roadstead.host import mounts, paths
 from roadstead.step import sweep
 
 
+def node_name(environ: Mapping[str, str]) -> str:
+    """What Slurm calls this node; without Slurm, the host's short name."""
+    return environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
+
+
 class Place:
     """The directory of this user on this node, for as long as an agent needs it."""
 

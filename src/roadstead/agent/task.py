@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import time
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -23,7 +22,8 @@ from typing import Any, Final
 from roadstead.agent import cache
 from roadstead.agent import request as requests
 from roadstead.agent.guard import Guard
-from roadstead.agent.place import Place
+from roadstead.agent.place import Place, node_name
+from roadstead.agent.signals import Signals
 from roadstead.core import container, multiprog
 from roadstead.core.model import (
     BATCH_STEP,
@@ -37,16 +37,13 @@ from roadstead.host import linux, process, removal, terminal, watching, wire
 from roadstead.host.loop import Loop
 from roadstead.oci import runtime, search
 from roadstead.step import plan as plans
-from roadstead.step import processes, record
+from roadstead.step import processes, record, scripts
 from roadstead.step.around import Around
 from roadstead.step.container import Container
 from roadstead.step.life import Life, Lives
 from roadstead.step.plugged import failed
 
 NAME: Final = "roadstead-agent"
-# How long a signal may take from the agent to the guard, of two processes that are sent it one
-# after the other.
-_WITNESS_SECONDS: Final = 0.1
 _ORPHAN_SECONDS: Final = 10.0
 
 
@@ -91,10 +88,9 @@ class _Agent:
         self._container: Container | None = None
         self._around: Around | None = None
         self._plugin_failure: RoadsteadError | None = None
-        self._ended_by = 0
+        self._signals = Signals(self._loop)
         self._status: int | None = None
         self._error: RoadsteadError | None = None
-        self._unseen: dict[int, Any] = {}
         self._alone = False
         self._held = -1  # what keeps here what was sent
         self._parent = os.getppid()
@@ -102,7 +98,7 @@ class _Agent:
             self._loop.on_signal(signo, partial(self._signalled, signo))
         told, self._argv, self._script = _what_we_are_told(verb, argv, environ)
         self._environ = environ
-        self._node = environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
+        self._node = node_name(environ)
         self._place = Place(environ, self._node)
         try:
             self._spec, self._task = self._specify(told)
@@ -205,7 +201,7 @@ class _Agent:
             self._error = LaunchError(f"cannot set up the task:{where} {error.strerror}")
         finally:
             self._end(hold)
-        if self._error is not None and not self._ended_by:
+        if self._error is not None and not self._signals.ended_by:
             raise self._error
         return self._outcome()
 
@@ -215,7 +211,7 @@ class _Agent:
         except ProcessLookupError:
             raise LaunchError("slurmstepd has ended") from None
         self._loop.watch(stepd, lambda: self._orphaned(stepd))
-        self._loop.watch(self._guard.seen, self._witnessed)
+        self._signals.watch(self._guard)
 
     def _start(self) -> None:
         spec = self._spec
@@ -225,7 +221,7 @@ class _Agent:
         (plan,) = plans.prepare(spec, self._notice, enclosed=enclosed)
         assert plan is not None
         if spec.script:
-            _write_script(spec)
+            scripts.write_startup(spec)
         (self._task,) = self._around.prepared([self._task])
         made = Container(plan, self._task, self._notice, around=self._around)
         if isinstance(made.commands, runtime.BuiltIn):
@@ -234,9 +230,10 @@ class _Agent:
                 made.commands, mode="run" if attached else "detach", own_groups=False
             )
             made.session = not attached  # the terminal is this session's
-        self._container = made
+        self._container = self._signals.container = made
         if self._leaves:
-            record.write_claim(spec.directory, self._claim(made))
+            claim = record.claim_of_ours(spec.directory, containers=[made.claim()])
+            record.write_claim(spec.directory, claim)
         stdio: tuple[int, ...] = (0, 1, 2)
         if spec.launch.mpi == "pmi2":
             stdio = (0, 1, 2, int(self._environ["PMI_FD"]))
@@ -265,14 +262,6 @@ class _Agent:
         if wanted or sentence.startswith(("error:", "warning:")):
             self._notice(sentence)
 
-    def _claim(self, made: Container) -> dict[str, Any]:
-        return {
-            "pid": os.getpid(),
-            "start_time": record.start_time(os.getpid()),
-            "mark": self._spec.directory,
-            "containers": [made.claim()],
-        }
-
     def _notice(self, sentence: str) -> None:
         _say(self._verb, sentence)
 
@@ -290,68 +279,28 @@ class _Agent:
         if self._alone:
             return -process.KILL
         status = self._status
-        if self._ended_by and status in (None, -process.KILL, 128 + process.KILL):
-            return -self._ended_by
+        if self._signals.ended_by and status in (None, -process.KILL, 128 + process.KILL):
+            return -self._signals.ended_by
         assert status is not None
         return status
 
     # -- signals ------------------------------------------------------------------------------
 
     def _signalled(self, signo: int) -> None:
-        """A signal has come.  What the container's first process would not even be told, it is told
-        by its end; the rest has reached it, or was for us alone, which the guard knows."""
-        made = self._container
-        if made is None:
+        if self._container is None:
             if signo in process.ENDING:
-                self._ended_by = self._ended_by or signo
+                self._signals.ended_by = self._signals.ended_by or signo
                 self._failed(LaunchError("ended before it had begun"))
             return
-        pids = made.processes()
-        if signo in process.ENDING and made.stop_setup(pids):
-            self._ended_by = self._ended_by or signo
-            return
-        for pid in pids:
-            state = process.signal_state(pid) if signo in process.ENDING else None
-            if state is not None and state.drops(signo):
-                self._ended_by = self._ended_by or signo
-                process.send(pid, process.KILL)
-        if signo not in self._unseen:
-            self._unseen[signo] = self._loop.call_later(
-                _WITNESS_SECONDS, lambda: self._pass_on(signo)
-            )
-
-    def _witnessed(self) -> None:
-        """The guard has got signals too: they were for everybody."""
-        for signo in os.read(self._guard.seen, 4096):
-            timer = self._unseen.get(signo)
-            if timer is not None:
-                timer.cancel()
-            else:  # it was faster than our own
-                timer = self._loop.call_later(_WITNESS_SECONDS, lambda: None)
-            self._unseen[signo] = timer
-            self._loop.call_later(_WITNESS_SECONDS, partial(self._unseen.pop, signo, None))
-
-    def _pass_on(self, signo: int) -> None:
-        self._unseen.pop(signo, None)
-        if self._guard.has_pending(signo) or self._container is None:
-            return
-        for pid in self._container.processes()[:1]:
-            process.send(pid, signo)
+        self._signals.hear(signo)
 
     def _orphaned(self, stepd: process.Child) -> None:
         """slurmstepd has been killed: nobody waits for this task, or could end it, any more."""
         self._loop.unwatch(stepd)
         self._alone = True
-        self._kill()
+        self._signals.kill()
         if self._container is None:
             self._failed(LaunchError("slurmstepd was killed"))
-
-    def _kill(self) -> None:
-        if self._container is not None:
-            pids = self._container.processes()
-            if not self._container.stop_setup(pids):
-                for pid in pids:
-                    process.send(pid, process.KILL)
 
     def _resized(self) -> None:
         rows, columns = os.get_terminal_size(0)[::-1]
@@ -364,7 +313,9 @@ class _Agent:
         """End what is left of the task, and remove what was made for it."""
         if self._around is not None:
             self._around.close()
-        self._end_orphans()
+        guard = self._guard.process.pid
+        if left := processes.end_below(self._spec.directory, _ORPHAN_SECONDS, without=guard):
+            self._notice(f"error: processes {left} do not end (blocked in the kernel)")
         if self._container is not None:
             self._container.close()
             self._container.plan.close()
@@ -374,22 +325,6 @@ class _Agent:
             removal.remove_tree(self._spec.directory)
         self._guard.close()
         self._place.close()
-
-    def _end_orphans(self) -> None:
-        """SIGKILL to whatever the task has left below us, and wait for it."""
-        deadline = time.monotonic() + _ORPHAN_SECONDS
-        guard, left = self._guard.process.pid, [0]
-        while time.monotonic() < deadline:
-            left = [
-                pid for pid in processes.below(os.getpid(), self._spec.directory) if pid != guard
-            ]
-            if not left:
-                return
-            if not process.kill_all(left, deadline - time.monotonic()):
-                break
-            for pid in left:
-                _reap(pid)
-        self._notice(f"error: processes {left} do not end (blocked in the kernel)")
 
 
 class _Numbers:
@@ -401,13 +336,6 @@ class _Numbers:
     def of(self, name: str, usual: int) -> int:
         text = self._environ.get(name, "")
         return int(text) if text.isascii() and text.isdigit() else usual
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:  # it was a child of another one
-        return
 
 
 def _what_we_are_told(
@@ -443,12 +371,3 @@ def _terminal(told: dict[str, Any], procid: int) -> Terminal | None:
         return None
     columns, rows = os.get_terminal_size(0)
     return Terminal(rows=rows, columns=columns)
-
-
-def _write_script(spec: StepSpec) -> None:
-    spool = f"{spec.directory}/spool"
-    os.makedirs(spool, mode=0o700, exist_ok=True)
-    fd = os.open(f"{spool}/startup", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
-    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-        os.fchmod(fd, 0o700)
-        file.write(spec.script)

@@ -223,12 +223,7 @@ class Keeper:
         os.write(2, f"roadstead: error: {error}{hint}\n".encode())
 
     def _clean(self) -> None:
-        deadline = time.monotonic() + _DEATH_SECONDS
-        while pids := processes.below(os.getpid(), self._step):
-            ended = process.kill_all(pids, deadline - time.monotonic())
-            process.reap_all()
-            if not ended:
-                break
+        processes.end_below(self._step, _DEATH_SECONDS)
         if os.path.isdir(self._directory):
             sweep.remove_claimed({"files": self._files})
             removal.remove_tree(self._directory)

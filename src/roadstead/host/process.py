@@ -218,11 +218,10 @@ def adopt(pid: int) -> Child:
     return Child(pid, os.pidfd_open(pid))
 
 
-def reap_all() -> None:
-    """Reap those of our children that have ended, whoever started them."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def was_killed(status: int | None) -> bool:
+    """Whether a command has not said how it went: it was killed, in time (None) or by a signal, or
+    the shell says that it was (POSIX, sh: 128 and the signal)."""
+    return status is None or status < 0 or status > 128
 
 
 def wait_for_ends(watched: list[Child], seconds: float) -> None:

@@ -12,7 +12,6 @@ import json
 import os
 import pwd
 import sys
-import time
 from dataclasses import replace
 from typing import Final
 
@@ -418,12 +417,7 @@ class Runner:
 
     def _clean(self) -> None:
         """End what is left, and remove what was made."""
-        deadline = time.monotonic() + _DEATH_SECONDS
-        while pids := processes.below(os.getpid(), self._step):
-            ended = process.kill_all(pids, deadline - time.monotonic())
-            process.reap_all()
-            if not ended:
-                break  # blocked in the kernel: the supervisor says so
+        processes.end_below(self._step, _DEATH_SECONDS)  # what does not the supervisor speaks of
         if not os.path.isdir(self.directory):
             return
         self.sandbox.unmount()

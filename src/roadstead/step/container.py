@@ -213,7 +213,7 @@ class Container:
                 )
             status = yield Until(child)
         assert status is not None
-        if _was_killed(status):
+        if process.was_killed(status):
             yield from self._end_calls()
         failure = self._run_failure(status) if status else None
         if status < 0 or not self.commands.removes_itself:
@@ -332,7 +332,7 @@ class Container:
             if status is None:
                 self._kill(child)
                 yield Until(child)
-            if _was_killed(status):
+            if process.was_killed(status):
                 yield from self._end_calls()
             return status, os.pread(memory, 1 << 20, 0).decode(errors="replace")
         finally:
@@ -414,9 +414,9 @@ class Container:
                 return
             if self.commands.command("query") is not None:
                 there, _ = yield from self._call("query")
-                if not _was_killed(there) and there != 0:
+                if not process.was_killed(there) and there != 0:
                     return
-            elif not _was_killed(status):
+            elif not process.was_killed(status):
                 return
             for pid in self.processes():
                 process.send(pid, process.KILL)
@@ -456,11 +456,6 @@ class Container:
         self.directory.remove()
         if self.commands.state and os.path.lexists(self.commands.state):
             removal.remove_tree(self.commands.state)
-
-
-def _was_killed(status: int | None) -> bool:
-    """Whether a command has not said how it went: it was killed, or the shell says that it was."""
-    return status is None or status < 0 or status > 128
 
 
 def _is_runtime(pid: int) -> bool:

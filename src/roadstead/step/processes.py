@@ -8,6 +8,7 @@ supervisors that come of it.  They are of other jobs: no signal, limit or end of
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -30,6 +31,20 @@ def below(pid: int, directory: str, *, without: int = 0) -> list[int]:
     return process.descendants(
         pid, apart=lambda each: each == without or is_of_engine(each, directory)
     )
+
+
+def end_below(directory: str, seconds: float, *, without: int = 0) -> list[int]:
+    """SIGKILL to all processes below us that are the step's, and to what they start meanwhile; see
+    them end, and reap those that are ours; blocks.  What has not ended in time is returned: it is
+    blocked in the kernel."""
+    deadline = time.monotonic() + seconds
+    while pids := below(os.getpid(), directory, without=without):
+        ended = process.kill_all(pids, deadline - time.monotonic())
+        for pid in set(pids) & set(process.children(os.getpid())):
+            os.waitpid(pid, os.WNOHANG)
+        if not ended:
+            return pids
+    return []
 
 
 def is_of_engine(pid: int, directory: str) -> bool:

@@ -1,4 +1,5 @@
-"""--task-prolog and --task-epilog: what runs before and after each task, on the host, as the user.
+"""A batch script's file; and --task-prolog and --task-epilog: what runs before and after each task,
+on the host, as the user.
 
 A prolog changes its task's environment by what it prints (srun(1)): ``export NAME=VALUE``,
 ``unset NAME``, and ``print TEXT``, which appears in the task's output.  One that fails keeps its
@@ -16,9 +17,20 @@ from roadstead.host import process
 from roadstead.step.life import Life, Until
 
 if TYPE_CHECKING:
+    from roadstead.core.model import StepSpec
     from roadstead.step.task import Task
 
 _MOST_PRINTED: Final = 1 << 20
+
+
+def write_startup(spec: StepSpec) -> None:
+    """Make the file of the batch script, in the step's spool."""
+    spool = f"{spec.directory}/spool"
+    os.makedirs(spool, mode=0o700, exist_ok=True)
+    fd = os.open(f"{spool}/startup", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
+    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+        os.fchmod(fd, 0o700)
+        file.write(spec.script)
 
 
 def prolog(task: Task, program: str, stdio: tuple[int, ...]) -> Life[bool]:

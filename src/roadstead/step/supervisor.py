@@ -24,7 +24,7 @@ from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RoadsteadError
 from roadstead.host import linux, paths, process, removal, terminal
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import broadcast, mpi, named, processes, record, shared, sweep, usage
+from roadstead.step import broadcast, mpi, named, record, scripts, shared, sweep, usage
 from roadstead.step import plan as plans
 from roadstead.step.around import Around
 from roadstead.step.arrival import Arrival
@@ -32,6 +32,7 @@ from roadstead.step.conversation import Conversation
 from roadstead.step.layout import task_specs
 from roadstead.step.life import Lives
 from roadstead.step.limits import Limits
+from roadstead.step.orphans import Orphans
 from roadstead.step.plugged import failed
 from roadstead.step.save import Saving
 from roadstead.step.streams import Streams
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from roadstead.host import wire
     from roadstead.step.plan import Plan
 
-_ORPHAN_SECONDS: Final = 10.0
+_PATIENCE: Final = 10.0  # seconds, with what was told to end
 _STREAMS: Final = 3  # the user's; what comes after them is for plugins (plugged.py)
 _ROUNDS: Final = 20  # of looking for processes that are not stopped yet
 _HIGHEST_SIGNAL: Final = 64
@@ -82,6 +83,9 @@ class Supervisor:
             spec, self.loop, self.lives, self._notice, command,
             named.directory(paths.state_directory(os.environ), spec.job_id),
         )  # fmt: skip
+        self.orphans = Orphans(
+            self.loop, self.lives, spec.directory, lambda: self.around.plugged.pid
+        )
         self._plugin_failure = ""
         self.plan: Plan | None = None
         self.tasks: list[Task] = []
@@ -158,14 +162,12 @@ class Supervisor:
         """Write down who we are and what could be left of us, before a task is started."""
         record.write_claim(
             self.spec.directory,
-            {
-                "pid": os.getpid(),
-                "start_time": record.start_time(os.getpid()),
-                "mark": self.spec.directory,
-                "containers": containers,
-                "groups": self.limits.groups,
-                "files": self.saving.files,
-            },
+            record.claim_of_ours(
+                self.spec.directory,
+                containers=containers,
+                groups=self.limits.groups,
+                files=self.saving.files,
+            ),
         )
 
     def _prepare(self) -> list[Plan | None]:
@@ -179,18 +181,9 @@ class Supervisor:
             self.saving.check()
         made = plans.prepare(spec, self._notice)
         if spec.script:
-            self._write_script()
+            scripts.write_startup(spec)
         self._change_directory()
         return made
-
-    def _write_script(self) -> None:
-        spool = f"{self.spec.directory}/spool"
-        os.makedirs(spool, mode=0o700, exist_ok=True)
-        path = f"{spool}/startup"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
-        with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            os.fchmod(fd, 0o700)
-            file.write(self.spec.script)
 
     def _change_directory(self) -> None:
         try:
@@ -375,17 +368,13 @@ class Supervisor:
         for task in self.tasks:
             task.stop_setup(task.processes())
             task.kill()
-        self._timers["kill"] = self.loop.call_later(_ORPHAN_SECONDS, self._kill_everything)
+        self._timers["kill"] = self.loop.call_later(_PATIENCE, self._kill_everything)
 
     def _kill_everything(self) -> None:
         for task in self.tasks:
             task.kill()
-        for pid in self._left():
+        for pid in self.orphans.pids():
             process.send(pid, process.KILL)
-
-    def _left(self) -> list[int]:
-        """What is below us of the step's; plugins are called until its very end."""
-        return processes.below(os.getpid(), self.spec.directory, without=self.around.plugged.pid)
 
     def _over_memory(self, sentence: str) -> None:
         """The tasks have more memory than they may, and no kernel to stop them."""
@@ -472,35 +461,7 @@ class Supervisor:
             timer.cancel()
         if self.ending is not None:
             self._drain_in_time()
-        self._deadline = time.monotonic() + _ORPHAN_SECONDS
-        self._end_orphans()
-
-    def _end_orphans(self) -> None:
-        """Kill and reap what the tasks left running; each end is an event."""
-        while True:
-            left = self._left()
-            if not left:
-                break
-            for pid in left:
-                process.send(pid, process.KILL)
-            if not self._reap_one():
-                mine = [
-                    pid for pid in process.children(os.getpid()) if pid != self.around.plugged.pid
-                ]
-                self._wait_for_orphan(mine)
-                return
-        self._save()
-
-    def _reap_one(self) -> bool:
-        """Reap a child that has ended, if one has; not the one that plugins are called in."""
-        for pid in process.children(os.getpid()):
-            if pid == self.around.plugged.pid:
-                continue
-            ended, _, used = os.wait4(pid, os.WNOHANG)
-            if ended:
-                self.lives.peak = max(self.lives.peak, used.ru_maxrss)
-                return True
-        return False
+        self.orphans.end(self._save, self._give_up)
 
     def _save(self) -> None:
         """--container-save: of a step that has come to its own end, whatever its exit code."""
@@ -518,28 +479,10 @@ class Supervisor:
 
     def _drain_in_time(self) -> None:
         """A step that was told to end does not wait for ever for a reader that has stopped."""
-        self.loop.call_later(_ORPHAN_SECONDS, self.streams.abandon)
+        self.loop.call_later(_PATIENCE, self.streams.abandon)
 
-    def _wait_for_orphan(self, pids: list[int]) -> None:
-        try:
-            orphan = process.adopt(pids[0])
-        except (ProcessLookupError, IndexError):
-            self.loop.call_later(0, self._end_orphans)
-            return
-        self._timers["orphan"] = self.loop.call_at(self._deadline, self._give_up)
-
-        def ended() -> None:
-            self.loop.unwatch(orphan)
-            orphan.reap()
-            self.lives.peak = max(self.lives.peak, orphan.peak)
-            self._timers["orphan"].cancel()
-            self._end_orphans()
-
-        self.loop.watch(orphan, ended)
-
-    def _give_up(self) -> None:
+    def _give_up(self, pids: list[int]) -> None:
         """A process that SIGKILL does not end is stuck in the kernel; say so and go on."""
-        pids = self._left()
         self._unchanged = False
         self._notice(f"error: processes {pids} do not end (blocked in the kernel)")
         self.streams.finish(self._drained)
@@ -562,10 +505,8 @@ class Supervisor:
         """End the process that plugins were called in, and see what they have started end."""
         was_there = self.around.plugged.pid
         self.around.close()
-        if was_there and (left := self._left()):
-            process.kill_all(left, _ORPHAN_SECONDS)
-            while self._reap_one():
-                pass
+        if was_there:
+            self.orphans.end_now()
 
     def plugin_failed(self, error: RoadsteadError) -> None:
         """A required plugin has failed once tasks ran: so has the step."""

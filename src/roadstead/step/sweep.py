@@ -16,7 +16,6 @@ from roadstead.host import cgroup, files, fork, mounts, process, removal
 from roadstead.step import processes, record
 
 _DEATH_SECONDS: Final = 10.0
-_SHELL_SAYS_KILLED: Final = 128  # and the signal (POSIX, sh)
 _DELETIONS: Final = 5  # of one container, where the runtime is killed at it
 _FORK_SECONDS: Final = 5.0  # from a fork to the program that it becomes; more than it ever takes
 
@@ -136,9 +135,9 @@ def _remove_container(claim: dict[str, Any]) -> list[str]:
             env.update(claim.get("env") or {})
             env["PATH"] = str(claim.get("path") or env.get("PATH", os.defpath))
             for _ in range(_DELETIONS):
-                status = process.spawn(command, env=env, stdio=(null, null, null)).reap()
-                if 0 <= status <= _SHELL_SAYS_KILLED:
-                    break  # else it was killed at it, or the shell says so
+                child = process.spawn(command, env=env, stdio=(null, null, null))
+                if not process.was_killed(child.reap()):
+                    break
         except OSError as error:
             found.append(f"{command[0]} could not be called: {error.strerror}")
         finally:

@@ -88,8 +88,9 @@ class TaskDirectory:
 
     def fill(self, around: Around | None = None, *, waits: bool = False) -> None:
         """Write what the runtime reads; ``waits``: its first process is one that only waits.
-          Raises BundleError, and CommandNotFound for a program that
-        is not in the container."""
+
+        Raises BundleError, and CommandNotFound for a program that is not in the container.
+        """
         plan, conf = self.plan, self.plan.conf
         env = self._environment()
         if conf is not None and conf.create_env_file.separator:

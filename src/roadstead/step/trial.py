@@ -215,15 +215,8 @@ class _Trial:
         if isinstance(container.commands, runtime.BuiltIn):
             container.commands = replace(container.commands, mode=mode)
         self._claims.append(container.claim())
-        record.write_claim(
-            self._at,
-            {
-                "pid": os.getpid(),
-                "start_time": record.start_time(os.getpid()),
-                "mark": f"{plan.spec.job_id}.0",
-                "containers": self._claims,
-            },
-        )
+        mark = f"{plan.spec.job_id}.0"
+        record.write_claim(self._at, record.claim_of_ours(mark, containers=self._claims))
         if container.directory.path != plan.rootfs:
             self._notice(f"config.json rewritten for you: {container.directory.path}/config.json")
         return container, typed
