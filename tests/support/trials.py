@@ -145,6 +145,9 @@ class Field:
     def __init__(self, account: Account, shims: Path, *, site: bool) -> None:
         self.engine = Engine(account, shims, make_base(account))
         self.engine.variables["ROADSTEAD_KILL_WAIT"] = "1"
+        # crun waits for ever where a child of its own is killed before it has made the container;
+        # who waits for crun gives it up after this, and says so.
+        self.engine.variables["ROADSTEAD_RUNTIME_TIMEOUT"] = f"{_PATIENCE / 3}"
         self.log = self.engine.base / "ran"
         self.log.touch()
         self.forms = ["srun", "srun", "sbatch", "sbatch steps", "salloc"]
