@@ -296,3 +296,25 @@ def test_a_private_layer_without_overlay(
     assert done.stdout == "written\n/bin/sh\n"
     assert "the container's root was copied" in done.stderr
     assert not (engine.base / "overlay2/upper/root/file").exists()
+
+
+def test_what_ran(engine: Engine, make_bundle: Callable[..., Path]) -> None:
+    """`roadstead jobs`: the steps in containers, and how each task ended."""
+    bundle = make_bundle()
+    engine.run(["srun", "true"]).check()
+    argv = ["srun", "-n2", f"--container={bundle}", "sh", "-c", "exit $SLURM_PROCID"]
+    engine.run(argv).check(1)
+    engine.run(["srun", f"--container={bundle}", "nosuch"]).check(127)
+    said = engine.run(["roadstead", "jobs", "--json"]).check()
+    shown = json.loads(said.stdout)
+    assert (shown["version"], shown["engine"]) == (1, "local")
+    (first,), (second,) = (job["steps"] for job in shown["jobs"])
+    assert (first["state"], first["code"], first["container"]) == ("FAILED", 1, str(bundle))
+    assert [(each["task"], each["code"]) for each in first["tasks"]] == [(0, 0), (1, 1)]
+    (task,) = second["tasks"]
+    assert (task["code"], task["reason"]) == (127, "launch")
+    assert "nosuch" in task["message"]
+    rows = engine.run(["roadstead", "jobs", "2.0", "3"]).check().stdout.splitlines()
+    assert [row.split()[:3] for row in rows[1:]] == [
+        ["2.0", "FAILED", "1:0"], ["3.0", "FAILED", "127:0"],
+    ]  # fmt: skip

@@ -226,6 +226,28 @@ def test_the_quota_is_kept(apart: Site) -> None:
     assert int(kept.split()[1]) <= 40
 
 
+def test_records_stay_on_the_nodes_until_somebody_looks(apart: Site) -> None:
+    """The next step brings them along, and `roadstead jobs --fetch` whenever it is asked to."""
+
+    def ends(job: str, *options: str) -> list[int | None]:
+        said = apart.run(f"roadstead jobs --json {' '.join(options)} {job}").check()
+        (found,) = json.loads(said.stdout)["jobs"]
+        (step,) = found["steps"]
+        assert step["staging"]["nodes"] in (0, 2)
+        assert step["container"] == f"{apart.work}/app"
+        return [task["code"] if task["end"] else None for task in step["tasks"]]
+
+    line = (
+        "salloc -Q -N2 -w n[1-2] sh -c 'echo $SLURM_JOB_ID; srun --container=app sh -c \"exit 4\"'"
+    )
+    first, second = (apart.run(line).stdout.strip() for _ in range(2))
+    assert ends(first) == [4, 4]
+    said = apart.run(f"roadstead jobs {second}")
+    assert (said.returncode, said.stdout) == (1, "")
+    assert f"no container job {second} is known" in said.stderr
+    assert ends(second, "--fetch") == [4, 4]
+
+
 def test_nothing_stays_of_a_step(apart: Site) -> None:
     apart.run("srun -N3 --container=app true").check()
     left = apart.on_nodes(

@@ -6,7 +6,7 @@ import pytest
 
 from roadstead import __version__
 from roadstead.cli import options_launch, options_queries
-from roadstead.cli.help import help_text, usage_text, version_text
+from roadstead.cli.help import help_text, on_cluster, usage_text, version_text
 from roadstead.cli.options import COMMANDS
 
 
@@ -60,3 +60,14 @@ def test_usage_shows_letters_before_names() -> None:
 def test_versions_are_in_the_shape_that_clients_parse() -> None:
     assert {version_text(command) for command in COMMANDS} == {"slurm 22.05.8\n"}
     assert version_text("roadstead") == f"roadstead {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["srun", "sbatch", "salloc"])
+def test_what_follows_slurms_own_help(command: str) -> None:
+    """Our options, and none that a cluster refuses."""
+    for usage in (False, True):
+        text = on_cluster(command, usage=usage)
+        shown = ("--container=", "--container-stage=", "--dockerd]" if usage else "--dockerd ")
+        assert all(word in text for word in shown)
+        assert not any(word in text for word in ("--container-save", "--dry-run", "--nodes"))
+        assert max(map(len, text.splitlines())) <= 80

@@ -11,10 +11,10 @@ import contextlib
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from roadstead.agent import cache, install, tell
+from roadstead.agent import accounting, cache, install, tell
 from roadstead.agent.place import node_name
 from roadstead.core.model import from_json, to_json
 from roadstead.errors import RoadsteadError
@@ -49,7 +49,8 @@ class Seen:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """``digest`` is the agent's, ``archive`` its file here ("": the one that runs this); ``see``
-    are paths of the submitter's; ``keys`` what was staged perhaps; ``checks`` names of doctor's."""
+    are paths of the submitter's; ``keys`` what was staged perhaps; ``checks`` names of doctor's;
+    ``copied`` how much the submitter has of the nodes' records (accounting.py)."""
 
     digest: str = ""
     archive: str = ""
@@ -57,13 +58,14 @@ class Question:
     see: tuple[Seen, ...] = ()
     keys: tuple[str, ...] = ()
     checks: tuple[str, ...] = CHECKS
+    copied: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """``sees``: for each path whether it is the submitter's; ``staged`` those of the keys that are
     here; ``agent`` what starts the agent on this node; ``findings`` doctor's, as JSON; ``room``:
-    bytes that can be received; ``error``: why there is no more."""
+    bytes that can be received; ``records``: more of those it has; ``error``: why that is all."""
 
     node: str
     host: str = ""
@@ -75,6 +77,7 @@ class Answer:
     staged: tuple[str, ...] = ()
     room: int = 0
     findings: Any = ()
+    records: dict[str, str] = field(default_factory=dict)
     error: str = ""
 
 
@@ -111,6 +114,7 @@ def answer(question: Question, environ: dict[str, str]) -> Answer:
         staged=tuple([key for key in question.keys if cache.find(top, key) is not None]),
         room=min(limit, cache.free(top)),
         findings=_findings(question.checks, environ),
+        records=accounting.answer(question.copied, node_name(environ), environ),
     )
 
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from roadstead.agent import cache
+from roadstead.agent import accounting, cache
 from roadstead.agent import request as requests
 from roadstead.agent.guard import Guard
 from roadstead.agent.place import Place, node_name
@@ -99,11 +99,14 @@ class _Agent:
         told, self._argv, self._script = _what_we_are_told(verb, argv, environ)
         self._environ = environ
         self._node = node_name(environ)
+        self._account = accounting.Task(told, environ, verb)
         self._place = Place(environ, self._node)
         try:
             self._spec, self._task = self._specify(told)
             self._place.sweep()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, RoadsteadError):
+                self._account.failed(error)
             self._place.close()
             raise
         self._guard = Guard(self._spec.directory, watching.MESSAGES)
@@ -202,8 +205,11 @@ class _Agent:
         finally:
             self._end(hold)
         if self._error is not None and not self._signals.ended_by:
+            self._account.failed(self._error)
             raise self._error
-        return self._outcome()
+        status = self._outcome()
+        self._account.exited(status)
+        return status
 
     def _watch(self) -> None:
         try:

@@ -12,8 +12,8 @@ import os
 from roadstead.agent import request
 from roadstead.cli import attend, options, report
 from roadstead.cli.getopt_long import REQUIRED
-from roadstead.engines.slurm import native, real, rewrite, stage
-from roadstead.errors import RequestError, RoadsteadError, UsageError
+from roadstead.engines.slurm import comment, native, real, records, rewrite, stage
+from roadstead.errors import EngineError, RequestError, RoadsteadError, UsageError
 from roadstead.host import wire
 
 TYPE_CHECKING = False
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SEPARATOR = ":"
 _INFORMATION = ("help", "usage", "version")
+_HELP = ("-h", "--help", "--usage")
 _DAEMONS = ("dockerd", "podman-service", "dockerd-image")
 
 
@@ -37,6 +38,10 @@ def main(command: str, argv: list[str], environ: Mapping[str, str] = os.environ)
 
 def _launch(command: str, argv: list[str], environ: Mapping[str, str]) -> int:
     plugged = attend.plugins(command, argv)
+    if any(word in _HELP for word in argv):
+        code = _help(command, argv, environ)
+        if code is not None:
+            return code
     if command == "sbatch":
         return _sbatch(argv, environ, plugged)
     if _may_ask_for_daemons(argv):
@@ -51,6 +56,12 @@ def _launch(command: str, argv: list[str], environ: Mapping[str, str]) -> int:
         plugged.settle_elsewhere([(each.asked, each.operands) for each in components])
     if not any(each.contained for each in components) or _is_informational(components):
         real.become(command, argv, environ)
+    conf = environ.get("SLURM_CONF", "")
+    if conf and not os.path.isfile(conf):
+        raise EngineError(
+            f"SLURM_CONF={conf}: no such file",
+            hint="unset it, or name the cluster's slurm.conf; ROADSTEAD_ENGINE=local needs none",
+        )
     if command == "srun" and all(
         native.is_for_slurm(each.asked, environ) for each in components if each.contained
     ):
@@ -61,8 +72,35 @@ def _launch(command: str, argv: list[str], environ: Mapping[str, str]) -> int:
         else {}
         for each in components
     ]
+    if command == "salloc" or "SLURM_JOB_ID" not in environ:
+        for each, part in zip(components, parts, strict=True):
+            named = dict(each.pairs)
+            reference = part["options"].get("container", "") if part else ""
+            each.pairs = [*each.pairs, *comment.pairs(reference, named, environ)]
     become = _become_srun if command == "srun" else _become_salloc
     return become(components, parts, environ)
+
+
+def _help(command: str, argv: list[str], environ: Mapping[str, str]) -> int | None:
+    """Print Slurm's own help and, below it, what is ours; the exit code.  None where it is not this
+    command's that is asked for (``srun ls --help``)."""
+    try:
+        asked = [name for name, _ in options.parse(command, argv, lenient=True)[0]]
+    except UsageError:  # a plugin's option, perhaps: Slurm's command knows
+        return None
+    if "help" not in asked and "usage" not in asked:
+        return None
+    from roadstead.cli import help
+    from roadstead.host import program
+
+    path = real.must_find(command, environ)
+    status, output, said = program.answer([path, *argv], only=dict(environ))
+    report.write_out(output.decode("utf-8", "surrogateescape"))
+    for line in said:
+        report.write_line(line)
+    if status == 0:
+        report.write_out(help.on_cluster(command, usage="help" not in asked))
+    return status
 
 
 def _components(command: str, argv: list[str], environ: Mapping[str, str]) -> list[Component]:
@@ -114,7 +152,10 @@ def _part(
         if name in given:
             wanted[name] = given[name] or "1"
     more = attend.settle(command, wanted, cwd)
-    part: dict[str, Any] = {"options": wanted, "cwd": cwd, **more}
+    _check_is_there(wanted, asked, more)
+    part: dict[str, Any] = {
+        "options": wanted, "cwd": cwd, "records": records.place(environ), **more
+    }  # fmt: skip
     if wanted.keys() - {"container", "chdir", "verbose"}:
         # What costs nothing to be right is not looked at; what can be wrong is, before a job is.
         from roadstead.core import container
@@ -125,6 +166,24 @@ def _part(
     if "multi-prog" in given:
         part["programs"] = _programs(operands)
     return part
+
+
+def _check_is_there(
+    wanted: Mapping[str, str], asked: Mapping[str, str], found: Mapping[str, Any]
+) -> None:
+    """Raise RequestError for a bundle that is not here: a slip as a rule, which each task, of each
+    job of an array, would say otherwise."""
+    path = wanted.get("container", "")
+    if not path.startswith("/") or "image" in found or wanted.get("container-stage") == "none":
+        return
+    if "container-system" not in wanted and not os.path.lexists(path):
+        hint = "name the directory that holds config.json"
+        if "://" in asked.get("container", ""):
+            hint = "a reference to a registry begins with docker://"
+        raise RequestError(
+            f"container bundle {path} does not exist",
+            hint=f"{hint}; where only the nodes have it, add --container-stage=none",
+        )
 
 
 def _programs(operands: Sequence[str]) -> dict[str, str]:
@@ -214,7 +273,8 @@ def _allocate(components: Sequence[Component], environ: Mapping[str, str]) -> No
     if "job-name" not in dict(component.pairs) and "SLURM_JOB_NAME" not in environ:
         argv.append(f"--job-name={rewrite.name_of(component.operands[0])}")
     inner = rewrite.words(component.pairs, lambda name: name in rewrite.OF_THE_JOB)
-    real.become("salloc", [*argv, *ourselves("srun"), *inner, *component.operands], environ)
+    words = [*argv, *ourselves("srun"), *inner, *component.operands]
+    real.become("salloc", words, environ, called="srun")
 
 
 def ourselves(command: str) -> list[str]:
@@ -294,6 +354,11 @@ def _sbatch(argv: list[str], environ: Mapping[str, str], plugged: Plugged | None
         real.become("sbatch", native.argv([for_slurm]), environ)
     part = _part("sbatch", _all_given(first, given), asked, operands, environ)
     agent = stage.for_batch(part, environ)
+    named = [name for line in (*lent, *(each.pairs for each in components)) for name, _ in line]
+    components[0].pairs = [
+        *components[0].pairs,
+        *comment.pairs(part["options"].get("container", ""), named, environ),
+    ]
     _submit(components, found, text, agent, wire.dumps(request.whole([part])), environ)
 
 

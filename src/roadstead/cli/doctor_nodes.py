@@ -61,4 +61,5 @@ def _allocate(nodes: list[str], *, as_json: bool) -> None:
         "--time=10", "--job-name=roadstead-doctor",
         *cluster.ourselves("main"), "doctor", f"--nodes={names}",
     ]  # fmt: skip
-    real.become("salloc", [*argv, "--json"] if as_json else argv, os.environ)
+    argv = [*argv, "--json"] if as_json else argv
+    real.become("salloc", argv, os.environ, called="roadstead")

@@ -7,11 +7,21 @@ clients parse (``slurm 22.05.8``); ``roadstead --version`` names ours.
 from __future__ import annotations
 
 from roadstead import SLURM_VERSION, __version__
-from roadstead.cli.getopt_long import NO_ARG, OPTIONAL
-from roadstead.cli.options import COMMANDS, Option, rows
+from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED
+from roadstead.cli.options import COMMANDS, LAUNCH, Option, is_about_containers, rows
+from roadstead.engines.slurm import rewrite
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _WIDTH = 80
 _COLUMN = 32
+# The one option that the local engine has no use for, and a cluster has.
+_STAGE = Option(
+    "container-stage", "", REQUIRED, LAUNCH, "", "auto|shared|bcast|none",
+    "how the container gets to the nodes: in place where all see it, else sent",
+)  # fmt: skip
 _OPERANDS = {
     "srun": "command [argument...]",
     "sbatch": "[script [argument...]]",
@@ -53,7 +63,7 @@ _PURPOSES = {
 def help_text(command: str) -> str:
     """What ``--help`` prints."""
     rows = _rows(command)
-    shown = sorted((row for row in rows if row.help), key=lambda row: row.name.lower())
+    shown = _by_name(row for row in rows if row.help)
     lines = [_synopsis(command), "", _PURPOSES[command], "", "Options:"]
     lines += [line for row in shown for line in _entry(row)]
     for heading, treatment in (
@@ -75,6 +85,29 @@ def usage_text(command: str) -> str:
         words += _OPERANDS[command].split()
     head = f"Usage: {command} "
     return "\n".join(_fill(words, head, " " * len(head))) + "\n"
+
+
+def on_cluster(command: str, *, usage: bool) -> str:
+    """What follows Slurm's own --help, or --usage, where commands are for a real Slurm: the options
+    that it does not know."""
+    ours = [row for row in _rows(command) if row.help and _is_ours(row.name)]
+    shown = _by_name([_STAGE, *(row for row in ours if row.name not in rewrite.REFUSED)])
+    if usage:
+        words = [f"[{_spelling(row)}]" for row in shown]
+        head = "       Roadstead's: "
+        return "\n".join(_fill(words, head, " " * len(head))) + "\n"
+    lines = ["", "Roadstead's options, for containers on any node of the job:"]
+    lines += [line for row in shown for line in _entry(row)]
+    lines += ["", "See roadstead(1), docs/slurm.md, and `roadstead jobs` for what ran in them."]
+    return "\n".join(lines) + "\n"
+
+
+def _is_ours(name: str) -> bool:
+    return is_about_containers(name) or name.startswith(("dockerd", "podman-service"))
+
+
+def _by_name(rows: Iterable[Option]) -> list[Option]:
+    return sorted(rows, key=lambda row: row.name.lower())
 
 
 def version_text(command: str) -> str:

@@ -54,6 +54,8 @@ def _engine(operands: list[str]) -> int:
         if running:
             local.ask({"op": "stop", "now": bool(rest)})
         return 0
+    if action == "status" and chosen == choice.SLURM and not running:
+        return 0
     if action == "start" or running:
         answer = local.ask({"op": "ping"})
         report.write_out(f"local engine: controller {answer['pid']}, version {answer['version']}\n")
@@ -94,6 +96,12 @@ def _pod(operands: list[str]) -> int:
     return pod.main(operands)
 
 
+def _jobs(operands: list[str]) -> int:
+    from roadstead.cli import jobs
+
+    return jobs.main(operands)
+
+
 def _seff(operands: list[str]) -> int:
     from roadstead.cli import seff
 
@@ -127,8 +135,8 @@ SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
         _oci,
     ),
     "doctor": (
-        "[--json] [--verbose]",
-        "check what containers need here, and say what to do",
+        "[--json] [--verbose] [--nodes LIST]",
+        "check what containers need here, or on a cluster's nodes, and say what to do",
         _doctor,
     ),
     "bundle": (
@@ -145,6 +153,11 @@ SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
         "run | check FILE…",
         "run the pods of Kubernetes manifests, as a job or a step",
         _pod,
+    ),
+    "jobs": (
+        "[--tasks] [--json] [--since TIME] [JOB[.STEP]…]",
+        "your container jobs: image, staging, start, and how each task ended",
+        _jobs,
     ),
     "seff": ("JOB", "how well a job used the CPUs and the memory that it had", _seff),
     "runtime": (

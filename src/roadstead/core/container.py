@@ -126,7 +126,8 @@ def choice(options: Mapping[str, str], name: str, literal: Any, default: str) ->
     value = options.get(name) or default
     words = get_args(literal)
     if value not in words:
-        raise UsageError(f"Invalid --{name} specification", hint=f"one of: {', '.join(words)}")
+        known = ", ".join(word for word in words if word)
+        raise UsageError(f"Invalid --{name} specification: {value}", hint=f"one of: {known}")
     return value
 
 

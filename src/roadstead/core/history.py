@@ -16,6 +16,7 @@ from typing import Any, Final
 from roadstead.core import hostlist, views
 from roadstead.core import lifecycle as life
 from roadstead.core.lifecycle import Job, Step
+from roadstead.core.model import to_json
 from roadstead.core.state import State
 from roadstead.errors import EngineError
 
@@ -66,18 +67,26 @@ def _moment(query: Mapping[str, Any], name: str) -> float | None:
     return None if value is None else float(value)
 
 
-def page(state: State, records: Sequence[Record], at: float) -> dict[str, Any]:
-    """The fields of the answer: so many records, and where the next page begins."""
-    found: dict[str, Any] = {"jobs": [record(state, job, steps, at) for job, steps in records]}
+def page(
+    state: State, records: Sequence[Record], at: float, *, tasks: bool = False
+) -> dict[str, Any]:
+    """The fields of the answer: so many records, and where the next page begins.  With ``tasks``
+    each step says how each of its tasks ended."""
+    found: dict[str, Any] = {
+        "jobs": [record(state, job, steps, at, tasks=tasks) for job, steps in records]
+    }
     if len(records) == PAGE:
         found["more"] = records[-1][0].id
     return found
 
 
-def record(state: State, job: Job, steps: tuple[Step, ...], at: float) -> dict[str, Any]:
+def record(
+    state: State, job: Job, steps: tuple[Step, ...], at: float, *, tasks: bool = False
+) -> dict[str, Any]:
     """A job with its steps.  What the state knows is newer than what the journal has."""
     job = state.jobs.get(job.id, job)
-    seen = [_step(state.steps.get(each.key, each)) for each in steps]
+    now = [state.steps.get(each.key, each) for each in steps]
+    seen = [{**_step(each), **(_tasks(each) if tasks else {})} for each in now]
     return {**views.job(state, job, at), "steps": sorted(seen, key=_order)}
 
 
@@ -115,6 +124,16 @@ def _step(step: Step) -> dict[str, Any]:
         "system_seconds": 0.0 if record is None else record.system_seconds,
         "max_rss_kib": 0 if record is None else record.max_rss_kib,
         "measured": record is not None,
+    }
+
+
+def _tasks(step: Step) -> dict[str, Any]:
+    """What `roadstead jobs` shows beside."""
+    container, now = step.request.container, step.state
+    record = now.record if isinstance(now, life.StepEnded) else None
+    return {
+        "image": "" if container is None else container.image,
+        "tasks": [] if record is None else [to_json(task) for task in record.tasks],
     }
 
 

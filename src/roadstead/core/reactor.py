@@ -151,7 +151,8 @@ def _ended_answer(state: State, event: on.Message) -> dict[str, object]:
 def on_query(state: State, effects: Effects, event: on.Message) -> None:
     """squeue, sinfo, scontrol show, sacct."""
     if event.body.get("what") == "history":
-        found = history.page(state, event.facts.records, event.at)
+        tasks = event.body.get("tasks") is True
+        found = history.page(state, event.facts.records, event.at, tasks=tasks)
         effects.reply(event.client, "answer", now=event.at, **found)
         return
     effects.reply(event.client, "answer", **views.answer(state, event.body, event.facts, event.at))

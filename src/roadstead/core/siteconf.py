@@ -90,6 +90,7 @@ def parse(text: str, path: str, read: Read, *, machine: Node, uid: int,
     number = _Numbers(draft)
     number.word("engine", "auto", ("auto", "local", "slurm"))  # engines/choice.py reads it
     number.word("containermode", "agent", ("agent", "native"))  # engines/slurm/native.py does
+    number.word("jobcomment", "container", ("container", "none"))  # engines/slurm/comment.py does
     site = Site(
         nodes=nodes,
         uid=uid,
@@ -139,7 +140,7 @@ def _take(draft: _Draft, line: Line) -> None:
 
 PLAIN_KEYS: Final = frozenset(
     _words("""
-        engine containermode killwait overtimelimit minjobage jobrequeue
+        engine containermode jobcomment killwait overtimelimit minjobage jobrequeue
         schedulertype schedulerparameters licenses ocihooksdir
         prioritymaxage priorityfavorsmall priorityweightage
         priorityweightjobsize priorityweightpartition requeueexit requeueexithold authinfo

@@ -53,7 +53,10 @@ class Archive:
                     if len(found) + len(links) > _MAX_MEMBERS:
                         raise ImageError(f"{self.what}: more than {_MAX_MEMBERS} members")
         except (tarfile.TarError, ValueError, OverflowError) as error:
-            raise ImageError(f"{self.what}: not a tar file that can be read: {error}") from None
+            raise ImageError(
+                f"{self.what}: not a tar file that can be read: {error}",
+                hint="docker save, podman save and skopeo copy write such files",
+            ) from None
         for name, target in links:
             if target in found:
                 found.setdefault(name, found[target])

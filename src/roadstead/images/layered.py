@@ -68,7 +68,9 @@ def open_file(path: str, what: str) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise ImageError(f"{what}: {path}: {error.strerror}") from None
+        absent = isinstance(error, FileNotFoundError)
+        hint = f"ls {os.path.dirname(path)} shows what is there" if absent else ""
+        raise ImageError(f"{what}: {path}: {error.strerror}", hint=hint) from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise ImageError(f"{what}: {path} is not a file")

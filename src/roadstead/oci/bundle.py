@@ -136,7 +136,8 @@ def _parse(where: str, text: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise BundleError(
             f"{where}: not valid JSON: line {error.lineno}, column {error.colno}: "
-            f"{error.msg[:1].lower()}{error.msg[1:]}"
+            f"{error.msg[:1].lower()}{error.msg[1:]}",
+            hint="runc spec --rootless, in an empty directory, writes one that is",
         ) from None
     except RecursionError:
         raise BundleError(f"{where}: nested too deeply") from None

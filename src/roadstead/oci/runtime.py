@@ -191,7 +191,10 @@ def find(env: dict[str, str], which: Callable[[str, str], str | None]) -> str:
         if found:
             return os.path.abspath(found)
     if asked:
-        raise RuntimeFailure(f"ROADSTEAD_RUNTIME={asked}: no such program")
+        raise RuntimeFailure(
+            f"ROADSTEAD_RUNTIME={asked}: no such program",
+            hint=f"unset it, or name one that is there ({' or '.join(KNOWN)})",
+        )
     raise RuntimeFailure(
         f"no OCI runtime found on PATH (looked for {', '.join(KNOWN)})",
         hint="install one (apt install crun), or name yours in an oci.conf",

@@ -67,14 +67,21 @@ def examine(
     environ: Mapping[str, str],
     *,
     checks: tuple[str, ...] = check.CHECKS,
+    copied: Mapping[str, int] | None = None,
 ) -> dict[str, Answer]:
-    """Each node's answer, by its name.
+    """Each node's answer, by its name.  ``copied``: how much we have of their records.
 
     Where the agent is seen in the submitter's state directory, or has settled before, it starts
     from there; it is sent to the job, and settles on its nodes, if any of them has none.  Raises
     EngineError.
     """
-    question = Question(digest=archive.digest, see=tuple(see), keys=tuple(keys), checks=checks)
+    question = Question(
+        digest=archive.digest,
+        see=tuple(see),
+        keys=tuple(keys),
+        checks=checks,
+        copied=dict(copied or {}),
+    )
     places = (archive.place, f"{cache.place(environ)}/agent")
     here = ["/bin/sh", "-c", _IF_SEEN, "sh", *[f"{each}/{archive.digest}" for each in places]]
     answers = _ask(nodes, job, here, question, environ)

@@ -49,10 +49,13 @@ def must_find(command: str, environ: Mapping[str, str]) -> str:
     return found
 
 
-def become(command: str, argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
-    """Become Slurm's ``command`` with these arguments.  Raises EngineError."""
+def become(
+    command: str, argv: Sequence[str], environ: Mapping[str, str], *, called: str = ""
+) -> NoReturn:
+    """Become Slurm's ``command`` with these arguments; ``called`` is who says what it has to say,
+    if the user has typed another.  Raises EngineError."""
     path = must_find(command, environ)
     try:
-        child.become(path, [command, *argv], environ)
+        child.become(path, [called or command, *argv], environ)
     except OSError as error:
         raise EngineError(f"cannot execute {path}: {error.strerror}") from None

@@ -115,7 +115,10 @@ def salloc(
 
 # What srun asks of a job, and what means something else, or nothing, of a step in it.
 OF_THE_JOB = frozenset(
-    ("begin", "deadline", "dependency", "exclusive", "hold", "immediate", "no-kill", "reboot")
+    (
+        *("begin", "comment", "deadline", "dependency", "exclusive", "hold", "immediate"),
+        *("no-kill", "reboot"),
+    )
 )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from roadstead.engines.slurm import known, zipapp
 from roadstead.errors import RequestError
@@ -160,12 +161,18 @@ class _Staging:
         self._spool: Spool = Spool(environ)
 
     def run(self, cluster: known.Nodes) -> Ready:
-        from roadstead.engines.slurm import preflight
+        from roadstead.agent import cache
+        from roadstead.engines.slurm import accounting, preflight
 
+        cache.place(self._environ), cache.quota(self._environ)  # said here, if they are wrong
         see = self._see()
         keys = [packed.key for packed in map(self._packed_before, self._parts) if packed]
         self._progress(f"looking at {len(self._nodes)} nodes", 0, 0)
-        answers = preflight.examine(self._nodes, self._job, self._archive, see, keys, self._environ)
+        copied = accounting.copied(self._nodes, accounting.lately(), self._environ)
+        answers = preflight.examine(
+            self._nodes, self._job, self._archive, see, keys, self._environ, copied=copied
+        )
+        accounting.store(copied, answers.values(), self._environ)
         wrong = preflight.faults(answers)
         if wrong:
             raise preflight.refuse(wrong, len(answers))
@@ -207,6 +214,7 @@ class _Staging:
             return
         if asked == "shared":
             raise preflight.unseen(blind, wanted[0])
+        began = time.monotonic()
         packed = self._packed(part)
         with self._spool.lock(f"send-{packed.key}") as waited:
             if waited or any(not each.staged for each in answers.values()):
@@ -217,6 +225,11 @@ class _Staging:
             if lacking:
                 self._send(packed, lacking, answers)
         part["staged"] = {"key": packed.key, "writable": packed.writable}
+        part["staging"] = {
+            "bytes": packed.size if lacking else 0,
+            "nodes": len(lacking),
+            "seconds": round(time.monotonic() - began, 3),
+        }
 
     def _packed_before(self, part: Mapping[str, Any]) -> Packed | None:
         return self._spool.known(_name(part)) if paths_of(part) else None
