@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from roadstead.core.model import BATCH_STEP, Stdio, StepSpec
+from roadstead.core.model import BATCH_STEP, Stdio, StepSpec, Terminal
 from roadstead.errors import LaunchError
+from roadstead.host import terminal
 from roadstead.host.loop import Loop
 from roadstead.step.streams import Streams
 
@@ -173,3 +175,46 @@ def test_a_fifo_is_read_by_every_task(loop: Loop, tmp_path: Path) -> None:
     for end in ends:
         with open(end, "rb") as file:
             assert file.read() == b"words"
+
+
+def _on_a_terminal(loop: Loop, where: Path) -> tuple[Streams, int, str]:
+    """The streams of a step that has the user's terminal, its screen, and the console's socket."""
+    screen, slave = terminal.open_raw()
+    made = streams(loop, where, terminal=Terminal(rows=24, columns=80))
+    for fd in made._user:
+        os.dup2(slave, fd)
+    os.close(slave)
+    console = str(where / "console")
+    made.for_task(0, console=console)
+    made.started()
+    return made, screen, console
+
+
+def _hand_over(console: str, said: bytes) -> None:
+    """What a runtime does whose container's program says something and ends at once."""
+    master, slave = terminal.open_raw()
+    os.write(slave, said)
+    with socket.socket(socket.AF_UNIX) as runtime:
+        runtime.connect(console)
+        socket.send_fds(runtime, [b" "], [master])
+    os.close(master)
+    os.close(slave)
+
+
+def test_a_terminal_that_is_handed_over_late_is_read_to_its_end(loop: Loop, tmp_path: Path) -> None:
+    """The runtime has come and gone before we look: nothing of what its program said is lost."""
+    made, screen, console = _on_a_terminal(loop, tmp_path)
+    _hand_over(console, b"some words\n")
+    assert finish(loop, made) == ""
+    assert os.read(screen, 100) == b"some words\n"
+    assert not os.path.exists(console)
+    made.close()
+    os.close(screen)
+
+
+def test_a_terminal_that_never_comes_is_not_waited_for(loop: Loop, tmp_path: Path) -> None:
+    made, screen, console = _on_a_terminal(loop, tmp_path)
+    assert finish(loop, made) == ""
+    assert not os.path.exists(console)
+    made.close()
+    os.close(screen)

@@ -71,6 +71,12 @@ class BuiltIn:
     mode: Mode = "run"
     descriptors: int = 0  # beyond 2 that the container gets
     own_groups: bool = True  # whether the runtime makes control groups where it may
+    console: str = ""  # the socket to which it hands the container's terminal
+
+    @property
+    def hands_over_terminals(self) -> bool:
+        """Whether a ``run`` that is waited for takes --console-socket: runc refuses it then."""
+        return self.program == "crun" and self.mode == "run"
 
     @property
     def program(self) -> str:
@@ -110,6 +116,8 @@ class BuiltIn:
                 more = [f"--preserve-fds={self.descriptors}"] if self.descriptors else []
                 if self.mode == "detach":
                     more += ["--detach", f"--pid-file={self.pid_file}"]
+                if self.console:
+                    more.append(f"--console-socket={self.console}")
                 return [*base, operation, *more, f"--bundle={self.bundle}", self.container_id]
             case "start":
                 return [*base, "start", self.container_id]

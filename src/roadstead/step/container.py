@@ -17,10 +17,11 @@ import re
 import resource
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import LaunchError, RoadsteadError, RuntimeFailure
-from roadstead.host import namespaces, process, removal
+from roadstead.host import console, namespaces, process, removal
 from roadstead.oci import runtime
 from roadstead.step import processes, scripts
 from roadstead.step.life import Life, Until
@@ -113,6 +114,18 @@ class Container:
             log,
             descriptors=int(plan.spec.launch.mpi == "pmi2"),
         )
+
+    def hand_over_terminal(self) -> str:
+        """The path of a socket to which the runtime will send the container's terminal; "" if it
+        will not: then it copies between that and the terminal it was given."""
+        path = f"{self.plan.spec.directory}/console"
+        commands = self.commands
+        if not isinstance(commands, runtime.BuiltIn) or not commands.hands_over_terminals:
+            return ""
+        if len(os.fsencode(path)) > console.LONGEST:
+            return ""
+        self.commands = replace(commands, console=path)
+        return path
 
     @property
     def keeps_state(self) -> bool:

@@ -17,6 +17,7 @@ from roadstead.core.model import BATCH_STEP, INTERACTIVE_STEP
 from roadstead.core.printable import printable
 from roadstead.errors import LaunchError, RequestError
 from roadstead.host import pipes, terminal
+from roadstead.host.console import ConsoleSocket
 from roadstead.step.stdio import CHUNK, FifoSink, Input, Output, Sink, open_input, open_output
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Streams:
         self._input: Input | None = None
         self._feeding: list[Input] = []
         self._master = -1
+        self._typed = -1  # the user's keyboard, until there is a terminal to type into
+        self._console: ConsoleSocket | None = None
         self.terminal = ""
         self._opened: list[int] = []
         self._begun = False  # whether the output files have been opened
@@ -98,14 +101,17 @@ class Streams:
 
     # -- tasks --------------------------------------------------------------------------------
 
-    def for_task(self, procid: int, node: str = "", node_id: int = 0) -> tuple[int, int, int]:
+    def for_task(
+        self, procid: int, node: str = "", node_id: int = 0, console: str = ""
+    ) -> tuple[int, int, int]:
         """Descriptors 0, 1 and 2 for a task.  Raises LaunchError for a file that cannot be opened.
 
+        ``console`` is the socket to which its container's terminal is sent, if it is.
         They are closed by ``started`` once the task has them.
         """
         self._begun = True
         if self._spec.terminal is not None and procid == 0 and self._user:
-            return self._open_terminal()
+            return self._open_terminal(console)
         stdio = self._spec.stdio
         path = self._file(stdio.output, procid, node, node_id)
         out = self._output(1, stdio.output, path, procid)
@@ -241,7 +247,9 @@ class Streams:
 
     # -- the pty ------------------------------------------------------------------------------
 
-    def _open_terminal(self) -> tuple[int, int, int]:
+    def _open_terminal(self, console: str) -> tuple[int, int, int]:
+        """A pty of ours for the task.  With ``console``, it is the runtime's alone, and what its
+        container has comes through the socket of that name."""
         size = self._spec.terminal
         assert size is not None
         self._master, slave, self.terminal = terminal.open_pty(size.rows, size.columns)
@@ -249,9 +257,26 @@ class Streams:
         sink = self._sinks[("", 1)] = Sink(self._loop, self._user[1])
         screen = Output(self._loop, os.dup(self._master), sink, whole_lines=False)
         self._outputs[1, 0] = screen
-        typed, keys = os.dup(self._user[0]), os.dup(self._master)
-        self._input = Input(self._loop, typed, [keys], self._hung_up)
+        self._typed = os.dup(self._user[0])
+        if console:
+            self._console = ConsoleSocket(self._loop, console, self._take_console)
+        else:
+            self._type_into(self._master)
         return slave, slave, slave
+
+    def _take_console(self, master: int) -> None:
+        """The container's own terminal has come: it is the one that is on the user's screen."""
+        first = self._outputs[1, 0]
+        self._outputs[2, 0] = first  # whatever the runtime itself may say
+        self._outputs[1, 0] = Output(self._loop, os.dup(master), first.sink, whole_lines=False)
+        first.listeners, self._outputs[1, 0].listeners = [], first.listeners
+        os.close(self._master)
+        self._master = master
+        self._type_into(master)
+
+    def _type_into(self, master: int) -> None:
+        typed, self._typed = self._typed, -1
+        self._input = Input(self._loop, typed, [os.dup(master)], self._hung_up)
 
     def resize(self, rows: int, columns: int) -> None:
         if self._master >= 0:
@@ -332,6 +357,8 @@ class Streams:
 
     def finish(self, done: Callable[[str], None]) -> None:
         """Call ``done`` when all output is where it belongs, with the first error or ""."""
+        if self._console is not None:
+            self._console.finish()
         for source in [*self._feeding, *([self._input] if self._input else [])]:
             source.close()
         waiting = len(self._outputs) + 1
@@ -359,3 +386,6 @@ class Streams:
         if self._master >= 0:
             os.close(self._master)
             self._master = -1
+        if self._typed >= 0:
+            os.close(self._typed)
+            self._typed = -1

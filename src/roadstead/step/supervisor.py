@@ -211,7 +211,12 @@ class Supervisor:
             return
         # Every task is made before the first one starts: a step does not begin half.
         connected = [
-            (task, self.streams.for_task(task.spec.procid, task.spec.node, task.spec.nodeid))
+            (
+                task,
+                self.streams.for_task(
+                    task.spec.procid, task.spec.node, task.spec.nodeid, task.hand_over_terminal()
+                ),
+            )
             for task in self.tasks
         ]
         more = self.mpi.open([task.spec for task in self.tasks])

@@ -33,6 +33,13 @@ class Task:
         self._refusal: RoadsteadError | None = None
         self._container = container
 
+    def hand_over_terminal(self) -> str:
+        """The path of the socket to which its container's terminal will be sent, or ""."""
+        supervised = self._supervisor.spec.terminal is not None and self.spec.procid == 0
+        if not supervised or self._container is None:
+            return ""
+        return self._container.hand_over_terminal()
+
     def start(self, stdio: tuple[int, ...]) -> None:
         """Start the task.  Its end, or its failure to start, is told to the supervisor."""
         self.running = True
