@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from roadstead.cli import squeue
 from roadstead.cli.squeue_columns import JOBS, READS
 from roadstead.cli.words import Clock
 from roadstead.core import listing, views
+from roadstead.core.events import Facts
 from roadstead.errors import EngineError
 from tests.support import recorded
 from tests.unit.test_control import TwoNodes
@@ -40,8 +42,8 @@ def world() -> TwoNodes:
 
 def listed(world: TwoNodes, names: list[str]) -> Iterator[dict[str, Any]]:
     for group in listing.groups(world.state, world.state.jobs.values(), names, world.at):
-        for row in group["rows"]:
-            yield {**group["same"], **dict(zip(group["fields"], row, strict=True))}
+        for row in zip(*group["columns"].values(), strict=True):
+            yield {**group["same"], **dict(zip(group["columns"], row, strict=True))}
 
 
 @pytest.mark.parametrize("names", [FIELDS, ["job_id"], ["job_id", "name"], ["job_id", "priority"]])
@@ -79,3 +81,41 @@ def test_columns_read_what_is_asked_for(letter: str) -> None:
         assert column.value(narrow, clock) == column.value(view, clock)
         assert column.order(narrow, clock) == column.order(view, clock)
     assert set(READS[letter].split()) <= listing._KNOWN
+
+
+ALL = "|".join(f"%{letter}" for letter in READS)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [], ["-l"], ["-h"], ["-r"], ["-t", "all"], ["-t", "PD,S"], ["-t", "F"], ["--me"],
+        ["-u", "root"], ["-u", "1"], ["-n", "job,x"], ["-A", "science"], ["-q", "high", "-S", "y"],
+        ["-w", "n1"], ["-j", "2,5,9,10"], ["-p", "one"], ["-S", "p,-i"], ["-S", "l,-t,j"],
+        ["-S", "-M,S"], ["-S", "R,-y"], ["-o", ALL], ["-r", "-o", ALL], ["-t", "all", "-o", ALL],
+        ["-r", "-o", "100%%|a%.3i|%.4l|%-9M %.1t%2T %.20R "], ["-o", "nothing"], ["-o", "%T"],
+        ["-O", "jobid:.7,name,reasonlist:12"], ["-S", "-r", "-o", "%i %r"],
+    ],
+)  # fmt: skip
+def test_squeue_prints_of_groups_what_it_prints_of_views(
+    world: TwoNodes, argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the columns, the order and the filters."""
+    world.submit(job_name="a\tb", array="3,5")
+    in_groups = []
+
+    def in_few_words(query: dict[str, Any]) -> dict[str, Any]:
+        told = views.answer(world.state, query, Facts(), world.at)
+        in_groups.append("groups" in told)
+        return told
+
+    def in_full(query: dict[str, Any]) -> dict[str, Any]:
+        return in_few_words({key: value for key, value in query.items() if key != "fields"})
+
+    said = []
+    for ask in (in_few_words, in_full):
+        code = squeue.main(argv, ask, environ={}, now=world.at)
+        said.append((code, *capsys.readouterr()))
+    assert said[0] == said[1]
+    assert any(in_groups[: len(in_groups) // 2])
+    assert not any(in_groups[len(in_groups) // 2 :])

@@ -86,8 +86,9 @@ def test_by_name(text: str, printed: str, unknown: list[str]) -> None:
 
 def test_a_table() -> None:
     layout, _ = by_letter("%i|%j", COLUMNS)
-    assert layout.table([VIEW, VIEW], CLOCK, headings=True) == "JOBID|NAME\n4|train\n4|train\n"
-    assert layout.table([], CLOCK, headings=False) == ""
+    assert layout.header() == "JOBID|NAME"
+    assert layout.lines([VIEW, VIEW], CLOCK) == ["4|train", "4|train"]
+    assert layout.lines([], CLOCK) == []
 
 
 literals = st.text(st.characters(exclude_characters="%", exclude_categories=("Cs",)), max_size=5)

@@ -86,12 +86,17 @@ class Inquiry:
 
     def write_table(self, layout: Layout, views: list[View]) -> None:
         """Print a line for each, under headings and the date where they are wanted."""
+        self.write_lines(layout, layout.lines(views, self.clock))
+
+    def write_lines(self, layout: Layout, lines: list[str]) -> None:
+        """Print these lines, under headings and the date where they are wanted."""
         headings = "noheader" not in self
         dated = headings and ("long" in self or "iterate" in self)
         date = f"{self.clock.date()}\n" if dated else ""
         if headings and "clusters" in self:
             date = f"CLUSTER: {names.CLUSTER}\n{date}"
-        report.write_out(date + layout.table(views, self.clock, headings=headings))
+        top = [date + layout.header()] if headings else []
+        report.write_out("\n".join([*top, *lines, ""]))
 
 
 def run(

@@ -1,7 +1,8 @@
 """squeue: the jobs that wait or run, or their steps, a line each.
 
 The controller is asked once and says all it knows; choosing, sorting and printing happen here.
-The columns are in squeue_columns.py, the documents of --json and --yaml in openapi.py.
+The columns are in squeue_columns.py, listings of many jobs in squeue_groups.py, the documents of
+--json and --yaml in openapi.py.
 
 A lone unknown job id is an error, several are not: batch systems' pollers depend on both.
 """
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import os
 
-from roadstead.cli import inquiry, report, table, words
+from roadstead.cli import inquiry, report, squeue_groups, table, words
 from roadstead.cli.squeue_columns import JOBS, READS, STEPS
+from roadstead.cli.squeue_groups import Group, Of
 from roadstead.core import hostlist
 from roadstead.engines import local
 from roadstead.errors import RoadsteadError, UsageError
@@ -53,16 +55,24 @@ def _answer(inquiry: Inquiry) -> int:
     document = "json" in asked or "yaml" in asked
     by_step = "steps" in asked and not document
     tests = _tests(inquiry, by_step=by_step)
+    order = _order_asked(asked)
+    alone = _parts(asked.get("jobs", ""))
     views = _steps(inquiry) if by_step else _jobs(inquiry, None if document else layout)
     if views is None:
         report.write_line("slurm_load_jobs error: Invalid job id specified")
         return 1
+    if isinstance(views, dict):
+        groups = [Group(each["same"], each["columns"]).chosen(tests) for each in views["groups"]]
+        if "array" not in asked:
+            groups = squeue_groups.together(groups, alone)
+        inquiry.write_lines(layout, squeue_groups.table(groups, layout, order, clock))
+        return 0
     chosen = views
     for test in tests:
         chosen = [view for view in chosen if test(view)]
     if "array" not in asked and not by_step:
-        chosen = words.together(chosen, alone=_parts(asked.get("jobs", "")))
-    _sort(chosen, asked, clock)
+        chosen = words.together(chosen, alone)
+    _sort(chosen, order, clock, by_step=by_step)
     if document:
         from roadstead.cli import openapi
 
@@ -110,9 +120,9 @@ def _standard(asked: dict[str, str]) -> str:
     return _LONG if "long" in asked else _DEFAULT
 
 
-def _jobs(inquiry: Inquiry, layout: Layout | None) -> list[View] | None:
+def _jobs(inquiry: Inquiry, layout: Layout | None) -> list[View] | dict[str, Any] | None:
     """Every job that might be wanted; None when one was asked for that there never was.  With a
-    layout, only what that needs of each."""
+    layout, only what that needs of each, in groups (core/listing.py) where that can be told."""
     asked = inquiry.asked
     ids = _parts(asked.get("jobs", ""))
     numbers = [_job_number(part) for part in ids]
@@ -128,21 +138,9 @@ def _jobs(inquiry: Inquiry, layout: Layout | None) -> list[View] | None:
         query["fields"] = fields
     answer = inquiry.ask(query)
     if "groups" in answer:
-        return _views(answer["groups"])
+        return answer
     jobs: list[View] = answer["jobs"]
     return None if lone is not None and not jobs else jobs
-
-
-def _views(groups: list[Any]) -> list[View]:
-    """What is the same in a group, and a row of the rest, as a view of each job."""
-    views = []
-    for group in groups:
-        fields, same = group["fields"], group["same"]
-        for row in group["rows"]:
-            view = same.copy()  # faster than to write both into a new one
-            view.update(zip(fields, row))  # noqa: B905
-            views.append(view)
-    return views
 
 
 def _fields(asked: dict[str, str], layout: Layout) -> list[str] | None:
@@ -206,13 +204,13 @@ def _tests(inquiry: Inquiry, *, by_step: bool) -> list[Test]:
         tests.append(lambda view: not labels.isdisjoint((words.step_id(view), str(view["job_id"]))))
     if "me" in asked:
         own = os.getuid()
-        tests.append(lambda view: view["uid"] == own)
+        tests.append(Of("uid", lambda uid: uid == own))
     if "users" in asked:
         uids = _uids(asked["users"])
-        tests.append(lambda view: view["uid"] in uids)
+        tests.append(Of("uid", lambda uid: uid in uids))
     if "nodelist" in asked:
         nodes = _nodes(inquiry)
-        tests.append(lambda view: not nodes.isdisjoint(hostlist.expand(view["node"])))
+        tests.append(Of("node", lambda node: not nodes.isdisjoint(hostlist.expand(node))))
     for option, name in _BY_VALUE.items():
         if option in asked:
             tests.append(_one_of(name, _parts(asked[option])))
@@ -227,7 +225,7 @@ def _tests(inquiry: Inquiry, *, by_step: bool) -> list[Test]:
         return tests if asked["states"].lower() == "all" else [*tests, _in_states(asked["states"])]
     if by_step or "json" in asked or "yaml" in asked:
         return tests
-    return [*tests, lambda view: view["state"] not in words.FINISHED]
+    return [*tests, Of("state", lambda state: state not in words.FINISHED)]
 
 
 # Options that name values of one key.
@@ -251,7 +249,7 @@ def _licenses(view: View) -> set[str]:
 
 
 def _one_of(name: str, wanted: list[str]) -> Test:
-    return lambda view: view[name] in wanted
+    return Of(name, lambda value: value in wanted)
 
 
 def _in_states(text: str) -> Test:
@@ -289,30 +287,37 @@ def _uids(text: str) -> set[int]:
     return uids
 
 
-def _sort(views: list[View], asked: dict[str, str], clock: Clock) -> None:
-    """Sort by the letters of --sort, the first one strongest; ``-`` before one turns it round."""
+def _order_asked(asked: dict[str, str]) -> list[tuple[Column, bool]]:
+    """The columns of the letters of --sort, the first one strongest; ``-`` before one turns it
+    round."""
     steps = "steps" in asked and "json" not in asked and "yaml" not in asked
     standard = "P,i" if steps else "S" if "start" in asked else _SORT
     fields = asked.get("sort") or standard
     columns = {column.letter: column for column in (STEPS if steps else JOBS) if column.letter}
-    keys: list[tuple[Column, bool]] = []
+    order: list[tuple[Column, bool]] = []
     sign = ""
     for char in fields:
         if char in "+-":
             sign = char
         elif char in columns:
-            keys.append((columns[char], sign == "-"))
+            order.append((columns[char], sign == "-"))
             sign = ""
         elif char not in ", ":
             raise UsageError(f"Invalid sort specification: {fields}")
+    return order
+
+
+def _sort(
+    views: list[View], order: list[tuple[Column, bool]], clock: Clock, *, by_step: bool
+) -> None:
     views.sort(key=table.Key("job_id").get)
-    if steps:
+    if by_step:
         views.sort(key=words.step_order)
-    for column, turned in reversed(keys):
-        views.sort(key=_order(column, clock), reverse=turned)
+    for column, turned in reversed(order):
+        views.sort(key=_key(column, clock), reverse=turned)
 
 
-def _order(column: Column, clock: Clock) -> Callable[[View], Any]:
+def _key(column: Column, clock: Clock) -> Callable[[View], Any]:
     if isinstance(column.order, table.Key):
         return column.order.get
     return lambda view: column.order(view, clock)

@@ -7,7 +7,7 @@ as Slurm shows it where nobody has asked for any: programs count columns.
 from __future__ import annotations
 
 from roadstead.cli import words
-from roadstead.cli.table import Column, Key, fixed, key
+from roadstead.cli.table import Column, Key, Unless, fixed, key
 from roadstead.core import names, values
 
 TYPE_CHECKING = False
@@ -77,7 +77,9 @@ def _evaluated(view: View, clock: Clock) -> str:
 
 # fmt: off
 JOBS: tuple[Column, ...] = (
-    Column("i", "jobarrayid", "JOBID", lambda v, c: words.job_id(v), _number("job_id")),
+    Column("i", "jobarrayid", "JOBID",
+           Unless("job_id", "array_job_id het_job_id", lambda v, c: words.job_id(v)),
+           _number("job_id")),
     Column("A", "jobid", "JOBID", key("job_id"), _number("job_id")),
     Column("F", "arrayjobid", "ARRAY_JOB_ID", lambda v, c: str(v["array_job_id"] or v["job_id"]),
            _number("job_id")),

@@ -90,6 +90,19 @@ class Key:
         return str(view[self.name])
 
 
+class Unless:
+    """The value that a view has under ``name`` as it is, unless it has one under ``others``: then
+    what ``value`` says."""
+
+    __slots__ = ("name", "others", "value")
+
+    def __init__(self, name: str, others: str, value: Value) -> None:
+        self.name, self.others, self.value = name, others.split(), value
+
+    def __call__(self, view: View, clock: Clock) -> str:
+        return self.value(view, clock)
+
+
 def key(name: str) -> Value:
     """The value that a view has under ``name``."""
     return Key(name)
@@ -114,12 +127,13 @@ class Field:
         whole = self.column.duration and self.right and value[:1].isdigit()
         return self._place(value, cut=not whole)
 
-    def conversion(self, name: str) -> str:
-        """The column in the words of printf(3), of the value of that name."""
+    def conversion(self, name: str = "") -> str:
+        """The column in the words of printf(3), of the value of that name, or of the next one."""
+        named = f"%({name})" if name else "%"
         if not self.width:
-            return f"%({name})s"
+            return f"{named}s"
         cut = "" if self.column is not None and self.column.duration else f".{self.width}"
-        return f"%({name}){'' if self.right else '-'}{self.width}{cut}s"
+        return f"{named}{'' if self.right else '-'}{self.width}{cut}s"
 
     def whole_or_cut(self) -> Value:
         """The value of the column, cut if ``conversion`` does not: a duration that is none."""
@@ -159,9 +173,9 @@ class Layout:
         """The line for ``view``."""
         return self.prefix + "".join([field.text(view, clock) for field in self.fields])
 
-    def table(self, views: Iterable[View], clock: Clock, *, headings: bool) -> str:
-        """The lines for ``views``, each ended, under the headings if they are wanted."""
-        lines = [self.header()] if headings else []
+    def lines(self, views: Iterable[View], clock: Clock) -> list[str]:
+        """The lines for ``views``."""
+        lines = []
         template, computed = self._template()
         for view in views:
             for name, value in computed:
@@ -169,8 +183,7 @@ class Layout:
             line = template % view
             # What no terminal should get is rare: only then is each value looked at.
             lines.append(line if line.isprintable() else self.row(view, clock))
-        lines.append("")
-        return "\n".join(lines)
+        return lines
 
     def _template(self) -> tuple[str, list[tuple[str, Value]]]:
         """A line as one format of a view, and what has to be put into that before, by key: many

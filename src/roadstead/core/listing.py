@@ -1,8 +1,9 @@
 """Many jobs in few words: what squeue's usual columns need of each.
 
-A listing of ten thousand jobs is asked for again and again, and nearly all of them wait.  What is
-the same for all that wait is said once, and of each there is a row of the rest; any other job goes
-through views.job.  Both say the same: tests hold them against each other.
+A listing of ten thousand jobs is asked for again and again, and nearly all of them wait.  Those
+that wait for the same reason are a group.  What all of a group have in common is said once, and
+of the rest there is a column a key: a list of as many values as the group has jobs.  Any other job
+goes through views.job.  Both say the same: tests hold them against each other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from roadstead.core.lifecycle import Job
 from roadstead.core.state import State
 from roadstead.errors import EngineError
 
-Group = dict[str, Any]  # "same": values by key, "fields": keys of the rows, "rows"
+Group = dict[str, Any]  # "same": values by key, "columns": lists of values by key
 
 # What jobs that wait for no time, and are of no array and no heterogeneous job, have in common.
 _SAME: Final[Mapping[str, Any]] = {
@@ -49,12 +50,23 @@ def groups(state: State, jobs: Iterable[Job], names: object, at: float) -> list[
         ):
             waiting.add(job, now)
         else:
-            view = views.job(state, job, at)
-            others.append([view[name] for name in names])
+            others.append(views.job(state, job, at))
     found = waiting.groups()
     if others:
-        found.append({"same": {}, "fields": names, "rows": others})
+        asked = dict.fromkeys(["job_id", *names])
+        found.append(_group({}, {name: [view[name] for view in others] for name in asked}))
     return found
+
+
+def _group(same: Mapping[str, Any], columns: dict[str, list[Any]]) -> Group:
+    """A group, of whose columns those are one value that have no other.  Jobs' numbers stay one."""
+    alike = {
+        name: column[0]
+        for name, column in columns.items()
+        if name != "job_id" and column.count(column[0]) == len(column)
+    }
+    varied = {name: column for name, column in columns.items() if name not in alike}
+    return {"same": {**same, **alike}, "columns": varied}
 
 
 class _Waiting:
@@ -66,42 +78,44 @@ class _Waiting:
         self._grown = state.site.weights.age / state.site.weights.max_age * at
         self._head = state.queue.head
         self._open: dict[str, bool] = {}
-        self._same = {name: _SAME[name] for name in names if name in _SAME}
-        asked = [name for name in names if name in _ASKED]
-        asked = [*asked, "user", "uid"][: max(2, len(asked))]  # attrgetter of one gives no tuple
-        self._ask = attrgetter(*asked)
-        self._others = [name for name in ("reason", "priority", "cpus", "submit_time")
-                        if name in names]  # fmt: skip
-        self._fields = ["job_id", *self._others, *asked]
-        self._rows: list[tuple[Any, ...]] = []
-        self._elements: list[tuple[Any, ...]] = []
+        self._names = names
+        self._by_reason = "reason" in names
+        self._alike: dict[tuple[str, bool], list[Job]] = {}
 
     def add(self, job: Job, now: life.JobPending) -> None:
-        row: list[Any] = [job.id]
-        for name in self._others:
-            if name == "reason":
-                row.append(self._reason(job, now))
-            elif name == "priority":
-                row.append(0 if now.held else self._priority(job))
-            elif name == "cpus":
-                row.append(views.cpus_wanted(self._state, job.spec))
-            else:
-                row.append(job.submitted_at)
-        array = job.spec.array
-        if array is None:
-            self._rows.append((*row, *self._ask(job.spec)))
+        reason = self._reason(job, now) if self._by_reason else ""
+        alike = reason, job.spec.array is None
+        found = self._alike.get(alike)
+        if found is None:
+            self._alike[alike] = [job]
         else:
-            own = (array.job_id, array.task_id, array.throttle)
-            self._elements.append((*row, *self._ask(job.spec), *own))
+            found.append(job)
 
     def groups(self) -> list[Group]:
-        found = []
-        if self._rows:
-            found.append({"same": self._same, "fields": self._fields, "rows": self._rows})
-        if self._elements:
-            fields = [*self._fields, "array_job_id", "array_task_id", "array_throttle"]
-            found.append({"same": self._same, "fields": fields, "rows": self._elements})
-        return found
+        return [self._of(jobs, reason, alone) for (reason, alone), jobs in self._alike.items()]
+
+    def _of(self, jobs: list[Job], reason: str, alone: bool) -> Group:
+        """The group of those that wait for this reason, ``alone`` or as elements of arrays."""
+        same = {name: _SAME[name] for name in self._names if name in _SAME}
+        if self._by_reason:
+            same["reason"] = reason
+        specs = [job.spec for job in jobs]
+        columns: dict[str, list[Any]] = {"job_id": [job.id for job in jobs]}
+        for name in self._names:
+            if name in _ASKED:
+                columns[name] = list(map(attrgetter(name), specs))
+            elif name == "submit_time":
+                columns[name] = [job.submitted_at for job in jobs]
+            elif name == "cpus":
+                columns[name] = [views.cpus_wanted(self._state, spec) for spec in specs]
+            elif name == "priority":
+                columns[name] = [self._priority(job) for job in jobs]
+        if not alone:
+            arrays = [spec.array for spec in specs if spec.array is not None]
+            columns["array_job_id"] = [array.job_id for array in arrays]
+            columns["array_task_id"] = [array.task_id for array in arrays]
+            columns["array_throttle"] = [array.throttle for array in arrays]
+        return _group(same, columns)
 
     def _reason(self, job: Job, now: life.JobPending) -> str:
         """That of views.reason, whose answer for most is that others are before them."""
@@ -119,6 +133,8 @@ class _Waiting:
         return "Priority" if is_open else views.reason(self._state, job, self._at)
 
     def _priority(self, job: Job) -> int:
+        if isinstance(job.state, life.JobPending) and job.state.held:
+            return 0
         standing = self._state.queue.standing_of(job.id)
         if standing is None:
             return queue.priority(job.spec, job.submitted_at, self._state.site, self._at)
