@@ -1,7 +1,8 @@
 """The contract of a step's container, held by every container system: one suite for all of them.
 
-What is not installed is skipped by name; what cannot be installed at all is in
-test_systems_fakes.py.
+What is not installed is skipped by name.  Of what cannot be installed here there are fakes, which
+are called so ("fake-sarus"): they hold the system's published command line and really run the
+command, and so show that what we tell a system is what it would understand, not what it would do.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from roadstead.systems import TABLE
 from tests.support import bundle, engines, leaks, systems
 from tests.support.account import Completed
 from tests.support.engine import Engine
@@ -26,6 +29,8 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.container, needs("busybox")]
 
+# These run what they have themselves, and nothing else.
+_OWN_ALONE = ("docker", "sarus", "shifter")
 _AFTER = 'trap "echo got; exit 7" USR1; trap "echo term; exit 8" TERM; echo up; while :; do :; done'
 
 
@@ -38,6 +43,11 @@ class Run:
     bundle: Path | str
     env: dict[str, str] = field(default_factory=dict)
     own: str = ""  # an image of the system's own
+    is_fake: bool = False
+
+    @property
+    def runs_bundles(self) -> bool:
+        return not isinstance(self.bundle, str)
 
     def argv(self, *words: str, **options: str) -> list[str]:
         given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
@@ -55,22 +65,28 @@ class Run:
         return process
 
 
-@pytest.fixture(params=systems.INSTALLED, scope="module")
+@pytest.fixture(params=[*systems.INSTALLED, *systems.FAKES], scope="module")
 def prepared(shared_engine: Engine, request: pytest.FixtureRequest) -> Iterator[Run]:
     path = shared_engine.work / f"bundle-{request.param}"
-    made = Run(shared_engine, request.param, path)
+    if request.param in systems.FAKES and shared_engine.account.uid == 0:
+        pytest.skip("shown as the user alone")
+    name, is_fake = request.param.removeprefix("fake-"), request.param in systems.FAKES
+    made = Run(shared_engine, name, path, is_fake=is_fake)
     require("busybox", "runc")
     bundle.make_bundle(shared_engine.account, path, readonly=False)
     folder = shared_engine.account.mkdir(path / "rootfs/srv")
     shared_engine.account.write(folder / "hello", "from an image\n")
     with systems.ready(request.param, shared_engine, path / "rootfs") as (made.env, made.own):
-        if made.system == "docker":  # runs what it has itself, and nothing else
+        if made.system in _OWN_ALONE:
             made.bundle = made.own
         yield made
 
 
 # What root shows that the user does not; all of it would take twice as long.
-_AS_ROOT = ("test_exit_codes", "test_mounts", "test_nothing_is_left_after_kill_9")
+_AS_ROOT = (
+    *("test_exit_codes", "test_mounts", "test_nothing_is_left_after_kill_9"),
+    "test_nothing_is_left_of_a_system_that_is_killed",
+)
 
 
 @pytest.fixture
@@ -89,6 +105,11 @@ def image() -> Iterator[Path]:
     leaks.remove(top)
 
 
+def test_every_member_is_here() -> None:
+    here = {each.removeprefix("fake-") for each in (*systems.INSTALLED, *systems.FAKES)}
+    assert here == set(TABLE)
+
+
 def test_exit_codes(run: Run) -> None:
     for script, code in (
         ("exit 3", 3),
@@ -97,6 +118,8 @@ def test_exit_codes(run: Run) -> None:
     ):
         done = run("sh", "-c", script)
         assert done.returncode == code, (script, done)
+    if run.is_fake and not run.runs_bundles:
+        return  # what these say of a program that is not there nobody has seen
     done = run("nowhere")
     assert done.returncode == 127, done
     assert "nowhere: not found in the container" in done.stderr, done
@@ -114,7 +137,7 @@ def test_environment_directory_and_streams(run: Run) -> None:
 
 
 def test_mounts(run: Run) -> None:
-    data = run.engine.account.mkdir(run.engine.work / f"data-{run.system}", 0o755)
+    data = run.engine.account.mkdir(run.engine.work / f"data-{run.system}-{run.is_fake}", 0o755)
     run.engine.account.write(data / "in", "from the host\n")
     mounts = f"{data}:/data/here,{data}:/once:ro,{data}/in:/etc/one"
     script = "cat /data/here/in /etc/one && echo out >/data/here/out; echo no >/once/no"
@@ -144,27 +167,70 @@ def test_a_cancelled_step_ends(run: Run) -> None:
     assert run.engine.finish(process).returncode == 143
 
 
+def test_a_terminal(run: Run) -> None:
+    require("util-linux")
+    line = shlex.join(run.argv("sh", "-c", "test -t 0 && test -t 1 && echo is one; exit 3", pty=""))
+    done = run.engine.run(["script", "-qefc", line, "/dev/null"], env=run.env)
+    assert (done.returncode, "is one" in done.stdout) == (3, True), done
+
+
 def test_several_tasks_and_a_batch_script(run: Run) -> None:
     done = run("sh", "-c", "echo $SLURM_PROCID of $SLURM_NTASKS", ntasks="2", overcommit="")
     assert sorted(done.stdout.split("\n")) == ["", "0 of 2", "1 of 2"], done
     script = run.engine.account.write(
-        run.engine.work / "job", "#!/bin/sh\ncat /etc/passwd; exit 4\n"
+        run.engine.work / "job", "#!/bin/sh\ncat /srv/hello; exit 4\n"
     )
     words = run.argv()[1:3]
     done = run.engine.run(["sbatch", "--wait", "--output=said", *words, script], env=run.env)
     assert done.returncode == 4, done
-    assert (run.engine.work / "said").read_text() == "root:x:0:0:root:/root:/bin/sh\n"
+    assert (run.engine.work / "said").read_text() == "from an image\n"
 
 
 def test_nothing_is_left_after_kill_9(run: Run) -> None:
     """Of the supervisor, while the program runs: the controller sweeps."""
     process = run.start("sh", "-c", "echo up; exec sleep 97")
     for each in run.engine.processes():
-        with contextlib.suppress(OSError):  # one that has gone meanwhile
-            if Path(f"/proc/{each.pid}/comm").read_text() == "roadstead-step\n":
+        if _comm(each.pid) == "roadstead-step":
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(each.pid, signal.SIGKILL)
     done = run.engine.finish(process)
     assert done.returncode == 125, done
+    nothing_is_left(run)
+
+
+@pytest.mark.parametrize("which", ["first", "all"])
+def test_nothing_is_left_of_a_system_that_is_killed(run: Run, which: str) -> None:
+    """By kill -9: the process that the step has started, or all of the system's at once."""
+    process = run.start("sh", "-c", "echo up; exec sleep 97")
+    own = _processes_of_the_system(run.engine)
+    for each in own[:1] if which == "first" else own:
+        with contextlib.suppress(ProcessLookupError):  # by the end of the one before
+            os.kill(each, signal.SIGKILL)
+    done = run.engine.finish(process)
+    assert done.returncode in (125, 137), done
+    nothing_is_left(run)
+
+
+def _processes_of_the_system(engine: Engine) -> list[int]:
+    """Those between the step's supervisor and the program, the first one first; the program where
+    the system has become it."""
+    found = {each.pid: each for each in engine.processes()}
+    tops = {pid for pid in found if _comm(pid) == "roadstead-step"}
+    below: list[int] = []
+    while more := [p for p in found if found[p].parent in {*tops, *below} and p not in below]:
+        below += more
+    own = [pid for pid in below if not found[pid].command.startswith("sleep 97")]
+    return [pid for pid in own if pid not in tops] or below
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except OSError:  # it has gone meanwhile
+        return ""
+
+
+def nothing_is_left(run: Run) -> None:
     eventually(lambda: not [p for p in run.engine.processes() if "sleep 97" in p.command])
     run.engine.run(["roadstead", "audit", "--clean"], env=run.env)
     assert run.engine.run(["roadstead", "audit"], env=run.env).returncode == 0
@@ -173,7 +239,9 @@ def test_nothing_is_left_after_kill_9(run: Run) -> None:
 
 def test_an_image_is_not_written_to(run: Run, image: Path) -> None:
     """From image to exit code: one of several layers, or one of its own."""
-    if run.system != "docker":
+    if run.is_fake and not run.runs_bundles:
+        pytest.skip("a fake has no layers")
+    if run.runs_bundles:
         run.bundle = f"oci-archive:{image}"
     done = run("sh", "-c", "echo x >/new && cat /srv/hello /new; exit 3")
     assert (done.returncode, done.stdout) == (3, "from an image\nx\n"), done
@@ -193,6 +261,8 @@ def test_its_own_images_run_by_their_names(run: Run) -> None:
 
 
 def test_a_failure_of_its_own_is_told_from_the_programs(run: Run) -> None:
+    if run.is_fake:
+        pytest.skip("how a fake fails is how its author thought")
     done = run("true", container_mounts=f"{run.engine.work}:/etc/passwd")  # a directory over a file
     assert (done.returncode, done.stdout) == (125, ""), done
     assert "task 0: Exited" not in done.stderr, done
@@ -201,10 +271,10 @@ def test_a_failure_of_its_own_is_told_from_the_programs(run: Run) -> None:
 def test_an_oci_conf_may_have_it_run_bundles(run: Run) -> None:
     """`roadstead engine oci-conf NAME` and what that file calls, as slurmstepd does."""
     argv = ["roadstead", "engine", "oci-conf", run.system, "--slurm-version=26.05"]
-    if run.system == "docker":
+    if not run.runs_bundles:
         done = run.engine.run(argv)
         assert done.returncode == 1
-        assert "docker runs no bundles" in done.stderr
+        assert f"{run.system} runs no bundles" in done.stderr
         return
     printed = run.engine.run([*argv, "--command=roadstead oci"]).check().stdout
     line = next(each for each in printed.splitlines() if each.startswith("RunTimeRun="))

@@ -1,25 +1,20 @@
-"""Container systems that cannot be installed here: command lines against fakes (support/fakes.py),
-and image formats against files made as they are published.  What was run for real is in
-docs/systems.md."""
+"""Images of container systems that cannot be installed here: files made as they are published, and
+what is written beside them.  Command lines against fakes are in test_systems.py; what was run for
+real is in docs/systems.md.  And a system that is brought by somebody else's package."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support import diskimages, fakes
+from tests.support import systems
 from tests.support.engine import Engine
-from tests.support.skips import needs, require
+from tests.support.skips import needs
 
-pytestmark = [pytest.mark.container, needs("busybox", "bwrap")]
-
-_NAMES = {"sarus": "sarus:box:1", "shifter": "shifter:box:1"}
-_IMAGES = {"sarus": "box:1", "shifter": "docker:box:1"}
+pytestmark = [pytest.mark.container, needs("busybox", "squashfs-tools")]
 
 
 @pytest.fixture
@@ -29,58 +24,11 @@ def only_user(engine: Engine) -> Engine:
     return engine
 
 
-@pytest.mark.parametrize("system", fakes.PUBLISHED)
-def test_command_line_of_a_fake(
-    only_user: Engine, make_bundle: Callable[..., Path], system: str
-) -> None:
-    """Exit code, environment, directory, mounts and streams, by published options alone."""
-    engine = only_user
-    bundle = make_bundle(readonly=False)
-    (bundle / "rootfs/data").mkdir()
-    engine.account.own(bundle)
-    images = {_IMAGES[system]: f"{bundle}/rootfs"} if system in _IMAGES else {}
-    env = fakes.install(engine, system, images)
-    data = engine.account.mkdir(engine.work / "data")
-    engine.account.write(data / "in", "from the host\n")
-    argv = [
-        "srun", f"--container-system={system}", f"--container={_NAMES.get(system, bundle)}",
-        f"--container-mounts={data}:/data:ro", "--chdir=/etc",
-    ]  # fmt: skip
-    script = 'printf "%s|" "$WORDS" "$SLURM_PROCID"; pwd; cat /data/in; cat; exit 3'
-    env = {**env, "WORDS": "two  'words' $HOME"}
-    done = engine.run([*argv, "sh", "-c", script], env=env, stdin="typed")
-    assert done.stdout == "two  'words' $HOME|0|/etc\nfrom the host\ntyped", done
-    assert done.returncode == 3, done
-    process = engine.popen([*argv, "sh", "-c", "echo up; exec sleep 60"], env=env)
-    assert process.stdout.readline() == "up\n"
-    process.send_signal(signal.SIGTERM)
-    assert engine.finish(process).returncode == 143
-
-
-def squashed(engine: Engine, rootfs: Path, path: Path) -> None:
-    require("squashfs-tools")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    diskimages.squashfs(rootfs, path)
-    engine.account.own(engine.work)
-
-
 def test_images_of_a_sarus_repository_made_here(
     only_user: Engine, make_bundle: Callable[..., Path]
 ) -> None:
     engine = only_user
-    repository = engine.home / ".sarus"
-    image = repository / "images/index.docker.io/library/box/1.squashfs"
-    squashed(engine, make_bundle() / "rootfs", image)
-    told = {"Cmd": ["sh"], "Entrypoint": [], "WorkingDir": "/etc", "Env": {"GREETING": "hello"}}
-    image.with_suffix(".meta").write_text(json.dumps(told))
-    row = {
-        "uniqueKey": "index.docker.io/library/box/1", "server": "index.docker.io",
-        "namespace": "library", "image": "box", "tag": "1", "digest": "", "datasize": "1MB",
-        "created": "2026-01-01T00:00:00", "imagePath": f"{image}",
-        "metadataPath": f"{image.with_suffix('.meta')}",
-    }  # fmt: skip
-    (repository / "metadata.json").write_text(json.dumps({"images": [row]}))
-    engine.account.own(repository)
+    systems.sarus_repository(engine, make_bundle() / "rootfs")
     done = engine.run(
         ["srun", "--container=sarus:box:1", "sh", "-c", "echo $GREETING; pwd; exit 5"]
     )
@@ -95,14 +43,7 @@ def test_images_of_a_shifter_gateway_made_here(
     only_user: Engine, make_bundle: Callable[..., Path]
 ) -> None:
     engine = only_user
-    image = engine.work / "images/abc123.squashfs"
-    squashed(engine, make_bundle() / "rootfs", image)
-    image.with_suffix(".meta").write_text("FORMAT: squashfs\nWORKDIR: /etc\nENV: GREETING=hello\n")
-    folder = engine.account.mkdir(engine.base / "fakes")
-    lookup = '#!/bin/sh\ntest "$1 $2" = "lookup docker:box:1" && echo abc123\n'
-    engine.account.write(folder / "shifterimg", lookup, 0o755)
-    conf = engine.account.write(engine.work / "udiRoot.conf", f"imagePath={image.parent}\n")
-    env = {"PATH": f"{folder}:{engine.variables['PATH']}", "ROADSTEAD_UDIROOT_CONF": f"{conf}"}
+    env = systems.shifter_gateway(engine, make_bundle() / "rootfs")
     argv = ["srun", "--container=shifter:box:1", "sh", "-c", "echo $GREETING; pwd; exit 5"]
     done = engine.run(argv, env=env)
     assert (done.returncode, done.stdout) == (5, "hello\n/etc\n"), done

@@ -17,9 +17,9 @@ from tests.support.engine import Engine
 PUBLISHED: Final[dict[str, tuple[list[str], list[str], str]]] = {
     # apptainer exec, 1.1 (apptainer.org/docs/user/main/cli/apptainer_exec.html)
     "apptainer": (
-        ["--quiet", "exec"],
-        ["--userns", "--cleanenv", "--no-home", "--no-mount=", "--no-init", "--fakeroot",
-         "--writable", "--writable-tmpfs", "--bind=", "--pwd="],
+        ["--silent", "exec"],
+        ["--userns", "--cleanenv", "--no-home", "--no-mount=", "--no-init", "--no-eval",
+         "--fakeroot", "--writable", "--writable-tmpfs", "--bind=", "--pwd="],
         "IMAGE",
     ),
     # enroot start, 3.4 (doc/cmd/start.md)
@@ -108,7 +108,7 @@ os.execvpe("bwrap", [*argv, "--chdir", where, "--", *words], {{**env, "PATH": os
 def install(engine: Engine, system: str, images: dict[str, str]) -> dict[str, str]:
     """Have the fake on PATH, with images of its own by their names; the variables."""
     before, known, form = PUBLISHED[system]
-    folder: Path = engine.account.mkdir(engine.base / "fakes")
+    folder: Path = engine.account.mkdir(engine.base / f"fake-{system}")
     text = _FAKE.format(system=system, before=before, known=known, form=form, images=images)
     engine.account.write(folder / system, text, 0o755)
     assert sys.version_info >= (3, 11)

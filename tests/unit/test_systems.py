@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from roadstead import systems
 from roadstead.errors import RuntimeFailure
 from roadstead.host import inside
 from roadstead.systems import Container, Mount
+from tests.support.components import ROOT
+from tests.support.systems import FAKES, INSTALLED
 
 
 @pytest.mark.parametrize("name", systems.TABLE)
@@ -19,6 +22,34 @@ def test_a_row_is_complete(name: str) -> None:
     assert made.name == name
     assert made.programs
     assert made.package
+
+
+def _rows() -> list[list[str]]:
+    """The table of docs/systems.md that has a row a system, without its head."""
+    text = (ROOT / "docs/systems.md").read_text()
+    table = text.partition("| system | (i)")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
+
+
+def test_the_documented_rows_are_the_members() -> None:
+    told = {name for row in _rows() for name in re.findall(r"`([a-z]+)`", row[2].partition(":")[0])}
+    assert told == set(systems.TABLE)
+    assert all(len(row) == 5 and all(row) for row in _rows())
+
+
+def test_a_documented_row_says_how_its_system_is_tested() -> None:
+    for row in _rows():
+        for name in re.findall(r"`([a-z]+)`", row[2].partition(":")[0]):
+            is_real = name in INSTALLED
+            assert is_real or f"fake-{name}" in FAKES, name
+            assert row[4].startswith("the real one, " if is_real else "a fake "), name
+
+
+@pytest.mark.parametrize("name", systems.TABLE)
+def test_the_images_it_runs_by_name_are_documented(name: str) -> None:
+    row = next(row for row in _rows() if f"`{name}`" in row[2].partition(":")[0])
+    for transport in systems.find(name, {}).own:
+        assert f"`{transport}:" in row[1], transport
 
 
 def test_a_name_that_nobody_has() -> None:

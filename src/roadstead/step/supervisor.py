@@ -536,6 +536,9 @@ class Supervisor:
             self._unchanged = False
         os.chdir("/")
         try:
+            if self.plan is not None and self.plan.system is not None and self.plan.system.litter:
+                claim = record.read_claim(self.spec.directory) or {}
+                sweep.remove_litter(claim, self.spec.directory)
             sweep.sweep_inner(self.spec.directory)
             removal.remove_tree(self.spec.directory)
         except OSError as failure:  # whoever waits is told how the step ended all the same

@@ -36,7 +36,7 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
     found = _kill_all(claim, mark)
     for group in claim.get("groups", []):
         found += [f"process {pid}" for pid in cgroup.kill(str(group))]
-    found += _remove_litter(claim, directory)
+    found += remove_litter(claim, directory)
     # Nothing runs that could make more: what is there now is all that has to go.
     found += sweep_inner(directory)
     found += remove_claimed(claim)
@@ -74,9 +74,9 @@ def remove_claimed(claim: dict[str, Any]) -> list[str]:
     return found
 
 
-def _remove_litter(claim: dict[str, Any], directory: str) -> list[str]:
+def remove_litter(claim: dict[str, Any], directory: str) -> list[str]:
     """Remove what a container system's own processes leave elsewhere when they are killed: what is
-    named after a process that is no more, and no older than the claim."""
+    named after a process that is no more, and no older than the claim.  A line for each."""
     patterns = {str(each.get("litter") or "") for each in claim.get("containers", [])} - {""}
     found = []
     for pattern in patterns:

@@ -2,8 +2,11 @@
 /dev/fuse may be opened (else the file is unpacked into the image store).
 
 Only what is asked for is mounted; variables go by the prefix that Apptainer has for those of
-containers, so that none is in argv.  ``apptainer oci``, which the Containers Guide has in its
-oci.conf, is root's: `roadstead engine oci-conf singularity-oci` prints that file, corrected.
+containers, so that none is in argv.  Without ``--no-eval`` a shell in the container would read
+their values: a ``$(…)`` in one would be executed.  Accounts are the image's, and the user's own.
+
+``apptainer oci``, which the Containers Guide has in its oci.conf, is root's: `roadstead engine
+oci-conf singularity-oci` prints that file, corrected.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from roadstead.systems import Container, Start, System
 
 
 class Apptainer(System):
-    """Apptainer 1.1 and later, Singularity 3.8 and later."""
+    """Apptainer 1.1 and later, SingularityCE 3.10 and later."""
 
     name = "apptainer"
     programs = ("apptainer", "singularity")
@@ -30,8 +33,8 @@ class Apptainer(System):
     def start(self, program: str, container: Container) -> Start:
         """See System."""
         prefix = f"{os.path.basename(program).upper()}ENV_"
-        argv = [program, "--quiet", "exec", "--userns", "--cleanenv", "--no-home"]
-        argv += ["--no-mount=home,cwd,tmp,hostfs,bind-paths", "--no-init"]
+        argv = [program, "--silent", "exec", "--userns", "--cleanenv", "--no-home"]
+        argv += ["--no-mount=home,cwd,tmp,hostfs,bind-paths", "--no-init", "--no-eval"]
         argv += ["--fakeroot"] if container.root else []
         argv += [] if container.readonly or container.image else ["--writable"]
         argv += ["--writable-tmpfs"] if container.image and not container.readonly else []
