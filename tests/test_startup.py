@@ -60,6 +60,11 @@ def test_an_image_in_the_store_costs_a_client_nothing_heavy(product: Product) ->
     assert (_loaded(product, statement) - _loaded(product, "pass")) & FORBIDDEN == set()
 
 
+def test_a_step_on_a_cluster_costs_a_client_nothing_heavy(product: Product) -> None:
+    statement = "import roadstead.cli.srun, roadstead.cli.cluster, roadstead.cli.options_launch"
+    assert (_loaded(product, statement) - _loaded(product, "pass")) & FORBIDDEN == set()
+
+
 def _milliseconds(argv: list[str]) -> float:
     begin = time.perf_counter()
     pid = os.posix_spawn(argv[0], argv, {})

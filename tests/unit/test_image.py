@@ -41,6 +41,14 @@ def test_what_is_in_an_image(package: Path) -> None:
     assert found == ["roadstead", "roadstead.cli", "roadstead.cli.umbrella", "roadstead.cli.words"]
 
 
+def test_what_a_launch_on_a_cluster_imports_is_in_its_image() -> None:
+    """Later on, inside of functions: named there, so a name that is no more has to be seen here."""
+    root = Path(image.__file__).parents[2]
+    assert set(names(image.build(os.fspath(root), "roadstead.cli.srun"))) >= {
+        *image.LATER["roadstead.cli.srun"], "roadstead.engines.slurm.known",
+    }  # fmt: skip
+
+
 def run(package: Path, data: bytes) -> tuple[int, str]:
     path = package / "image"
     path.write_bytes(data)

@@ -71,6 +71,7 @@ SAME = (
     ("from enum import StrEnum\nclass W(StrEnum):\n    A = 'a'", ("f'{W.A}'", "W('a') == 'a'")),
     ("x: int = 3\ndef f(a: int | str, *b: int) -> int | None:\n    y: str | None = None\n"
      "    return isinstance(a, int | str) and list(zip(b, b, strict=True))", ("f(x, 1, 2)",)),
+    ("d = {(1, 2, 3): 'x'}\nb = (2, 3)", ("d[1, *b]", "d[*b[:0], 1, *b]")),
     ("from itertools import pairwise", ("list(pairwise([1, 2, 3]))", "list(pairwise([]))")),
 )  # fmt: skip
 
@@ -119,6 +120,20 @@ def test_what_has_no_translation_is_refused(source: str) -> None:
         lower(source, "here")
 
 
+def _starred_subscripts(tree: ast.AST) -> list[int]:
+    """Lines with ``x[*a]``, which is 3.11's grammar though ast.parse takes it for any version."""
+    indices = [each.slice for each in ast.walk(tree) if isinstance(each, ast.Subscript)]
+    return [
+        index.lineno
+        for index in indices
+        if isinstance(index, ast.Tuple) and any(isinstance(at, ast.Starred) for at in index.elts)
+    ]
+
+
+def test_starred_subscripts_are_seen() -> None:
+    assert _starred_subscripts(ast.parse("x[a, b]\nx[a, *b]\nx[(a, *b) + ()]")) == [2]
+
+
 def test_the_whole_node_side_is_translated() -> None:
     """To what Python 3.9 can parse.  (That it runs there: tests/e2e/test_agent_archive.py.)"""
     sources = {name: entry.path for name, entry in zipapp._sources()}
@@ -127,6 +142,7 @@ def test_the_whole_node_side_is_translated() -> None:
     assert not any(name.startswith(("cli/", "controller/")) for name in texts)
     for name, text in texts.items():
         lowered = lower(text, name)
-        ast.parse(lowered, name, feature_version=(3, 9))
+        tree = ast.parse(lowered, name, feature_version=(3, 9))
+        assert not _starred_subscripts(tree), name
         assert "import dataclasses" not in lowered, name
         assert "from typing import" not in lowered, name

@@ -1,13 +1,14 @@
 """A command's modules in one file, for the wrappers of ``roadstead shims``.
 
-A command imports some fifteen small modules.  Found, read and checked one by one by the import
-system they cost 4 to 5 ms, a third of the interpreter's own start; from one file, already compiled,
-1 ms.  On a parallel file system the difference is larger: each module is several metadata
-operations.
+A command imports some fifteen small modules, and on a Slurm cluster as many more.  Found, read and
+checked one by one by the import system they cost 4 to 5 ms, a third of the interpreter's own start;
+from one file, already compiled, 1 ms.  On a parallel file system the difference is larger: each
+module is several metadata operations.
 
 An image is only used while every module's source is as it was (time and size), so an upgraded
-package is never mixed with an old image: the wrapper then imports as usual.  Modules that a command
-imports later, inside functions, are not in it.
+package is never mixed with an old image: the wrapper then imports as usual.  Of the modules that a
+command imports later, inside functions, those are in it that its usual ways lead to (LATER); each
+module's code is unpacked when it is imported.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 # Runs in the wrapper with ``modules`` defined.  A finder for exactly those; nothing if one changed.
 _LOADER = """
 import sys
+from marshal import loads
 from posix import stat
 from _frozen_importlib import ModuleSpec
 
@@ -43,7 +45,7 @@ class Image:
 
     @classmethod
     def exec_module(cls, module):
-        exec(cls.codes[module.__name__][2], module.__dict__)
+        exec(loads(cls.codes[module.__name__][2]), module.__dict__)
 
 def is_fresh():
     try:
@@ -62,11 +64,21 @@ if is_fresh():
 """
 
 
+# What is imported inside of functions, at nearly every start, by these commands.
+_LAUNCH = (
+    "roadstead.cli.cluster",
+    "roadstead.cli.options_launch",
+    "roadstead.engines.slurm.real",
+    "roadstead.host.child",
+)
+LATER = {f"roadstead.cli.{command}": _LAUNCH for command in ("srun", "sbatch", "salloc")}
+
+
 def build(root: str, module: str) -> bytes:
     """The image for ``module`` and all that it imports at its top level of the package below
     ``root``: (loader, modules), as marshal writes it.  Raises OSError."""
     entries = []
-    for name in _closure(root, module):
+    for name in _closure(root, module, *LATER.get(module, ())):
         file = _file(root, name)
         assert file is not None
         with open(file, "rb") as source:
@@ -74,7 +86,8 @@ def build(root: str, module: str) -> bytes:
             code = compile(source.read(), file, "exec", dont_inherit=True, optimize=2)
             found = os.fstat(source.fileno())
         package = os.path.dirname(file) if file.endswith("/__init__.py") else ""
-        entries.append((name, file, package, found.st_mtime_ns, found.st_size, code))
+        packed = marshal.dumps(code)
+        entries.append((name, file, package, found.st_mtime_ns, found.st_size, packed))
     loader = compile(_LOADER, "<roadstead image>", "exec", dont_inherit=True)
     return marshal.dumps((loader, tuple(entries)))
 
@@ -87,10 +100,10 @@ def _file(root: str, name: str) -> str | None:
     return None
 
 
-def _closure(root: str, module: str) -> list[str]:
-    """Names of the package's modules that importing ``module`` imports, itself included."""
+def _closure(root: str, *modules: str) -> list[str]:
+    """Names of the package's modules that importing ``modules`` imports, themselves included."""
     found: dict[str, None] = {}
-    pending = [module]
+    pending = list(modules)
     while pending:
         name = pending.pop()
         file = _file(root, name)

@@ -11,12 +11,11 @@ fails its own tasks, by name, and contained tasks only.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 
 from roadstead.engines import choice
-from roadstead.host import files, paths, wire
+from roadstead.host import paths, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ class Nodes:
         every: Sequence[str],
     ) -> None:
         """Remember of each node which paths it shares; ``every`` node that there is."""
+        from roadstead.host import files  # whoever is only read has no need of it
+
         now = time.time()
         for name, shared in found.items():
             before = self._nodes.get(name) or {}
@@ -82,9 +83,11 @@ class Nodes:
             self._nodes[name] = {"at": now, "agent": digest, "sees": sees}
         self._all = list(every) or self._all
         text = wire.dumps({"all": self._all, "nodes": self._nodes})
-        with contextlib.suppress(OSError):  # it is only not known then
+        try:
             paths.make_private(os.path.dirname(self._path))
             files.write_atomically(self._path, text)
+        except OSError:
+            return  # it is only not known then
 
 
 def place(path: str) -> str:
@@ -105,8 +108,10 @@ def place(path: str) -> str:
 def _key(environ: Mapping[str, str]) -> str:
     conf = choice.slurm_conf(environ)
     about = ""
-    with contextlib.suppress(OSError):
+    try:
         found = os.stat(conf)
         about = f"-{found.st_mtime_ns:x}-{found.st_size:x}"
+    except OSError:
+        pass
     name = "".join([letter if letter.isalnum() else "_" for letter in conf])
     return f"{name[-80:]}{about}"

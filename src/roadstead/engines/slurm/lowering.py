@@ -10,6 +10,7 @@ program after this translation of its syntax tree:
   itself fifteen;
 * annotations, ``typing``, docstrings and ``TYPE_CHECKING`` blocks go: nothing reads them there;
 * ``zip(strict=…)`` (3.10) loses its check, which the tests of the installed program have made;
+* ``x[a, *b]`` (3.11) becomes ``x[(a, *b) + ()]``;
 * an assertion stays.
 
 What the written-out classes share is agent/plain.py.  Whatever has no translation here is refused
@@ -135,6 +136,14 @@ class _Lowering(ast.NodeTransformer):
             return [self.visit(each) for each in node.orelse] or None
         self.generic_visit(node)
         node.body = node.body or [ast.Pass()]
+        return node
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        self.generic_visit(node)
+        index = node.slice
+        if isinstance(index, ast.Tuple) and any(isinstance(at, ast.Starred) for at in index.elts):
+            # In parentheses 3.9 takes it as well, but ast.unparse leaves them out.
+            node.slice = ast.BinOp(left=index, op=ast.Add(), right=ast.Tuple([], ast.Load()))
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
