@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,6 +77,7 @@ class Import(NamedTuple):
     for_types: bool
 
 
+@cache
 def modules() -> list[Path]:
     return sorted((SOURCE / "roadstead").rglob("*.py"))
 
@@ -97,9 +99,19 @@ def _guarded(tree: ast.Module) -> set[ast.AST]:
     return {inner for guard in guards for part in guard.body for inner in ast.walk(part)}
 
 
-def imports(path: Path) -> Iterator[Import]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), path)
+
+
+@cache
+def imports(path: Path) -> list[Import]:
     """Every import of a module, wherever it stands."""
-    tree = ast.parse(path.read_text(), path)
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[Import]:
+    tree = parsed(path)
     guarded = _guarded(tree)
     package = ["roadstead", *place(path).split("/")[:-1]]
     for node in ast.walk(tree):
@@ -113,52 +125,61 @@ def imports(path: Path) -> Iterator[Import]:
                 yield Import(f"{origin}.{alias.name}", node.lineno, node in guarded)
 
 
-def each_module(test: object) -> object:
-    return pytest.mark.parametrize("path", modules(), ids=place)(test)  # type: ignore[arg-type]
+def rooms() -> list[str]:
+    return sorted({room(path) for path in modules()})
 
 
-@each_module
-def test_imports_point_down(path: Path) -> None:
-    own = room(path)
-    allowed = {own} | BELOW.get(own, set())
+def of(name: str) -> list[Path]:
+    """The modules of a room."""
+    return [path for path in modules() if room(path) == name]
+
+
+each_room = pytest.mark.parametrize("name", rooms())
+
+
+@each_room
+def test_imports_point_down(name: str) -> None:
+    # The versions, `from roadstead import __version__`, are for everybody.
+    allowed = {name, "__version__", "SLURM_VERSION"} | BELOW.get(name, set())
     wrong = [
         f"{place(path)}:{each.line} imports {each.name}"
+        for path in of(name)
         for each in imports(path)
-        if each.name.startswith("roadstead.")
-        # the versions, `from roadstead import __version__`, are for everybody.
-        and each.name.split(".")[1] not in allowed | {"__version__", "SLURM_VERSION"}
+        if each.name.startswith("roadstead.") and each.name.split(".")[1] not in allowed
     ]
     assert wrong == []
 
 
-@each_module
-def test_the_world_is_touched_in_one_place(path: Path) -> None:
+@each_room
+def test_the_world_is_touched_in_one_place(name: str) -> None:
     wrong = [
         f"{place(path)}:{each.line} imports {each.name}"
+        for path in of(name)
         for each in imports(path)
-        if not each.for_types and (door := DOOR.get(each.name.split(".")[0])) and room(path) != door
+        if not each.for_types and DOOR.get(each.name.split(".")[0], name) != name
     ]
     assert wrong == []
 
 
-@each_module
-def test_programs_are_started_in_host_alone(path: Path) -> None:
-    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    names = [(ast.unparse(call.func), call.lineno) for call in calls]
+@pytest.mark.parametrize("name", sorted({*rooms()} - {"host"}))
+def test_programs_are_started_in_host_alone(name: str) -> None:
+    launches = tuple(f"os.{each}" for each in LAUNCHES)
     wrong = [
-        f"{place(path)}:{line} calls {name}"
-        for name, line in names
-        if name.startswith(tuple(f"os.{each}" for each in LAUNCHES)) and room(path) != "host"
+        f"{place(path)}:{node.lineno} calls {called}"
+        for path in of(name)
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and (called := ast.unparse(node.func)).startswith(launches)
     ]
     assert wrong == []
 
 
-@each_module
-def test_the_pure_is_pure(path: Path) -> None:
-    if not place(path).startswith(PURE):
-        return
+def test_the_pure_is_pure() -> None:
     wrong = [
         f"{place(path)}:{each.line} imports {each.name}"
+        for path in modules()
+        if place(path).startswith(PURE)
         for each in imports(path)
         if not each.for_types and each.name.split(".")[0] in IMPURE
     ]

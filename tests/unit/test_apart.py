@@ -46,6 +46,7 @@ def test_an_exception_is_named() -> None:
     assert "Traceback" in ending.output
 
 
+@pytest.mark.long
 def test_the_time_is_over_and_there_is_time_to_clean_up() -> None:
     def body(say: apart.Say, lifeline: int) -> None:
         poll = select.poll()
@@ -59,6 +60,7 @@ def test_the_time_is_over_and_there_is_time_to_clean_up() -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.long
 def test_the_end_of_a_lifeline_goes_down() -> None:
     def inner(say: apart.Say, lifeline: int) -> None:
         poll = select.poll()

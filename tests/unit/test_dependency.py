@@ -235,6 +235,7 @@ KINDS = ("after", "afterok", "afternotok", "afterany", "singleton")
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
+@pytest.mark.long
 def test_nobody_waits_for_what_has_come_true(data: st.DataObject) -> None:
     """Whatever happens, who still waits has an unmet need, and who runs has none."""
     two = Two()

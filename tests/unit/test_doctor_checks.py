@@ -73,6 +73,7 @@ def test_one_that_crashes_is_shown_by_name_and_the_next_goes_on(environ: dict[st
     assert after.status == "ok"
 
 
+@pytest.mark.long
 def test_one_that_hangs_is_ended(environ: dict[str, str]) -> None:
     began = time.monotonic()
     hung, after = examined(environ, hanging, fine, seconds=0.2)

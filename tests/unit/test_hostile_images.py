@@ -191,6 +191,7 @@ CASES = (
 
 
 @pytest.mark.parametrize("make", CASES, ids=[case.__name__ for case in CASES])
+@pytest.mark.long
 def test_it_is_refused(
     layout: Path, make: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +222,7 @@ def test_what_can_be_defused_is(layout: Path) -> None:
     assert (layout.parent / "canary").read_text() == "alive"
 
 
+@pytest.mark.long
 def test_a_bomb_takes_no_memory(layout: Path) -> None:
     """A file of 512 MiB in half of one, with the bounds as they are: it comes out in pieces."""
     size = 512 << 20

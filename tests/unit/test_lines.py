@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ def through(shape: Lines | Verbatim, chunks: list[bytes]) -> bytes:
 
 @given(streams)
 @settings(max_examples=200)
+@pytest.mark.long
 def test_no_byte_is_lost_or_moved(chunks: list[bytes]) -> None:
     assert through(Lines(), chunks) == b"".join(chunks)
     assert through(Verbatim(), chunks) == b"".join(chunks)
@@ -24,6 +26,7 @@ def test_no_byte_is_lost_or_moved(chunks: list[bytes]) -> None:
 
 @given(streams)
 @settings(max_examples=200)
+@pytest.mark.long
 def test_labels_do_not_depend_on_the_chunks(chunks: list[bytes]) -> None:
     data = b"".join(chunks)
     whole = data if data.endswith(b"\n") or not data else data + b"\n"

@@ -134,6 +134,7 @@ def test_starred_subscripts_are_seen() -> None:
     assert _starred_subscripts(ast.parse("x[a, b]\nx[a, *b]\nx[(a, *b) + ()]")) == [2]
 
 
+@pytest.mark.long
 def test_the_whole_node_side_is_translated() -> None:
     """To what Python 3.9 can parse.  (That it runs there: tests/e2e/test_agent_archive.py.)"""
     sources = {name: entry.path for name, entry in zipapp._sources()}

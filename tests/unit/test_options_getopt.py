@@ -112,6 +112,7 @@ def outcome(command: str, argv: list[str]) -> tuple[object, str]:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(st.lists(LINES, min_size=12, max_size=20))
+@pytest.mark.long
 def test_parse_agrees_with_getopt(lines: list[tuple[str, list[str]]]) -> None:
     for (command, argv), (output, status) in zip(lines, ask(lines), strict=True):
         parsed, error = outcome(command, argv)

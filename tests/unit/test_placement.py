@@ -75,6 +75,7 @@ def test_where_tasks_go(wanted: JobSpec, expected: list[tuple[str, int, int]] | 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 72), st.booleans())
 @settings(max_examples=200)
+@pytest.mark.long
 def test_dealing_adds_up(capacities: list[int], ntasks: int, evenly: bool) -> None:
     ntasks = min(ntasks, sum(capacities))
     if evenly:
@@ -135,6 +136,7 @@ def site_of(drawn: list[tuple[int, int, int, bool]]) -> list[Free]:
 
 @given(SITES, JOBS)
 @settings(max_examples=400)
+@pytest.mark.long
 def test_what_fits_fits(drawn: list[tuple[int, int, int, bool]], wanted: JobSpec) -> None:
     there = site_of(drawn)
     slots = fit(wanted, there)

@@ -42,6 +42,7 @@ def moved(fd: int, to: int) -> int:
     return to
 
 
+@pytest.mark.long
 def test_descriptors_in_any_order(tmp_path: Path, group: int | None) -> None:
     """Each of 0, 1, 2 and a high one as each of the three, in a child that can have them so."""
     sources = (0, 1, 2, 201)

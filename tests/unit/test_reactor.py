@@ -789,6 +789,7 @@ class Story:
 
 @given(st.lists(st.tuples(st.integers(0, 17), st.integers(0, 7), st.integers(0, 7)), max_size=16))
 @settings(max_examples=80, deadline=None)
+@pytest.mark.long
 def test_no_sequence_of_events_leaves_a_step_neither_ended_nor_owned(
     events: list[tuple[int, int, int]],
 ) -> None:

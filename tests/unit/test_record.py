@@ -104,6 +104,7 @@ def test_the_first_process_of_a_container_has_runcs_environment_only(tmp_path: P
         it.reap()
 
 
+@pytest.mark.long
 def test_a_child_that_is_yet_to_become_a_task_is_waited_for(tmp_path: Path) -> None:
     """Its supervisor was killed between the fork and the execution: it has no mark so far."""
     directory = claimed(tmp_path, os.getpid(), "1")

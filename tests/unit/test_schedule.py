@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -252,6 +253,7 @@ def world_of(workload: Workload) -> Simulation:
     + [(1, 0, 1, 0, 1, 0.5), (1, 0, 1, 0, 1, 1.0), (2, 0, 1, 1, 1, 1.0), (1, 0, 1, 2, 1, 1.0)]
 )  # an end less than a second away
 @settings(max_examples=150, deadline=None)
+@pytest.mark.long
 def test_nobody_starves_and_nobody_is_later_than_reserved(workload: Workload) -> None:
     world = world_of(workload)
     world.run()
@@ -283,6 +285,7 @@ def test_one_that_could_be_anywhere_leaves_the_only_place_of_another() -> None:
 
 @given(st.lists(st.lists(JOBS, min_size=1, max_size=3), max_size=6))
 @settings(max_examples=60, deadline=None)
+@pytest.mark.long
 def test_jobs_of_components_start_at_one_time_and_nobody_starves(
     jobs: list[list[tuple[int, int, int, int, int, float]]],
 ) -> None:
@@ -307,6 +310,7 @@ def test_jobs_of_components_start_at_one_time_and_nobody_starves(
 
 @given(WORKLOADS)
 @settings(max_examples=30, deadline=None)
+@pytest.mark.long
 def test_the_same_workload_runs_the_same_way(workload: Workload) -> None:
     one, other = world_of(workload), world_of(workload)
     one.run()
@@ -316,6 +320,7 @@ def test_the_same_workload_runs_the_same_way(workload: Workload) -> None:
 
 @given(WORKLOADS, st.data())
 @settings(max_examples=50, deadline=None)
+@pytest.mark.long
 def test_nothing_is_given_twice_whatever_ends_when(workload: Workload, data: st.DataObject) -> None:
     world = world_of(workload)
     for _ in range(len(workload)):

@@ -56,6 +56,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(bodies(), min_size=1, max_size=6))
+@pytest.mark.long
 def test_every_request_survives_every_field(sent: list[dict[str, Any]]) -> None:
     """What is not refused can be committed, answered, launched and shown."""
     world = World()

@@ -58,6 +58,7 @@ def test_no_umask_opens_what_is_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("depth", [3000])
+@pytest.mark.long
 def test_a_tree_of_any_depth_is_removed(tmp_path: Path, depth: int) -> None:
     """Without recursion, and with few descriptors."""
     top = tmp_path / "top"

@@ -34,11 +34,13 @@ def kinds(engine: Engine) -> set[str]:
     return {leak.kind for leak in engine.watch.find()}
 
 
+@pytest.mark.long
 def test_nothing_is_found_where_nothing_is_left(bare: Engine) -> None:
     assert bare.run(["sh", "-c", "echo out; echo err >&2; exit 7"]).returncode == 7
     assert bare.watch.find() == []
 
 
+@pytest.mark.long
 def test_the_end_fails_with_a_table(account: Account, scratch: Path) -> None:
     engine = Engine(account, None, scratch)
     engine.watch.settled = engine.watch.find  # type: ignore[method-assign,assignment]
@@ -49,6 +51,7 @@ def test_the_end_fails_with_a_table(account: Account, scratch: Path) -> None:
     assert engine.processes() == []
 
 
+@pytest.mark.long
 def test_a_process_is_found(bare: Engine) -> None:
     script = """exec >/dev/null 2>&1
         setsid sleep 71 &  # a daemon
@@ -67,6 +70,7 @@ def test_a_process_is_found(bare: Engine) -> None:
 
 
 @needs("userns")
+@pytest.mark.long
 def test_a_mount_in_another_namespace_is_found(bare: Engine) -> None:
     script = "mount -t tmpfs leaked work && echo mounted >work/ready && env -i sleep 77"
     argv = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
@@ -78,6 +82,7 @@ def test_a_mount_in_another_namespace_is_found(bare: Engine) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.long
 def test_a_mount_in_our_namespace_is_found_and_survives_nobody(bare: Engine) -> None:
     target = bare.account.mkdir(bare.work / "target")
     Account.current().run(["mount", "-t", "tmpfs", "leaked", target]).check()
@@ -85,6 +90,7 @@ def test_a_mount_in_our_namespace_is_found_and_survives_nobody(bare: Engine) -> 
     assert kinds(bare) == {"mount"}
 
 
+@pytest.mark.long
 def test_a_directory_is_found(bare: Engine) -> None:
     inside = [f"{bare.base}/tmp/left", f"{bare.base}/run/roadstead/steps/1.0"]
     script = 'mkdir -p "$@" && mktemp -d /var/tmp/roadstead-leak-XXXXXX'
@@ -96,6 +102,7 @@ def test_a_directory_is_found(bare: Engine) -> None:
     assert sorted(found) == sorted(("directory", made) for made in (*inside, outside))
 
 
+@pytest.mark.long
 def test_a_container_is_found(bare: Engine) -> None:
     files = {
         "crun/status": {"pid": 1, "bundle": "{}"},
@@ -108,6 +115,7 @@ def test_a_container_is_found(bare: Engine) -> None:
     assert sorted(found) == [("container", str(bare.work / name)) for name in ("crun", "runc")]
 
 
+@pytest.mark.long
 def test_a_held_output_is_told_from_a_slow_command(bare: Engine) -> None:
     process = bare.popen(["sh", "-c", "setsid sleep 77 & exit 0"])
     process.wait()
@@ -117,6 +125,7 @@ def test_a_held_output_is_told_from_a_slow_command(bare: Engine) -> None:
         bare.run(["sleep", "77"], timeout=0.01)
 
 
+@pytest.mark.long
 def test_the_environment_is_built_from_nothing(
     bare: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +136,7 @@ def test_the_environment_is_built_from_nothing(
     assert not [each for each in seen if each.startswith(("SLURM_", "TERM="))]
 
 
+@pytest.mark.long
 def test_a_skip_names_the_component(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.support.skips.lack", lambda name: f"no {name} here")
     with pytest.raises(pytest.skip.Exception) as said:

@@ -156,6 +156,7 @@ def test_an_opaque_root_is_told(place: Place) -> None:
         ([a_file("/".join(["n"] * 3000))], "more than 4096 characters"),
     ],
 )
+@pytest.mark.long
 def test_hostile_entries_are_refused(place: Place, members: list[Member], sentence: str) -> None:
     with pytest.raises(ImageError, match=sentence):
         place.unpack(tar_of(members))
@@ -219,6 +220,7 @@ SMALL = tar_of([a_file("f", os.urandom(3 << 20))])
     ],
     ids=["none", "gzip", "bzip2", "members", "zeros"],
 )
+@pytest.mark.long
 def test_compressions(place: Place, packed: Callable[[bytes], bytes]) -> None:
     data = packed(SMALL)
     digest, inner = (f"sha256:{hashlib.sha256(each).hexdigest()}" for each in (data, SMALL))
@@ -236,6 +238,7 @@ def test_compressions(place: Place, packed: Callable[[bytes], bytes]) -> None:
         ({"size": 1000}, "damaged"),
     ],
 )
+@pytest.mark.long
 def test_lies_are_found_out(place: Place, more: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ImageError, match=sentence):
         place.unpack(gzip.compress(SMALL), **more)
@@ -268,12 +271,14 @@ def test_a_lying_size(place: Place) -> None:
         place.unpack(bytes(data))
 
 
+@pytest.mark.long
 def test_a_bomb_is_not_inflated_to_its_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_BOMB_FROM", 8 << 20)
     with pytest.raises(ImageError, match="a bomb"):
         place.unpack(gzip.compress(tar_of([a_file("f")]) + bytes(64 << 20)))
 
 
+@pytest.mark.long
 def test_sparse_files(place: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
     import subprocess
 
