@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,32 @@ def test_kill_9_leaves_nothing(engine: Engine, whom: str) -> None:
     done = engine.finish(started)
     assert done.returncode == {"runner": 137, "supervisor": 125}[whom], done
     assert not [*engine.base.glob("tmp/*/pods/*")]
+
+
+def test_a_port_of_the_node_leads_into_the_pod(shared_engine: Engine, run: Run, image: str) -> None:
+    """While the pod runs, and not after; one that is taken is said by its container."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = [{"containerPort": 8080, "hostPort": port, "hostIP": "127.0.0.1"}]
+        web = sh("web", image, "nc -l -p 8080 -e cat /etc/hostname", ports=ports)
+        done = run(pod(web))
+        assert done.returncode == 1, done
+        assert f"container web: hostPort {port}: Address already in use" in done.stderr
+    write(shared_engine, "pod.yaml", pod(web))
+    started = shared_engine.popen(["roadstead", "pod", "run", "pod.yaml"])
+    assert waiting.eventually(lambda: answer(port), timeout=30) == b"test\n"
+    assert shared_engine.finish(started).returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def answer(port: int) -> bytes:
+    """What somebody says who listens there; nothing where nobody does yet."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as found:
+            return found.recv(100)
+    except (ConnectionRefusedError, ConnectionResetError):
+        return b""
 
 
 def test_what_is_wrong_has_one_sentence(shared_engine: Engine, image: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,13 +68,34 @@ def test_docker_on_two_nodes(site: Place) -> None:
 
 
 def test_a_daemon_ends_with_a_cancelled_job(site: Place) -> None:
+    """On two nodes: once it is up and has a container, and at random moments."""
     require("docker", "rootlesskit", "newuidmap")
-    site.run(
-        f"job=$(sbatch --parsable -N2 -o out --dockerd {SEED} --wrap "
-        "'docker run -d --network=none bb sleep 300; echo up; sleep 300')\n"
-        "said out up; scancel $job; gone $job"
-    ).check()
-    is_clean(site)
+    trials = int(os.environ.get("ROADSTEAD_TEST_DAEMON_TRIALS", "2"))
+    seed = int(os.environ.get("ROADSTEAD_TEST_SEED", "0")) or random.randrange(1 << 32)
+    chance = random.Random(seed)
+    devices, mounts = network_devices(), mounted(site)
+    for trial in range(trials):
+        moment = f"sleep {chance.uniform(0, 6):.2f}" if trial else "said out up"
+        site.run(
+            f"job=$(sbatch --parsable -N2 -o out --dockerd {SEED} --wrap "
+            "'docker run -d --network=none bb sleep 300; echo up; sleep 300')\n"
+            f"{moment}; scancel $job; gone $job"
+        ).check()
+        is_clean(site)
+        assert network_devices() == devices, f"seed {seed}, trial {trial}"
+        assert mounted(site) == mounts, f"seed {seed}, trial {trial}"
+
+
+def network_devices() -> set[str]:
+    lines = Path("/proc/net/dev").read_text().splitlines()[2:]
+    return {line.partition(":")[0].strip() for line in lines}
+
+
+def mounted(site: Place) -> list[str]:
+    """What is mounted of a user's, as far as the machine sees it."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    parts = (os.fspath(site.engine.base), f"roadstead-{site.engine.account.uid}")
+    return sorted(line for line in lines if any(part in line for part in parts))
 
 
 def test_pods(site: Place) -> None:
@@ -84,7 +106,7 @@ def test_pods(site: Place) -> None:
         return {"name": name, "image": rootfs, "command": ["sh", "-c", script]}
 
     server = container("web", "nc -l -p 8080 -e echo hello; exit 3")
-    client = container("client", "until nc localhost 8080; do sleep 0.1; done")
+    client = container("client", "until nc localhost 8080 2>/dev/null; do sleep 0.1; done")
     document = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -96,4 +118,7 @@ def test_pods(site: Place) -> None:
     assert (done.returncode, done.stdout) == (3, "client: hello\n"), done
     done = site.run(f"cat > pod.json <<'X'\n{text}\nX\nbatch pod.json")
     assert done.stdout == "client: hello\nexit 3:0\n", done
+    inside = "roadstead pod run pod.json & roadstead pod run pod.json; wait $!"
+    done = site.run(f"cat > pod.json <<'X'\n{text}\nX\nsalloc -Q -N1 -n2 bash -c '{inside}'")
+    assert (done.returncode, done.stdout) == (3, "client: hello\n" * 2), done
     is_clean(site)

@@ -86,10 +86,78 @@ WRONG = [
     ({**pod(), "metadata": {}}, "metadata.name: missing"),
     ({**pod(), "metadata": {"name": "A B"}}, "metadata.name: 'A B' is not a name"),
     (named("Secret", "s", data={"k": "?"}), "data.k: not base64"),
+    # What somebody might have meant badly.
+    ({"apiVersion": "v1", "kind": ["Pod"]}, "kind ['Pod'] of apiVersion v1 is not supported"),
+    ({**pod(), "metadata": {"name": "../../x"}}, "metadata.name: '../../x' is not a name"),
+    ({**pod(), "metadata": {"name": "a..b"}}, "metadata.name: 'a..b' is not a name"),
+    ({**pod(), "metadata": {"name": "a" * 201}}, "is not a name"),
+    ({**pod(), "metadata": {"name": "a\n"}}, "metadata.name: 'a\\n' is not a name"),
+    (pod({**C, "name": "a;reboot"}), "spec.containers[0].name: 'a;reboot' is not a name"),
+    (pod({**C, "name": "$(id)"}), "spec.containers[0].name: '$(id)' is not a name"),
+    (pod({**C, "a\n\x1b[2J": 1}), "spec.containers[0].a??[2J: not supported"),
+    (pod({**C, "image": "x\ny"}), "spec.containers[0].image: 'x\\ny' is not one line"),
+    (pod({**C, "command": ["a\0b"]}), "spec.containers[0].command: has a zero byte in it"),
+    (pod({**C, "args": ["\ud800"]}), "spec.containers[0].args: has half a surrogate pair"),
+    (named("ConfigMap", "m", data={"k": "\udfff"}), "data: has half a surrogate pair"),
+    (pod(activeDeadlineSeconds=10**22), "spec.activeDeadlineSeconds: 100"),
+    (pod({**C, "resources": {"limits": {"memory": "1e999"}}}), "'1e999' is more than there is"),
+    (pod(volumes=[{"name": "v", "hostPath": {"path": "/tmp/../etc"}}]), "hostPath.path: '/tmp/.."),
+    (pod(volumes=[{"name": "v", "hostPath": {"path": "/\0"}}]), "hostPath.path: has a zero byte"),
+    (
+        pod({**C, "volumeMounts": [{"name": "v", "mountPath": "/a/../.."}]}),
+        "volumeMounts[0].mountPath: '/a/../..' is not an absolute path",
+    ),
+    (
+        pod(
+            {**C, "volumeMounts": [{"name": "v", "mountPath": "/a"}] * 2},
+            volumes=[{"name": "v", "emptyDir": {}}],
+        ),
+        "container a mounts twice at '/a'",
+    ),
+    (
+        pod(hostAliases=[{"ip": "1.2.3.4\n6.6.6.6 x", "hostnames": ["a"]}]),
+        "spec.hostAliases[0].ip: '1.2.3.4\\n6.6.6.6 x' is not an address",
+    ),
+    (
+        pod(hostAliases=[{"ip": "1.2.3.4", "hostnames": ["a b"]}]),
+        "spec.hostAliases[0].hostnames[0]: 'a b' is not a host's name",
+    ),
+    (
+        pod({**C, "livenessProbe": {"httpGet": {"port": 1, "path": "/\r\nX: y"}}}),
+        "livenessProbe.httpGet.path: '/\\r\\nX: y' is not a path of HTTP",
+    ),
+    (
+        pod({**C, "livenessProbe": {"tcpSocket": {"port": 1, "host": "a\nb"}}}),
+        "livenessProbe.tcpSocket.host: 'a\\nb' is not a host's name",
+    ),
+    (
+        pod({**C, "ports": [{"containerPort": 1, "hostPort": 1, "protocol": "UDP"}]}),
+        "container a: hostPort 1: only TCP reaches a pod's own network",
+    ),
+    (
+        pod({**C, "ports": [{"containerPort": 1, "hostPort": 1}] * 2}),
+        "container a: hostPort 1 is there twice",
+    ),
+    (
+        pod({**C, "ports": [{"containerPort": 1, "hostPort": 1, "hostIP": "::1"}]}),
+        "ports[0].hostIP: '::1' is not an IPv4 address",
+    ),
+    (
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": "j"},
+            "spec": {
+                "completions": 10**9,
+                "template": {"spec": {"restartPolicy": "Never", "containers": [C]}},
+            },
+        },
+        "spec.completions: 1000000000 is more than 100000",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("document", "sentence"), WRONG, ids=[each[1] for each in WRONG])
+@pytest.mark.parametrize(("document", "sentence"), WRONG, ids=range(len(WRONG)))
 def test_what_is_wrong_is_named_by_its_path(document: Any, sentence: str) -> None:
     with pytest.raises(RequestError, match=r"^f\.yaml") as caught:
         manifest.read([("f.yaml", document)])
@@ -221,6 +289,7 @@ def test_variables_in_commands(text: str, value: str) -> None:
 
 @given(st.text(), st.lists(st.text(min_size=1), max_size=3))
 def test_a_plan_travels_whole(text: str, words: list[str]) -> None:
+    words = [word.replace("\0", "0") for word in words]
     found = of(
         pod({**C, "command": words, "env": [{"name": "A", "value": text.replace("\0", "")}]})
     )
@@ -303,6 +372,20 @@ def test_the_course_of_a_pod(
     assert follow(document, *events) == orders
 
 
+# Nine times nine times …: a kilobyte of it is a gigabyte.
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(9 * [f'*{above}'])}]\n"
+    for above, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def test_a_sentence_is_one_line_and_no_longer_than_can_be_read() -> None:
+    with pytest.raises(RequestError) as caught:
+        of(pod({**C, "name": "a\n" * 5000}))
+    assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
+
+
 def test_the_documents_of_a_file() -> None:
     text = "apiVersion: v1\nkind: Pod\n---\n---\napiVersion: v1\nkind: ConfigMap\n"
     assert [where for where, _ in documents.documents("f", text)] == [
@@ -314,6 +397,16 @@ def test_the_documents_of_a_file() -> None:
         ("a: [", "f:1: not YAML"),
         ("a: 1\na: 2\n", "f:2: not YAML: a is given twice"),
         ("a: !!python/object:os.system x\n", "f:1: not YAML"),
+        ('{"a": 1, "a": 2}', "f: not JSON: a is given twice"),
+        ('{"apiVersion": ', "f:1: not YAML"),
+        ("? [a]\n: b\n", "f:1: not YAML: a key that is no word"),
+        ("a: " + "9" * 5000, "f: not YAML: Exceeds the limit"),
+        ("[" * 100_000, "f: nested deeper than 32 levels"),
+        ("a: " + "[" * 500 + "]" * 500, "f: nested deeper than 32 levels"),
+        ("".join(f"{' ' * n}a:\n" for n in range(1500)), "f: nested deeper than 32 levels"),
+        ("&a [*a]", "f: nested deeper than 32 levels"),
+        (BOMB, "f: has more than 1000000 values in it, aliases counted"),
+        ("a: b\n" * 1_000_000, "f is larger than 3 MiB"),
     ):
         with pytest.raises(RequestError, match=sentence):
             documents.documents("f", wrong)

@@ -125,7 +125,7 @@ def _texts(files: Sequence[str]) -> list[str]:
     for name in files:
         try:
             with open(name, encoding="utf-8") as file:
-                found.append(file.read())
+                found.append(file.read(documents.LARGEST + 1))
         except OSError as error:
             raise RoadsteadError(f"Unable to open file {name}: {error.strerror}") from None
         except UnicodeDecodeError:

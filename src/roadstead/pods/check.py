@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from roadstead.core.printable import printable
 from roadstead.errors import RequestError
 from roadstead.pods import fields
 
@@ -16,10 +17,17 @@ _SUFFIXES: Final = {
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
 }  # fmt: skip
 
+_LONGEST: Final = 400  # of a sentence
+_INTEGERS: Final = 1 << 31
+_QUANTITIES: Final = float(1 << 63)
+
 
 def wrong(where: str, what: str, hint: str = "") -> RequestError:
-    """The error for what stands at ``where``."""
-    return RequestError(f"{where}: {what}", hint=hint)
+    """The error for what stands at ``where``: one line, whatever a manifest has in it."""
+    sentence = printable(f"{where}: {what}")
+    if len(sentence) > _LONGEST:
+        sentence = f"{sentence[: _LONGEST // 2]} … {sentence[-_LONGEST // 2 :]}"
+    return RequestError(sentence, hint=hint)
 
 
 def document(where: str, node: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -28,7 +36,8 @@ def document(where: str, node: Any) -> tuple[dict[str, Any], list[tuple[str, str
     if not isinstance(node, dict):
         raise wrong(where, "not a Kubernetes object", "it begins with apiVersion: and kind:")
     version, kind = node.get("apiVersion"), node.get("kind")
-    schema = fields.KINDS.get((version, kind))  # type: ignore[arg-type]
+    names = isinstance(version, str) and isinstance(kind, str)
+    schema = fields.KINDS.get((str(version), str(kind))) if names else None
     if schema is None:
         known = ", ".join(f"{kind} ({version})" for version, kind in fields.KINDS)
         what = f"kind {kind} of apiVersion {version} is not supported"
@@ -86,11 +95,34 @@ def scalar(where: str, value: Any, kind: str) -> Any:
     }[kind]
     if not right:
         raise wrong(where, f"not {kind}", _quoted(value, kind))
+    if kind == fields.INTEGER and not -_INTEGERS <= value < _INTEGERS:
+        raise wrong(where, f"{value} is out of range")
+    for text in _texts(value):
+        _check_text(where, text, zero=kind == fields.MAP)
     if kind == fields.QUANTITIES:
         return {str(name): quantity(f"{where}.{name}", each) for name, each in value.items()}
     if kind == fields.QUANTITY:
         return quantity(where, value)
     return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (each for pair in value.items() for each in pair if isinstance(each, str))
+    elif isinstance(value, list):
+        yield from value
+    elif isinstance(value, str):
+        yield value
+
+
+def _check_text(where: str, text: str, *, zero: bool) -> None:
+    """Files may have zero bytes in them; paths, arguments and variables not."""
+    if "\0" in text and not zero:
+        raise wrong(where, "has a zero byte in it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise wrong(where, "has half a surrogate pair in it, which is not text") from None
 
 
 def _is_text(pair: tuple[Any, Any]) -> bool:
@@ -131,4 +163,6 @@ def quantity(where: str, value: Any) -> float:
         raise wrong(where, f"{value!r} is not a quantity", "for instance 500m, 2, 512Mi") from None
     if found < 0:
         raise wrong(where, f"{value!r} is less than nothing")
+    if not found < _QUANTITIES:
+        raise wrong(where, f"{value!r} is more than there is")
     return found

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from typing import Any
+from typing import Any, Final
 
+from roadstead.core.printable import printable
 from roadstead.errors import RequestError
 
-_LARGEST = 8 << 20
+LARGEST: Final = 3 << 20  # what an API server takes
+_DEEPEST: Final = 32  # the table of fields has 12 levels
+_MOST: Final = 1_000_000  # of values, with each alias counted as what it stands for
 
 
 def documents(name: str, text: str) -> list[tuple[str, Any]]:
     """The documents of a manifest that are not empty, each with where it is from.  Raises
     RequestError."""
-    if len(text) > _LARGEST:
-        raise RequestError(f"{name} is larger than {_LARGEST >> 20} MiB")
-    found = _of_json(text) if text.lstrip().startswith(("{", "[")) else _of_yaml(name, text)
+    if len(text) > LARGEST:
+        raise RequestError(f"{name} is larger than {LARGEST >> 20} MiB")
+    try:
+        found = _of_json(name, text) if text.lstrip().startswith(("{", "[")) else None
+        found = _of_yaml(name, text) if found is None else found
+    except RecursionError:
+        raise _too_deep(name) from None
     found = [each for each in found if each is not None]
+    _measure(name, found)
+    found = [item for each in found for item in (each["items"] if _is_list(each) else [each])]
     if len(found) == 1:
         return [(name, found[0])]
     return [(f"{name} (document {number})", each) for number, each in enumerate(found, start=1)]
@@ -38,16 +47,49 @@ def is_manifest(text: str) -> bool:
     return any(line.startswith("apiVersion:") for line in lines)
 
 
-def _of_json(text: str) -> list[Any]:
+def _of_json(name: str, text: str) -> list[Any] | None:
+    """None where it is YAML that begins as JSON does."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise RequestError(printable(f"{name}: not JSON: {twice} is given twice"))
+        return found
+
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return [None]
-    return found["items"] if _is_list(found) else [found]
+        return [json.loads(text, object_pairs_hook=once)]
+    except ValueError:
+        return None
 
 
 def _is_list(node: Any) -> bool:
-    return isinstance(node, dict) and node.get("kind") == "List" and "items" in node
+    return (
+        isinstance(node, dict)
+        and node.get("kind") == "List"
+        and isinstance(node.get("items"), list)
+    )
+
+
+def _too_deep(name: str) -> RequestError:
+    return RequestError(f"{name}: nested deeper than {_DEEPEST} levels, which no manifest is")
+
+
+def _measure(name: str, found: list[Any]) -> None:
+    """Aliases of aliases make a few lines as large as they like; and what is read here is walked
+    by functions that call themselves.  Raises RequestError."""
+    count = 0
+    waiting: list[tuple[Any, int]] = [(found, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        below = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        count += len(below)
+        if count > _MOST:
+            raise RequestError(f"{name}: has more than {_MOST} values in it, aliases counted")
+        if below and depth > _DEEPEST:
+            raise _too_deep(name)
+        waiting += [(each, depth + 1) for each in below]
 
 
 def _of_yaml(name: str, text: str) -> list[Any]:
@@ -71,6 +113,10 @@ def _of_yaml(name: str, text: str) -> list[Any]:
             seen: set[Any] = set()
             for key_node, _ in node.value:
                 key = key_node.value
+                if not isinstance(key, str):
+                    raise yaml.MarkedYAMLError(
+                        problem="a key that is no word", problem_mark=key_node.start_mark
+                    )
                 if key in seen and key != "<<":
                     raise yaml.MarkedYAMLError(
                         problem=f"{key} is given twice", problem_mark=key_node.start_mark
@@ -84,7 +130,8 @@ def _of_yaml(name: str, text: str) -> list[Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{name}:{mark.line + 1}" if mark else name
-        raise RequestError(f"{where}: not YAML: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RequestError(f"{name}: not YAML: {str(error).splitlines()[0]}") from None
-    return [item for each in found for item in (each["items"] if _is_list(each) else [each])]
+        raise RequestError(printable(f"{where}: not YAML: {error.problem}")) from None
+    except (yaml.YAMLError, ValueError) as error:
+        said = printable(str(error).splitlines()[0])
+        raise RequestError(f"{name}: not YAML: {said}") from None
+    return found

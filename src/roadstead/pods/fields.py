@@ -109,6 +109,7 @@ CONTAINER: Final[Schema] = {
     "ports": [
         {
             "containerPort": INTEGER,
+            "hostIP": STRING,
             "hostPort": INTEGER,
             "name": STRING,
             "protocol": STRING,

@@ -28,7 +28,12 @@ from roadstead.pods.model import (
 )
 from roadstead.pods.sources import Downward, Sources
 
-_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_PART: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_NAME: Final = re.compile(rf"(?=.{{1,200}}\Z){_PART}(\.{_PART})*")  # names files, with more
+_HOST: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,251}[A-Za-z0-9])?")
+_IP: Final = re.compile(r"[0-9a-fA-F:.]{2,45}")
+_IPV4: Final = re.compile(r"([0-9]{1,3}\.){3}[0-9]{1,3}")
+_MOST_PODS: Final = 100_000  # batch/v1 has this many of an indexed Job at a time
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _GPUS: Final = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe")
 _RESOURCES: Final = ("cpu", "memory", "ephemeral-storage", *_GPUS)
@@ -81,10 +86,14 @@ def _job(where: str, document: dict[str, Any], known: Sources) -> Job:
     metadata |= {**template.get("metadata", {}), "name": name}
     pod = _pod(where, "spec.template.spec", metadata, inner, known)
     parallelism = _number(where, spec, "spec.parallelism", 1, least=1)
+    completions = _number(where, spec, "spec.completions", parallelism, least=1)
+    for path, number in (("parallelism", parallelism), ("completions", completions)):
+        if number > _MOST_PODS:
+            raise wrong(f"{where}: spec.{path}", f"{number} is more than {_MOST_PODS}")
     return Job(
         pod=pod,
         retried=True,
-        completions=_number(where, spec, "spec.completions", parallelism, least=1),
+        completions=completions,
         parallelism=parallelism,
         backoff_limit=_number(where, spec, "spec.backoffLimit", _BACKOFF),
         indexed=_choice(where, spec, "spec.completionMode", ("NonIndexed", "Indexed"), "NonIndexed")
@@ -110,10 +119,8 @@ def _pod(
     volumes = _volumes(f"{where}: {at}.volumes", spec.get("volumes", []), metadata, known)
     containers = _Containers(where, at, spec, metadata, known, cast("Restart", restart)).read()
     _check_mounts(where, containers, volumes)
-    if not spec.get("hostNetwork") and any(p.host for each in containers for p in each.ports):
-        raise wrong(
-            f"{where}: {at}", "hostPort: the node has the pod's ports with hostNetwork: true alone"
-        )
+    if not spec.get("hostNetwork"):
+        _check_host_ports(where, containers)
     hostname = spec.get("hostname", "")
     if hostname and not _LABEL.fullmatch(hostname):
         raise wrong(f"{where}: {at}.hostname", f"{hostname!r} is not a host's name")
@@ -131,8 +138,8 @@ def _pod(
         share_pid=spec.get("shareProcessNamespace", False),
         hostname=hostname or name.partition(".")[0][:63],
         hosts=tuple(
-            f"{each.get('ip', '')}\t{' '.join(each.get('hostnames', []))}"
-            for each in spec.get("hostAliases", [])
+            _alias(f"{where}: {at}.hostAliases[{number}]", each)
+            for number, each in enumerate(spec.get("hostAliases", []))
         ),
         grace=float(_number(where, spec, f"{at}.terminationGracePeriodSeconds", 30)),
         deadline=_seconds(where, spec, f"{at}.activeDeadlineSeconds"),
@@ -185,6 +192,8 @@ class _Containers:
             raise wrong(f"{at}.name", f"{name!r} is not a name" if name else "missing")
         if not each.get("image"):
             raise wrong(f"{at}.image", "missing")
+        if not each["image"].isprintable():
+            raise wrong(f"{at}.image", f"{each['image']!r} is not one line")
         role, restart = self._role(at, each, is_init)
         if is_init and role == "init":
             for probe in ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle"):
@@ -289,7 +298,40 @@ def _port(where: str, each: dict[str, Any]) -> Port:
         raise wrong(f"{where}.hostPort", f"{host} is not a port")
     if protocol not in ("TCP", "UDP", "SCTP"):
         raise wrong(f"{where}.protocol", f"{protocol!r} is none of TCP, UDP, SCTP")
-    return Port(number=number, name=each.get("name", ""), host=host, protocol=protocol)
+    address = each.get("hostIP", "")
+    if address and not _IPV4.fullmatch(address):
+        raise wrong(f"{where}.hostIP", f"{address!r} is not an IPv4 address")
+    return Port(
+        number=number, name=each.get("name", ""), host=host, address=address, protocol=protocol
+    )
+
+
+def _check_host_ports(where: str, containers: list[Container]) -> None:
+    """Ports of the node that lead into a pod's own network are carried, which TCP can be."""
+    taken: set[tuple[str, int]] = set()
+    for container in containers:
+        for port in container.ports:
+            what = f"container {container.name}: hostPort {port.host}"
+            if port.host and port.protocol != "TCP":
+                raise wrong(
+                    where,
+                    f"{what}: only TCP reaches a pod's own network",
+                    "hostNetwork: true has all of the node's",
+                )
+            if port.host and (port.address, port.host) in taken:
+                raise wrong(where, f"{what} is there twice")
+            taken.add((port.address, port.host))
+
+
+def _alias(where: str, each: dict[str, Any]) -> str:
+    """A line of /etc/hosts.  Raises RequestError."""
+    address, names = each.get("ip", ""), each.get("hostnames", [])
+    if not _IP.fullmatch(address):
+        raise wrong(f"{where}.ip", f"{address!r} is not an address")
+    for number, name in enumerate(names):
+        if not _HOST.fullmatch(name):
+            raise wrong(f"{where}.hostnames[{number}]", f"{name!r} is not a host's name")
+    return f"{address}\t{' '.join(names)}"
 
 
 def _handler(where: str, node: dict[str, Any], ports: tuple[Port, ...]) -> Handler:
@@ -305,6 +347,8 @@ def _handler(where: str, node: dict[str, Any], ports: tuple[Port, ...]) -> Handl
     if kind == "sleep":
         return Handler(kind="sleep", seconds=float(inner.get("seconds", 0)))
     port = _named_port(f"{at}.port", inner.get("port"), ports)
+    if inner.get("host") and not (_HOST.fullmatch(inner["host"]) or _IP.fullmatch(inner["host"])):
+        raise wrong(f"{at}.host", f"{inner['host']!r} is not a host's name")
     if kind == "tcpSocket":
         return Handler(kind="tcp", host=inner.get("host", ""), port=port)
     scheme = inner.get("scheme", "HTTP").lower()
@@ -314,12 +358,14 @@ def _handler(where: str, node: dict[str, Any], ports: tuple[Port, ...]) -> Handl
         Variable(name=each.get("name", ""), value=each.get("value", ""))
         for each in inner.get("httpHeaders", [])
     )
+    path, host = inner.get("path", "/") or "/", inner.get("host", "")
+    if not path.isprintable() or " " in path:
+        raise wrong(f"{at}.path", f"{path!r} is not a path of HTTP")
     if any("\n" in each.name + each.value or "\r" in each.name + each.value for each in headers):
         raise wrong(f"{at}.httpHeaders", "a header is one line")
-    path = inner.get("path", "/") or "/"
     return Handler(
         kind="http",
-        host=inner.get("host", ""),
+        host=host,
         port=port,
         scheme=scheme,
         path=path if path.startswith("/") else f"/{path}",
@@ -365,7 +411,7 @@ def _hook(where: str, node: dict[str, Any] | None, ports: tuple[Port, ...]) -> H
 
 def _mount(where: str, each: dict[str, Any]) -> VolumeMount:
     path, sub = each.get("mountPath", ""), each.get("subPath", "")
-    if not path.startswith("/") or ":" in path or ".." in path.split("/"):
+    if not path.startswith("/") or {":", "\n"} & set(path) or ".." in path.split("/"):
         raise wrong(f"{where}.mountPath", f"{path!r} is not an absolute path")
     if sub.startswith("/") or ".." in sub.split("/"):
         raise wrong(f"{where}.subPath", f"{sub!r} is not a path below the volume")
@@ -389,6 +435,8 @@ def _check_mounts(where: str, containers: list[Container], volumes: list[Volume]
                 raise wrong(
                     where, f"container {container.name} mounts {mount.volume!r}: no such volume"
                 )
+            if [other.path for other in container.mounts].count(mount.path) > 1:
+                raise wrong(where, f"container {container.name} mounts twice at {mount.path!r}")
             if mount.path == "/":
                 raise wrong(where, f"container {container.name} mounts over its whole root")
 
@@ -432,8 +480,8 @@ def _volume(
         return Volume(name=name, kind="memory" if medium else "directory", size=size)
     if kind == "hostPath":
         path = node.get("path", "")
-        if not path.startswith("/"):
-            raise wrong(f"{at}.path", f"{path!r} is not an absolute path")
+        if not path.startswith("/") or ".." in path.split("/"):
+            raise wrong(f"{at}.path", f"{path!r} is not an absolute path without ..")
         if node.get("type", "") not in _HOST_TYPES:
             raise wrong(f"{at}.type", f"{node['type']} is not supported")
         return Volume(name=name, kind="host", path=path, type=node.get("type", ""))

@@ -95,11 +95,13 @@ class Volume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """A port that a container listens on; ``host`` is where the node has it, 0 for nowhere."""
+    """A port that a container listens on; ``host`` is where the node has it, 0 for nowhere, and
+    ``address`` the one of the node's addresses, "" for all."""
 
     number: int
     name: str = ""
     host: int = 0
+    address: str = ""
     protocol: str = "TCP"
 
 

@@ -23,7 +23,7 @@ from roadstead.core.model import (
     StepSpec,
 )
 from roadstead.errors import LaunchError, RoadsteadError
-from roadstead.host import files, linux, process, removal
+from roadstead.host import carrier, files, linux, process, removal
 from roadstead.host.loop import Loop
 from roadstead.images import holds
 from roadstead.images.store import Store
@@ -74,6 +74,7 @@ class Runner:
         self._disk = f"{disk_place()}/{os.path.basename(step)}.{name}.{os.urandom(4).hex()}"
         self.loop = Loop()
         self.lives = Lives(self.loop)
+        self._carrier = carrier.Carrier(self.loop)
         self.output = Output(
             self.loop,
             labelled=labelled or len(pod.containers) > 1,
@@ -126,8 +127,11 @@ class Runner:
         self._files = [self._disk, *held]
         self._write_claim()
         self._hold()
+        leads = self._listen()  # on the node's addresses, which are out of reach from now on
         made = step_plans.prepare(self._spec, self.notice)
         self.sandbox.enter()
+        for listener, number in leads:
+            self._carrier.serve(listener, (self.sandbox.address, number))
         self.sandbox.make()
         if self.pod.share_pid:
             self.sandbox.share_processes()
@@ -144,6 +148,25 @@ class Runner:
             self._check_user(wanted, mine)
             self.units[wanted.name] = Unit(self, wanted, mine)
         self._write_status()
+
+    def _listen(self) -> list[tuple[int, int]]:
+        """Descriptors that listen where hostPorts say, and the ports of the pod that they lead to.
+        Raises LaunchError."""
+        found: list[tuple[int, int]] = []
+        if self.pod.network == "host":
+            return found
+        for container in self.pod.containers:
+            for port in container.ports:
+                if not port.host:
+                    continue
+                address = port.address or "0.0.0.0"
+                try:
+                    found.append((carrier.listen(address, port.host)[0], port.number))
+                except OSError as error:
+                    raise LaunchError(
+                        f"container {container.name}: hostPort {port.host}: {error.strerror}"
+                    ) from None
+        return found
 
     def _write_claim(self) -> None:
         record.write_claim(

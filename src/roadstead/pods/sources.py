@@ -232,7 +232,7 @@ def _downward(where: str, item: dict[str, Any], pod: Downward, mode: int) -> Fil
 
 def _file(where: str, path: str, data: bytes, mode: int) -> File:
     parts = path.split("/")
-    if not path or path.startswith("/") or ".." in parts or "\0" in path:
+    if {"", ".", ".."} & set(parts) or "\0" in path:
         raise wrong(where, f"{path!r} is not a path below the volume")
     return File(path=path, data=base64.b64encode(data).decode(), mode=mode)
 
