@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from roadstead.engines.slurm import zipapp
 from tests.support.product import Product
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "roadstead"
@@ -63,6 +64,21 @@ def test_an_image_in_the_store_costs_a_client_nothing_heavy(product: Product) ->
 def test_a_step_on_a_cluster_costs_a_client_nothing_heavy(product: Product) -> None:
     statement = "import roadstead.cli.srun, roadstead.cli.cluster, roadstead.cli.options_launch"
     assert (_loaded(product, statement) - _loaded(product, "pass")) & FORBIDDEN == set()
+
+
+def test_a_task_s_agent_imports_nothing_heavy(product: Product, tmp_path: Path) -> None:
+    """The packed one, which starts once for each task (engines/slurm/lowering.py)."""
+    archive = tmp_path / "agent.pyz"
+    archive.write_bytes(zipapp.build())
+    path = f"import sys; sys.path.insert(0, {os.fspath(archive)!r}); import zlib, roadstead; "
+    loaded = [
+        subprocess.run(
+            [product.python, "-IS", "-c", f"{path}{more}print(*sys.modules)"],
+            check=True, capture_output=True, text=True,
+        ).stdout.split()
+        for more in ("", "import roadstead.agent.task; ")
+    ]  # fmt: skip
+    assert not (set(loaded[1]) - set(loaded[0])) & FORBIDDEN
 
 
 def _milliseconds(argv: list[str]) -> float:

@@ -3,6 +3,7 @@ from the packed agent (boot.py)."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -14,6 +15,7 @@ def main(argv: list[str]) -> int:
     """Run ``VERB …``; its exit code, where the process does not end otherwise."""
     verb, *rest = argv or [""]
     if verb in ("task", "batch"):
+        gc.disable()  # until it has started: what is made now stays
         from roadstead.agent import task
 
         return task.main(verb, rest)

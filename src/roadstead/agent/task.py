@@ -13,6 +13,7 @@ too.  What is ours to fail is 125, 126 or 127, with a sentence on standard error
 
 from __future__ import annotations
 
+import gc
 import os
 import pwd
 from dataclasses import replace
@@ -195,6 +196,7 @@ class _Agent:
                 os.makedirs(self._spec.directory, mode=0o700)
                 hold = record.hold(self._spec.directory)
             self._start()
+            gc.enable()
             while self._status is None and self._error is None:
                 self._loop.run()
         except RoadsteadError as error:

@@ -11,11 +11,14 @@ step of the old one.  Where the manual and Slurm's --export disagree, this does 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from roadstead.core import arrays, hostlist
-from roadstead.core.lifecycle import Job
 from roadstead.core.model import Allocation, Share, StepRequest
 from roadstead.core.names import CLUSTER
+
+if TYPE_CHECKING:  # agents need names of variables, and no states
+    from roadstead.core.lifecycle import Job
 
 _LOOPBACK = "127.0.0.1"
 # By this a command with plugins hands over where they are named (plugins/stack.py).

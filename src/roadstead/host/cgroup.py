@@ -467,7 +467,7 @@ def _names(directory: str) -> list[str]:
 def _unused(group: str, age: float) -> bool:
     try:
         young = time.time() - os.stat(group).st_mtime < age
-        with open(f"{group}/cgroup.procs", encoding="ascii") as file:
+        with open(f"{group}/cgroup.procs", encoding="utf-8") as file:
             return not young and not file.read()
     except OSError:
         return False

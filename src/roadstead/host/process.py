@@ -243,7 +243,7 @@ def resident(pid: int) -> int:
     """The bytes of memory that a process has, its share of what it shares with others included in
     full; 0 where it is gone (proc(5), statm)."""
     try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        with open(f"/proc/{pid}/statm", encoding="utf-8") as file:
             return int(file.read().split()[1]) * _PAGE
     except (OSError, IndexError):
         return 0
@@ -252,7 +252,7 @@ def resident(pid: int) -> int:
 def virtual(pid: int) -> int:
     """The bytes of address space that a process has; 0 where it is gone (proc(5), statm)."""
     try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        with open(f"/proc/{pid}/statm", encoding="utf-8") as file:
             return int(file.read().split()[0]) * _PAGE
     except (OSError, IndexError):
         return 0
@@ -274,7 +274,7 @@ def proportional(pid: int) -> int:
     Takes the kernel milliseconds for a large process; of another user's there is only the former.
     """
     try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii", errors="replace") as file:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8", errors="replace") as file:
             for line in file:
                 if line.startswith("Pss:"):
                     return int(line.split()[1]) * 1024
@@ -312,7 +312,7 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="utf-8") as file:
                 found += [int(child) for child in file.read().split()]
     except (FileNotFoundError, ProcessLookupError):
         return found

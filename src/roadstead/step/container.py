@@ -267,7 +267,7 @@ class Container:
         its status is the true one, and no signal comes twice."""
         try:
             yield from self._must("run", stdio)
-            with open(self.commands.pid_file, encoding="ascii") as file:
+            with open(self.commands.pid_file, encoding="utf-8") as file:
                 init = self.child = process.adopt(int(file.read()))
             self._setup = None
             status = yield Until(init)

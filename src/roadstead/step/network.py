@@ -340,7 +340,7 @@ def _be_the_hub(link: wire.Connection, leads: list[_Lead]) -> None:
 
 def _forward_nothing() -> None:
     """A new namespace has the host's setting, which where there is Docker is to forward."""
-    with open("/proc/sys/net/ipv4/ip_forward", "w", encoding="ascii") as file:
+    with open("/proc/sys/net/ipv4/ip_forward", "w", encoding="utf-8") as file:
         file.write("0")
 
 

@@ -463,7 +463,7 @@ def _own_tmpfs(bundle: bundles.Bundle) -> str:
 
 
 def _oom_score_adj() -> int:
-    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+    with open("/proc/self/oom_score_adj", encoding="utf-8") as file:
         return int(file.read())
 
 

@@ -9,11 +9,13 @@ program after this translation of its syntax tree:
   ``kw_only`` need 3.10, and making a class at every start costs a millisecond, ``dataclasses``
   itself fifteen;
 * annotations, ``typing``, docstrings and ``TYPE_CHECKING`` blocks go: nothing reads them there;
+* modules of the standard library that take long are imported when they are used;
 * ``zip(strict=…)`` (3.10) loses its check, which the tests of the installed program have made;
 * ``x[a, *b]`` (3.11) becomes ``x[(a, *b) + ()]``;
 * an assertion stays.
 
-What the written-out classes share is agent/plain.py.  Whatever has no translation here is refused
+What the written-out classes share is agent/plain.py, what stands for modules until they are used is
+agent/lazy.py.  Whatever has no translation here is refused
 when the archive is built, never when it runs.
 
 Pure.
@@ -30,6 +32,15 @@ _REPLACED: Final = {"dataclasses": {"replace", "asdict", "is_dataclass"}, "typin
 _DROPPED: Final = {"dataclasses": {"dataclass", "field"}, "typing": {"cast"}}
 # What newer Pythons have in modules that are imported as they are.
 _MOVED: Final = {"enum": {"StrEnum"}, "itertools": {"pairwise"}}
+# What stands in agent/lazy.py for modules, and for names of modules, that take long to import.
+LAZY: Final = "roadstead.agent.lazy"
+_LAZY_MODULES: Final = {
+    *("contextlib", "copy", "enum", "importlib", "json", "re", "resource", "socket", "termios"),
+}
+_LAZY_NAMES: Final = {
+    "contextlib": {"contextmanager", "nullcontext", "suppress"},
+    "functools": {"partial"},
+}
 _SELVES: Final = {"bool", "bytes", "dict", "float", "int", "list", "set", "str", "tuple"}
 _AFTER: Final = "__post_init__"
 _DATACLASS: Final = {"frozen", "slots", "kw_only", "order"}
@@ -83,6 +94,7 @@ class _Lowering(ast.NodeTransformer):
         self._asked = _asked(tree)
         self._subjects = 0
         self._written_out = False
+        self._is_lazy_itself = where.endswith(LAZY.rpartition(".")[2] + ".py")
 
     def refuse(self, node: ast.AST, what: str) -> Untranslatable:
         return Untranslatable(f"{self._where}:{getattr(node, 'lineno', 0)}: {what}")
@@ -160,7 +172,11 @@ class _Lowering(ast.NodeTransformer):
     def visit_Import(self, node: ast.Import) -> ast.AST | None:
         kept = [each for each in node.names if each.name not in ("typing", "dataclasses")]
         moved = [each for each in node.names if each.name == "dataclasses"]
+        late = [each for each in kept if each.name in _LAZY_MODULES and not self._is_lazy_itself]
+        kept = [each for each in kept if each not in late]
         found: list[ast.stmt] = [ast.Import(names=kept)] if kept else []
+        if late:
+            found.append(ast.ImportFrom(module=LAZY, names=late, level=0))
         if moved:
             renamed = ast.alias(name="plain", asname=moved[0].asname or "dataclasses")
             found.append(ast.ImportFrom(module="roadstead.agent", names=[renamed], level=0))
@@ -176,13 +192,20 @@ class _Lowering(ast.NodeTransformer):
         if module == "typing":
             wanted = _REPLACED["typing"]  # the rest is for annotations
             node.names = [each for each in node.names if each.name in wanted]
-        if module in _MOVED:
-            moved = [each for each in node.names if each.name in _MOVED[module]]
-            node.names = [each for each in node.names if each not in moved]
-            found: list[ast.stmt] = [node] if node.names else []
-            if moved:
-                found.append(ast.ImportFrom(module=PLAIN, names=moved, level=0))
-            return found  # type: ignore[return-value]
+        if module == "contextlib":
+            node.names = [
+                each
+                for each in node.names
+                if not each.name.startswith("Abstract") or each.name in self._asked
+            ]
+        for there, table in ((PLAIN, _MOVED), (LAZY, _LAZY_NAMES)):
+            if module in table and not self._is_lazy_itself:
+                moved = [each for each in node.names if each.name in table[module]]
+                node.names = [each for each in node.names if each not in moved]
+                found: list[ast.stmt] = [node] if node.names else []
+                if moved:
+                    found.append(ast.ImportFrom(module=there, names=moved, level=0))
+                return found  # type: ignore[return-value]
         if module in _REPLACED:
             names = [each for each in node.names if each.name not in _DROPPED[module]]
             wrong = [each.name for each in names if each.name not in _REPLACED[module]]

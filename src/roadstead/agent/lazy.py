@@ -1,0 +1,173 @@
+"""Of the standard library, what the packed node side imports when it is used, or not at all
+(engines/slurm/lowering.py puts these in place of the imports).
+
+A task's agent starts once for each task, and these modules were more than half of its start: json
+for ``re`` and ``enum``, contextlib and functools for ``collections``, socket for its own enums; a
+task without a mistake needs what two of their functions in C do.
+
+``json`` here gives what json gives: whatever its C halves do not take at once, a mistake above all,
+is given to json itself.
+
+Any Python from 3.9 on; imports nothing at once but what is in the interpreter.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import Any, TypeAlias
+
+    _Kind: TypeAlias = type[BaseException] | None
+
+try:
+    from _functools import partial  # type: ignore[import-not-found]
+except ImportError:  # not CPython
+    from functools import partial
+
+
+class Module:
+    """Stands for a module until the first of its names is asked for; then names are found here."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(__import__(self._name), name)
+        setattr(self, name, found)
+        return found
+
+
+class _Context:
+    """How json.loads reads, in words of its C half."""
+
+    strict = True
+    object_pairs_hook = None
+    parse_float, parse_int, parse_constant = float, int, float
+
+    def __init__(self, hook: Callable[[Any], Any] | None) -> None:
+        self.object_hook = hook
+        self.memo: dict[str, str] = {}
+
+
+_BLANKS = " \t\n\r"
+
+
+class _Json(Module):
+    def loads(self, text: Any, *, object_hook: Callable[[Any], Any] | None = None) -> Any:
+        try:
+            from _json import make_scanner
+
+            if isinstance(text, str):
+                read = text
+            elif text[:1] in (b"{", b"[") and b"\0" not in text[:4]:  # else it may be UTF-16
+                read = text.decode("utf-8", "surrogatepass")
+            else:
+                raise ValueError
+            begin = len(read) - len(read.lstrip(_BLANKS))
+            scan = make_scanner(_Context(object_hook))  # type: ignore[arg-type]
+            value, end = scan(read, begin)
+            if not read[end:].strip(_BLANKS):
+                return value
+        except (ImportError, StopIteration, ValueError):
+            pass
+        return __import__("json").loads(text, object_hook=object_hook)
+
+    def load(self, file: Any) -> Any:
+        return self.loads(file.read())
+
+    def dumps(self, value: Any, *, ensure_ascii: bool = True, **more: Any) -> str:
+        try:
+            from _json import encode_basestring, encode_basestring_ascii, make_encoder
+        except ImportError:
+            made = None
+        else:
+            encode = encode_basestring_ascii if ensure_ascii else encode_basestring
+            made = make_encoder({}, _refuse, encode, None, ": ", ", ", False, False, True)
+        if made is None or more:
+            text: str = __import__("json").dumps(value, ensure_ascii=ensure_ascii, **more)
+            return text
+        return "".join(made(value, 0))
+
+
+def _refuse(value: object) -> Any:
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+class suppress:
+    """``contextlib.suppress``."""
+
+    def __init__(self, *kinds: type[BaseException]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: _Kind, error: BaseException | None, at: TracebackType | None) -> bool:
+        return kind is not None and issubclass(kind, self._kinds)
+
+
+class nullcontext:
+    """``contextlib.nullcontext``."""
+
+    def __init__(self, result: Any = None) -> None:
+        self._result = result
+
+    def __enter__(self) -> Any:
+        return self._result
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+class _Generated:
+    """What a function of ``contextmanager`` returns."""
+
+    def __init__(self, generator: Iterator[Any]) -> None:
+        self._generator: Any = generator
+
+    def __enter__(self) -> Any:
+        return next(self._generator)
+
+    def __exit__(self, kind: _Kind, error: BaseException | None, at: TracebackType | None) -> bool:
+        try:
+            if error is None:
+                next(self._generator)
+            else:
+                self._generator.throw(error)
+        except StopIteration as end:
+            return error is not None and end is not error
+        except BaseException as raised:
+            if raised is error or (isinstance(error, StopIteration) and raised.__cause__ is error):
+                return False  # it goes on as it came
+            raise
+        raise RuntimeError("a generator of contextmanager did not end")
+
+
+def contextmanager(function: Callable[..., Iterator[Any]]) -> Callable[..., _Generated]:
+    """``contextlib.contextmanager``, for with statements."""
+
+    def made(*args: Any, **named: Any) -> _Generated:
+        return _Generated(function(*args, **named))
+
+    return made
+
+
+class _Contextlib(Module):
+    suppress = suppress
+    nullcontext = nullcontext
+    contextmanager = staticmethod(contextmanager)
+
+
+contextlib = _Contextlib("contextlib")
+json = _Json("json")
+copy = Module("copy")
+enum = Module("enum")
+importlib = Module("importlib")
+re = Module("re")
+resource = Module("resource")
+socket = Module("socket")
+termios = Module("termios")
+
+__all__ = ["partial"]
