@@ -278,6 +278,83 @@ def test_kill_9_leaves_nothing(engine: Engine, whom: str) -> None:
     done = engine.finish(started)
     assert done.returncode == {"runner": 137, "supervisor": 125}[whom], done
     assert not [*engine.base.glob("tmp/*/pods/*")]
+    assert pods_of(engine) == [("test", "Lost")]
+    engine.run(["roadstead", "pod", "delete", "test"]).check()
+    assert pods_of(engine) == []
+
+
+def pods_of(engine: Engine) -> list[tuple[str, str]]:
+    """What `roadstead pod ls` has: names and states."""
+    told = json.loads(engine.run(["roadstead", "pod", "ls", "--json"]).check().stdout)
+    return [(each["pod"], each["status"]) for each in told["pods"]]
+
+
+def test_what_is_known_of_a_pod_when_it_is_over(engine: Engine) -> None:
+    """As kubectl shows one that has Completed: its state, its containers', its logs by container;
+    deleted, it is not known any more."""
+    require("busybox", "crun")
+    image = os.fspath(engine.account.own(bundle.make_rootfs(engine.work / "rootfs")))
+    one = sh("one", image, "echo first; echo second")
+    two = sh("two", image, "echo other; test -e /v/x || { touch /v/x; exit 4; }")
+    two["volumeMounts"] = [{"name": "v", "mountPath": "/v"}]
+    volumes = [{"name": "v", "emptyDir": {}}]
+    write(engine, "pod.yaml", pod(one, two, volumes=volumes, restartPolicy="OnFailure"))
+    done = engine.run(["sbatch", "--parsable", "-W", "-o", "out", "pod.yaml"]).check()
+    job = done.stdout.strip()
+    said = engine.run(["roadstead", "pod", "ls"]).check().stdout.splitlines()
+    assert said[0].split() == ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "JOB", "NODE"]
+    assert said[1].split()[:4] == ["test", "0/2", "Completed", "1"], said
+    assert said[1].split()[5] == f"{job}.batch"
+    said = engine.run(["roadstead", "pod", "status", f"{job}/test"]).check().stdout.splitlines()
+    assert "Status:   Completed, exit code 0" in said
+    assert f"Output:   {engine.work}/out" in said
+    assert said[-1].split() == ["two", "main", "ended", "false", "1", "0", image]
+    logs = ["roadstead", "pod", "logs", "test"]
+    first = engine.run(logs).check()
+    assert first.stdout == "first\nsecond\n"
+    assert first.stderr == "roadstead: the log of one, of one, two (-c chooses)\n"
+    assert engine.run([*logs, "-c", "two"]).check().stdout == "other\nother\n"
+    every = engine.run([*logs, "--all-containers"]).check().stdout
+    assert sorted(every.splitlines()) == [
+        "one: first", "one: second", "two: other", "two: other"
+    ]  # fmt: skip
+    assert engine.run(["roadstead", "pod", "delete", "test"]).check().stdout == (
+        "pod test deleted\n"
+    )
+    for command in (["status", "test"], ["logs", "test"], ["delete", "test"]):
+        done = engine.run(["roadstead", "pod", *command])
+        assert (done.returncode, done.stderr) == (
+            1,
+            "roadstead: error: no pod test is known; roadstead pod ls lists them\n",
+        )
+
+
+def test_a_pod_is_deleted_and_the_one_beside_it_is_not(engine: Engine) -> None:
+    """The first by a signal, as they share a step; the last by the engine, as CANCELLED."""
+    require("busybox", "crun")
+    image = os.fspath(engine.account.own(bundle.make_rootfs(engine.work / "rootfs")))
+    script = "trap 'echo bye; exit 0' TERM; touch /tmp/up; sleep 60 & wait"
+    ready = {"exec": {"command": ["test", "-e", "/tmp/up"]}, "periodSeconds": 1}
+    documents = [
+        pod(sh("main", image, script, readinessProbe=ready), name=name) for name in ("a", "b")
+    ]
+    write(engine, "pod.yaml", *documents)
+    job = engine.run(["sbatch", "--parsable", "-o", "out", "pod.yaml"]).check().stdout.strip()
+
+    def ready_ones() -> list[str]:
+        said = engine.run(["roadstead", "pod", "ls"]).check().stdout.splitlines()
+        return [line.split()[0] for line in said if line.split()[1:3] == ["1/1", "Running"]]
+
+    waiting.eventually(lambda: sorted(ready_ones()) == ["a", "b"], timeout=30)
+    engine.run(["roadstead", "pod", "delete", "a"]).check()
+    assert pods_of(engine) == [("b", "Running")]
+    engine.run(["roadstead", "pod", "delete", "b"]).check()
+    assert pods_of(engine) == []
+    said = (engine.work / "out").read_text().splitlines()
+    assert {"a/main: bye", "b/main: bye"} <= set(said), said
+    waiting.eventually(lambda: not engine.run(["squeue", "-h"]).stdout)
+    done = engine.run(["scontrol", "show", "job", job]).check()
+    assert "JobState=CANCELLED" in done.stdout, done
 
 
 def test_a_port_of_the_node_leads_into_the_pod(shared_engine: Engine, run: Run, image: str) -> None:

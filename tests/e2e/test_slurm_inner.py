@@ -118,7 +118,24 @@ def test_pods(site: Place) -> None:
     assert (done.returncode, done.stdout) == (3, "client: hello\n"), done
     done = site.run(f"cat > pod.json <<'X'\n{text}\nX\nbatch pod.json")
     assert done.stdout == "client: hello\nexit 3:0\n", done
+    done = site.run("roadstead pod ls; roadstead pod logs demo -c client")
+    names, *rows = [line.split() for line in done.stdout.splitlines()[:3]]
+    assert names[2:4] == ["STATUS", "RESTARTS"], done
+    assert [row[:4] for row in rows] == [["demo", "0/2", "Error", "0"]] * 2, done
+    assert done.stdout.splitlines()[3:] == ["hello"], done
     inside = "roadstead pod run pod.json & roadstead pod run pod.json; wait $!"
     done = site.run(f"cat > pod.json <<'X'\n{text}\nX\nsalloc -Q -N1 -n2 bash -c '{inside}'")
     assert (done.returncode, done.stdout) == (3, "client: hello\n" * 2), done
+    is_clean(site)
+    server["command"] = ["sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; sleep 60 & wait"]
+    document["metadata"] = {"name": "long"}
+    text = json.dumps(document)
+    done = site.run(
+        f"cat > pod.json <<'X'\n{text}\nX\njob=$(sbatch --parsable -o out pod.json)\n"
+        "said out up; roadstead pod delete long; gone $job; cat out\n"
+        "scontrol show job $job | grep -o JobState=[A-Z]*; roadstead pod status long"
+    )
+    assert "web: bye" in done.stdout.splitlines(), done
+    assert "JobState=CANCELLED" in done.stdout.splitlines(), done
+    assert "no pod long is known" in done.stderr, done
     is_clean(site)

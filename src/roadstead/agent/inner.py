@@ -17,9 +17,10 @@ from roadstead.agent.guard import Guard
 from roadstead.agent.place import Place, node_name
 from roadstead.core import names
 from roadstead.errors import RoadsteadError
-from roadstead.host import fork, removal, signals
+from roadstead.host import fork, process, removal, signals, watching
 from roadstead.step import record
 
+_ENDING: Final = [*signals.FORWARDED, signals.SIGINT]
 PROGRAMS: Final = {"pod": "roadstead.pods.runner", "daemon": "roadstead.daemons.keeper"}
 
 
@@ -41,13 +42,17 @@ def _in_directory(program: Callable[[], int]) -> int:
     place = Place(environ, node_name(environ))
     job, step = environ.get("SLURM_JOB_ID", "0"), environ.get("SLURM_STEP_ID", "batch")
     directory = f"{place.path}/steps/{job}.{step}.{environ.get('SLURM_PROCID', '0')}"
+    # Slurm signals all that is in a step: what is here now would be left by an agent that ended.
+    signals.hold(_ENDING)
     try:
         place.sweep()
         os.makedirs(directory, mode=0o700)
         hold = record.hold(directory)
         record.write_claim(directory, record.claim_of_ours(directory, containers=[]))
-        guard = Guard(directory, [])
+        guard = Guard(directory, watching.MESSAGES)
     except BaseException:
+        with contextlib.suppress(OSError):
+            removal.remove_tree(directory)
         place.close()
         raise
     environ[record.MARK] = directory
@@ -64,8 +69,15 @@ def _in_directory(program: Callable[[], int]) -> int:
 def _run(program: Callable[[], int]) -> int:
     """Run it in a child, which ends all that is below it at its end: the guard is not.  Who signals
     the step signals the child; we stay until it has ended."""
-    child = fork.run_in_child(lambda: os._exit(program()))
-    signals.ignore([*signals.FORWARDED, signals.SIGINT])
+
+    def body() -> None:
+        signals.let_go(_ENDING)
+        os._exit(program())
+
+    child = fork.run_in_child(body)
+    for signo in signals.waiting(_ENDING):  # it came before there was a child to get it as well
+        process.send(child, signo)
+    signals.ignore(_ENDING)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code

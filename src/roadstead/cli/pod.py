@@ -26,16 +26,22 @@ if TYPE_CHECKING:
 
     from roadstead.cli.script import Directive
 
-USAGE: Final = "roadstead pod run [OPTIONS] FILE… | check FILE…"
+USAGE: Final = "roadstead pod run [OPTIONS] FILE… | check FILE… | ls | status | logs | delete NAME"
 HELP: Final = f"""Usage: {USAGE}
 
   run FILE…      run the pods of the manifests and wait for them; the exit code is theirs
   check FILE…    say what is wrong with the manifests, and what the job would ask for
+  ls             the pods that run, and those that have in the last 30 days
+  status NAME    one of them, container by container; --json, as with ls, is for programs
+  logs NAME      what a container of it has printed: -c CONTAINER, or --all-containers
+  delete NAME…   end pods, as their manifests say, and forget them
 
+NAME is the last pod of that name, JOB/NAME that of a job.
 OPTIONS are srun's: in an allocation the pods are a step of it, else a job of their own.
 sbatch FILE… submits the same as a job.  docs/pods.md has a table of the fields.
 """
 _COMMAND: Final = "roadstead pod"
+_OF_RECORDS: Final = ("ls", "status", "logs", "delete")
 _FORCED: Final = ("ntasks", "nodes")
 _OF_RESOURCES: Final = ("job-name", "cpus-per-task", "mem", "gres")
 
@@ -50,6 +56,15 @@ def main(operands: list[str]) -> int:
         return _run(rest)
     if verb == "check":
         return _check(rest)
+    if verb in _OF_RECORDS:
+        from roadstead.cli import pod_records
+
+        return {
+            "ls": pod_records.listed,
+            "status": pod_records.shown,
+            "logs": pod_records.logs,
+            "delete": pod_records.deleted,
+        }[verb](rest)
     raise UsageError(f"pod does not know {verb}", hint=USAGE)
 
 

@@ -150,8 +150,8 @@ SUBCOMMANDS: dict[str, tuple[str, str, Callable[[list[str]], int]]] = {
         _image,
     ),
     "pod": (
-        "run | check FILE…",
-        "run the pods of Kubernetes manifests, as a job or a step",
+        "run | check | ls | status | logs | delete",
+        "run the pods of Kubernetes manifests, as a job or a step, and look after them",
         _pod,
     ),
     "jobs": (

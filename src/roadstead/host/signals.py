@@ -86,6 +86,22 @@ def ignore(signals: list[int]) -> None:
         _signal.signal(signo, _signal.SIG_IGN)
 
 
+def hold(signals: list[int]) -> None:
+    """Have these wait, for us and for what we start, until they are let go."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, signals)
+
+
+def let_go(signals: list[int]) -> None:
+    """End ``hold``: what has come meanwhile comes now."""
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, signals)
+
+
+def waiting(signals: list[int]) -> list[int]:
+    """Those that have come to us and are held."""
+    found = _signal.sigpending()
+    return [signo for signo in signals if signo in found]
+
+
 def restore_pipe() -> None:
     """End quietly on SIGPIPE, as other commands do."""
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)

@@ -35,6 +35,10 @@ class Output:
             return given, 1, 2
         return given, self._pipe(name, 1), self._pipe(name, 2)
 
+    def label(self, name: str) -> str:
+        """What is before each line of a container's, "" where it has our own descriptors."""
+        return f"{self._prefix}{name}: " if self._labelled else ""
+
     def release(self, stdio: tuple[int, int, int]) -> None:
         """The container has them: ours are not needed."""
         for fd in stdio[1:]:
@@ -44,7 +48,7 @@ class Output:
     def _pipe(self, name: str, target: int) -> int:
         read, write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(read, False)
-        self._pipes[read] = target, Lines(f"{self._prefix}{name}: ".encode())
+        self._pipes[read] = target, Lines(self.label(name).encode())
         self._loop.watch(read, lambda: self._carry(read))
         return write
 

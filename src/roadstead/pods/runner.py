@@ -22,12 +22,12 @@ from roadstead.core.model import (
     Share,
     StepSpec,
 )
-from roadstead.errors import LaunchError, RoadsteadError
+from roadstead.errors import EngineError, LaunchError, RoadsteadError
 from roadstead.host import carrier, files, linux, process, removal
 from roadstead.host.loop import Loop
 from roadstead.images import holds
 from roadstead.images.store import Store
-from roadstead.pods import course
+from roadstead.pods import course, records
 from roadstead.pods import plan as plans
 from roadstead.pods.course import Course
 from roadstead.pods.model import Container, Image, Plan, Pod
@@ -87,8 +87,9 @@ class Runner:
         self._images = {each.reference: each for each in plan.images}
         # Runs are numbered through: their control groups have the step's name and this number.
         self._number = _RUNS * serial
-        self._signal = 0
         self._code = 0
+        self._record: records.Record = {}
+        self._record_path = ""
         self._spec = self._step_spec()
         self._fields = self._known_fields()
         self.sandbox = Sandbox(pod, self.directory, self._disk, self._fields)
@@ -98,24 +99,25 @@ class Runner:
     def run(self) -> int:
         """Run the pod to its end; its exit code."""
         linux.set_child_subreaper()
+        self._record = self._begin_record()  # of the process that this is now (batch.py)
         for signo in SIGNALS:
             self.loop.on_signal(signo, lambda signo=signo: self._signalled(signo))  # type: ignore[misc]
         try:
             self._prepare()
         except RoadsteadError as error:
             self.complain(f"{error}{'; ' + error.hint if error.hint else ''}")
-            self._clean()
+            self._clean(error.exit_code)
             return error.exit_code
         except OSError as error:
             where = f" {error.filename}" if error.filename else ""
             self.complain(f"cannot set up the pod:{where} {error.strerror}")
-            self._clean()
+            self._clean(1)
             return 1
         if self.pod.deadline is not None:
             self.loop.call_later(self.pod.deadline, self._out_of_time)
         self._obey(self.course.begin())
         self.loop.run()
-        self._clean()
+        self._clean(self._code)
         self.loop.close()
         return self._code
 
@@ -404,12 +406,13 @@ class Runner:
             self._write_status()
 
     def _signalled(self, signo: int) -> None:
-        self._signal = self._signal or signo
         self._obey(self.course.stop("signal"))
+        self._write_status()
 
     def _out_of_time(self) -> None:
         self.complain(f"it has run for {self.pod.deadline:g} s (activeDeadlineSeconds): ending it")
         self._obey(self.course.stop("deadline"))
+        self._write_status()
 
     def notice(self, sentence: str) -> None:
         """What step/ has to say of a container."""
@@ -430,16 +433,37 @@ class Runner:
                 "ready": each.ready,
                 "restarts": max(0, each.runs - 1),
                 "code": each.code,
+                "runs": each.runs,
+                "due": each.due,
+                "image": each.container.image,
+                "prefix": self.output.label(each.name),
             }
             for each in self.course.statuses.values()
         ]
         with contextlib.suppress(OSError):
             files.write_atomically(f"{self.directory}/{STATUS}", json.dumps(found))
+        self._record.update(containers=found, reason=self.course.ending)
+        self._write_record()
+
+    def _begin_record(self) -> records.Record:
+        pod = self.pod
+        labels = {"namespace": pod.namespace, "labels": pod.labels}
+        return records.new(os.environ, pod=self.name, **labels)
+
+    def _write_record(self) -> None:
+        try:
+            self._record_path = self._record_path or records.path_of(os.environ, self._record)
+            records.write(self._record_path, self._record)
+        except (OSError, EngineError) as error:  # the pod runs all the same
+            if self._plan.verbose:
+                self.complain(f"`roadstead pod ls` will not know how it is: {error}")
 
     # -- the end ----------------------------------------------------------------------------------
 
-    def _clean(self) -> None:
+    def _clean(self, code: int) -> None:
         """End what is left, and remove what was made."""
+        records.end(self._record, code)
+        self._write_record()
         processes.end_below(self._step, _DEATH_SECONDS)  # what does not the supervisor speaks of
         if not os.path.isdir(self.directory):
             return
