@@ -18,7 +18,7 @@ import os
 import pwd
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.agent import accounting, cache
 from roadstead.agent import request as requests
@@ -43,6 +43,9 @@ from roadstead.step.around import Around
 from roadstead.step.container import Container
 from roadstead.step.life import Life, Lives
 from roadstead.step.plugged import failed
+
+if TYPE_CHECKING:
+    from roadstead.agent.screen import Screen
 
 NAME: Final = "roadstead-agent"
 _ORPHAN_SECONDS: Final = 10.0
@@ -88,6 +91,7 @@ class _Agent:
         self._lives = Lives(self._loop)
         self._container: Container | None = None
         self._around: Around | None = None
+        self._screen: Screen | None = None
         self._plugin_failure: RoadsteadError | None = None
         self._signals = Signals(self._loop)
         self._status: int | None = None
@@ -246,8 +250,16 @@ class _Agent:
         if spec.launch.mpi == "pmi2":
             stdio = (0, 1, 2, int(self._environ["PMI_FD"]))
         if spec.terminal is not None:
+            self._open_screen(made)
             self._loop.on_signal(watching.WINCH, self._resized)
         self._lives.start(self._life(made, stdio), self._ended, self._failed)
+
+    def _open_screen(self, made: Container) -> None:
+        path = made.hand_over_terminal()
+        if path:
+            from roadstead.agent import screen  # of --pty alone
+
+            self._screen = screen.Screen(self._loop, path)
 
     def _life(self, made: Container, stdio: tuple[int, ...]) -> Life[int]:
         """The container's, and what plugins hear of afterwards: it is all of a step that there is
@@ -274,10 +286,16 @@ class _Agent:
         _say(self._verb, sentence)
 
     def _ended(self, status: int) -> None:
-        self._status = status
-        if status == 0:
-            self._error = self._plugin_failure
-        self._loop.stop()
+        def told() -> None:
+            self._status = status
+            if status == 0:
+                self._error = self._plugin_failure
+            self._loop.stop()
+
+        if self._screen is None:
+            told()
+        else:
+            self._screen.finish(told)
 
     def _failed(self, error: RoadsteadError) -> None:
         self._error = error
@@ -311,6 +329,9 @@ class _Agent:
             self._failed(LaunchError("slurmstepd was killed"))
 
     def _resized(self) -> None:
+        if self._screen is not None:
+            self._screen.resize()
+            return
         rows, columns = os.get_terminal_size(0)[::-1]
         for pid in self._container.processes()[:1] if self._container else ():
             terminal.resize_of_process(pid, rows, columns)

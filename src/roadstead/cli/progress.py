@@ -14,7 +14,8 @@ _WIDTH = 80  # of a terminal that does not know its own
 class Line:
     """The line, as a context; it is taken away at the end.
 
-    It is called with what is done, and with how many bytes of how many (0: not known).
+    It is called with what is done, and with how many bytes of how many (0: not known; where both
+    are, nothing is counted).
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -34,7 +35,7 @@ class Line:
         if self._stream is None or now - self._last < _EVERY_SECONDS:
             return
         self._last = now
-        text = f"{what} {size(done)}"
+        text = f"{what} {size(done)}" if done else what
         if total:
             full = min(_BAR, _BAR * done // total)
             bar = f"[{'#' * full}{' ' * (_BAR - full)}]"

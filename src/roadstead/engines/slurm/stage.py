@@ -167,7 +167,7 @@ class _Staging:
         cache.place(self._environ), cache.quota(self._environ)  # said here, if they are wrong
         see = self._see()
         keys = [packed.key for packed in map(self._packed_before, self._parts) if packed]
-        self._progress(f"looking at {len(self._nodes)} nodes", 0, 0)
+        self._progress(f"looking at {_of_nodes(self._nodes)}", 0, 0)
         copied = accounting.copied(self._nodes, accounting.lately(), self._environ)
         answers = preflight.examine(
             self._nodes, self._job, self._archive, see, keys, self._environ, copied=copied
@@ -252,8 +252,12 @@ class _Staging:
         if short:
             raise preflight.no_room(short, answers, 2 * packed.size)
         size = f"{packed.size >> 20} MiB"
-        self._progress(f"sending {size} to {len(lacking)} nodes", 0, 0)
+        self._progress(f"sending {size} to {_of_nodes(lacking)}", 0, 0)
         preflight.send(self._spool.file(packed), packed, answers, self._job, self._environ)
+
+
+def _of_nodes(nodes: Sequence[str]) -> str:
+    return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}"
 
 
 def _name(part: Mapping[str, Any]) -> str:
