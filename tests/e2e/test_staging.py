@@ -53,7 +53,9 @@ def _site(product: Product, user: Account, *, apart: bool) -> Iterator[Site]:
     make_bundle(user, engine.work / "app", spec="crun", readonly=False)
     try:
         with SlurmCluster(
-            3, apart=(Account.current(), user) if apart else (), hidden=(product.library,)
+            3,
+            apart=(Account.current(), user) if apart else (),
+            hidden=(product.library,) if apart else (),
         ) as cluster:
             yield Site(cluster, engine)
     finally:
@@ -165,6 +167,36 @@ def test_a_step_of_a_batch_script(apart: Site) -> None:
     said = apart.run("sbatch --container-stage=bcast --container=app --wrap true")
     assert said.returncode == 1
     assert "--container-stage=bcast" in said.stderr
+
+
+def test_a_batch_script_carries_the_agent_and_not_its_container(apart: Site) -> None:
+    """Nobody can send anything when its job starts."""
+    make_bundle(apart.engine.account, apart.work / "batch", spec="crun")
+    line = (
+        "sbatch --parsable --wait -w n2 -D /tmp -o /tmp/said --container=batch --wrap 'ls -d /bin'"
+    )
+    apart.on_nodes("rm -r /var/tmp/roadstead-*/agent", nodes="n2")
+    said = apart.run(line)
+    assert said.returncode == 1
+    assert apart.on_nodes("cat /tmp/said; ls /var/tmp/roadstead-*/agent | wc -l", nodes="n2") == [
+        "0: 3",
+        f"0: slurmstepd: error: n2: {apart.work}/batch/config.json is not on n2, and was not sent "
+        f"there before the job; srun -w n2 --container={apart.work}/batch true sends it there, for "
+        "batch jobs as well",
+    ]
+    apart.run("srun -Q -w n2 --container=batch true").check()
+    apart.run(line).check()
+    assert apart.on_nodes("cat /tmp/said", nodes="n2") == ["0: /bin"]
+
+
+def test_a_heterogeneous_step_of_its_own(apart: Site) -> None:
+    """Its nodes are looked at component by component, and sent what each lacks."""
+    make_bundle(apart.engine.account, apart.work / "het", spec="crun")
+    said = apart.run(
+        "srun -Q -w n1 --container=het sh -c 'echo A $SLURM_PROCID' "
+        ": -w n2 --container=het sh -c 'echo B $SLURM_PROCID'"
+    )
+    assert _lines(said) == ["A 0", "B 1"]
 
 
 def test_shared_is_refused_where_it_is_not(apart: Site) -> None:

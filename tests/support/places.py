@@ -1,7 +1,9 @@
-"""The two engines as one place each, of three nodes of four CPUs: for test_conformance.py.
+"""The two engines as places of three nodes of four CPUs: for test_conformance.py.
 
-Both are an `Engine`: a user's own directories, our commands on PATH, and a look at what is left.
-On the Slurm one SLURM_CONF names a real Slurm, so that our commands choose it by themselves.
+Each is an `Engine`: a user's own directories, our commands on PATH, and a look at what is left.
+On a Slurm one SLURM_CONF names a real Slurm, so that our commands choose it by themselves.  There
+are three of those: its nodes have all that the submitter has; they have nothing of ours (`bare`);
+they share no directory either (`apart`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from tests.support.bundle import make_bundle
 from tests.support.engine import Engine, make_base
 from tests.support.slurm_cluster import SlurmCluster
 
-KINDS = ("local", "slurm")
+KINDS = ("local", "slurm", "slurm bare", "slurm apart")
 RELEASE = "roadstead test release 1.0"
 # Heterogeneous jobs are started by backfill alone.
 SCHEDULING = "SchedulerParameters=sched_min_interval=0,batch_sched_delay=0,bf_interval=1"
@@ -47,6 +49,18 @@ gone() { while squeue -h -j "$1" 2>/dev/null | grep -q .; do sleep 0.05; done; }
 # wait until a file has this line
 said() { for _ in $(seq 200); do grep -qs "$2" "$1" && return; sleep 0.05; done; }
 running() { squeue -h -t R -o %i; }
+# its one step with a program of ours: a look at the nodes may have been one before
+step() { squeue -h -s -o '%i %j' | sed -n 's/^\\([0-9]*[.][0-9]*\\) sh$/\\1/p'; }
+"""
+# The same where a job's output stays on its node.
+_FUNCTIONS_APART = """\
+batch() {
+    job=$(sbatch --parsable -D /tmp -o /tmp/out-%j "$@") || return
+    gone $job
+    srun -Q -n1 -w $(scontrol show job $job | sed -n '0,/BatchHost=/s/.*BatchHost=//p') \\
+        -D / cat /tmp/out-$job
+    scontrol show job $job | sed -n 's/.*ExitCode=\\([0-9]*:[0-9]*\\).*/exit \\1/p'
+}
 """
 
 
@@ -70,12 +84,13 @@ class Place:
             "ROADSTEAD_OCI_CONF": "none",
         }
         self.turns = 0
+        self.functions = _FUNCTIONS + (_FUNCTIONS_APART if kind == "slurm apart" else "")
 
     def run(self, line: str, timeout: float = 60) -> Completed:
         """Run a line of bash in an empty directory."""
         self.turns += 1
         work = self.engine.account.mkdir(self.engine.work / str(self.turns))
-        argv = ["bash", "-c", f"{_FUNCTIONS}\n{line}"]
+        argv = ["bash", "-c", f"{self.functions}\n{line}"]
         return self.engine.run(argv, cwd=work, env=self.variables, timeout=timeout)
 
     def left(self) -> list[leaks.Leak]:
@@ -111,15 +126,29 @@ def _without_pid_namespace(account: Account, bundle: Path, path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def place(kind: str, account: Account, shims: Path) -> Iterator[Place]:
-    """One of KINDS.  At its end nothing may be left."""
+def place(kind: str, account: Account, shims: Path, library: Path | None = None) -> Iterator[Place]:
+    """One of KINDS; nodes that lack Roadstead do not see ``library`` either.  At its end nothing
+    may be left."""
     engine = Engine(account, shims, make_base(account))
     with contextlib.ExitStack() as stack:
         stack.callback(engine.close)
-        if kind == "slurm":
-            cluster = stack.enter_context(SlurmCluster(3, cpus=4, more=SCHEDULING))
-            engine.variables |= cluster.variables
-        else:
+        if kind == "local":
             folder = account.mkdir(engine.base / "config" / "roadstead", 0o700)
             account.write(folder / "roadstead.conf", NODES)
-        yield Place(kind, engine)
+        else:
+            cluster = SlurmCluster(
+                3,
+                cpus=4,
+                more=SCHEDULING,
+                apart=(Account.current(), account) if kind == "slurm apart" else (),
+                hidden=() if library is None else (library, shims),
+            )
+            engine.variables |= stack.enter_context(cluster).variables
+        made = Place(kind, engine)
+        if kind == "slurm bare":  # whose nodes' /var/tmp is this host's
+            made.variables["ROADSTEAD_NODE_CACHE"] = os.fspath(engine.base / "node")
+        if kind == "slurm apart":
+            engine.variables.pop("TMPDIR")  # slurmstepd complains if it is not there
+            # Nobody can send a batch script its container: that is what a step did before.
+            made.run("srun -Q -N3 --container $B true").check()
+        yield made

@@ -83,17 +83,11 @@ SLURMD = """\
 if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
 exec slurmd -D -N "$1" -f "$2"
 """
-# The same for a node that shares no directory with where jobs are submitted, save that of Slurm's
-# own files.  Behind those: UID:PATH for a home of its own, PATH for what is not there at all.
-SLURMD_APART = """\
-name=$1 conf=$2 base=$3
-shift 3
-hostname "$name"
-mount --bind "$base" /mnt
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-mkdir -p "$base"
-mount --move /mnt "$base"
-mount -t tmpfs -o mode=1777 tmpfs /var/tmp
+# Before that, for a node that does not have everything.  What follows slurm.conf is not there:
+# UID:PATH is an empty home of its own, PATH is nothing at all.
+SLURMD_LACKS = """\
+name=$1 conf=$2
+shift 2
 for each; do
   owner=${each%%:*} path=${each#*:}
   [ -d "$path" ] || continue
@@ -101,6 +95,19 @@ for each; do
   if [ "$owner" != "$path" ]; then chown "$owner" "$path"; chmod 700 "$path"; fi
 done
 set -- "$name" "$conf"
+"""
+# And for one that shares no directory with where jobs are submitted, save Slurm's own files.
+SLURMD_APART = """\
+hostname "$1"
+base=$3
+mount --bind "$base" /mnt
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mkdir -p "$base"
+mount --move /mnt "$base"
+mount -t tmpfs -o mode=1777 tmpfs /var/tmp
+name=$1 conf=$2
+shift 3
+set -- "$name" "$conf" "$@"
 """
 
 
@@ -123,8 +130,8 @@ class SlurmCluster:
     """N nodes `n1` … `nN`, of as many CPUs as said; a context manager.
 
     With accounts in `apart` the nodes are as hosts of their own: each has a /tmp, a /var/tmp and
-    homes of these accounts that nobody else sees, and a host name, and there is nothing in the
-    directories of `hidden` and where this repository and its environment are.
+    homes of these accounts that nobody else sees, and a host name.  There, and with directories in
+    `hidden`, nodes see nothing in those and where this repository and its environment are.
     """
 
     def __init__(
@@ -213,16 +220,18 @@ class SlurmCluster:
         eventually(healed, timeout=60, what=f"the nodes are idle again, see {self.base}/*.log")
 
     def _start_slurmd(self, node: str) -> None:
-        if not self.apart:
-            argv = ("unshare", "--mount", "sh", "-ec", SLURMD, "sh", node, self.conf)
-            self._slurmds[node] = self._start(*argv)
-            return
-        homes = [f"{each.uid}:{each.home}" for each in self.apart]
+        argv = ["unshare", "--mount", "--uts", "sh", "-ec"]
         hidden = [os.fspath(each) for each in (ROOT, Path(sys.prefix), *self.hidden)]
-        self._slurmds[node] = self._start(
-            "unshare", "--mount", "--uts", "sh", "-ec", SLURMD_APART + SLURMD,
-            "sh", node, self.conf, self.base, *hidden, *homes,
-        )  # fmt: skip
+        homes = [f"{each.uid}:{each.home}" for each in self.apart]
+        node_and_conf = (node, os.fspath(self.conf))
+        if self.apart:
+            argv += [SLURMD_APART + SLURMD_LACKS + SLURMD, "sh", *node_and_conf]
+            argv += [os.fspath(self.base), *hidden, *homes]
+        elif self.hidden:
+            argv += [SLURMD_LACKS + SLURMD, "sh", *node_and_conf, *hidden]
+        else:
+            argv += [SLURMD, "sh", *node_and_conf]
+        self._slurmds[node] = self._start(*argv)
 
     def down(self) -> None:
         """End everything and delete the directory."""

@@ -11,7 +11,7 @@ from roadstead.agent import request
 from roadstead.cli import options
 from roadstead.cli import script as scripts
 from roadstead.engines import choice
-from roadstead.engines.slurm import real, rewrite, script
+from roadstead.engines.slurm import carried, real, rewrite, script
 from roadstead.errors import EngineError, RequestError, UsageError
 
 OURS = options.is_about_containers
@@ -104,7 +104,7 @@ def test_srun_is_rewritten(line: str, wanted: str) -> None:
             parts.append([])
         else:
             parts[-1].append(word)
-    made = rewrite.srun([component("srun", each) for each in parts], OURS, AGENT, {})
+    made = rewrite.srun([component("srun", each) for each in parts], OURS, [AGENT] * len(parts), {})
     assert " ".join(made) == wanted.format("/py -IS /agent task 0")
 
 
@@ -112,7 +112,7 @@ def test_options_that_only_slurm_knows_are_passed_on() -> None:
     argv = ["--spank-x=a b", "--container=B", "app"]
     pairs, operands = options.parse("srun", argv, lenient=True)
     each = rewrite.Component(pairs, options.of_containers("srun", pairs, {}), operands)
-    assert rewrite.srun([each], OURS, AGENT, {})[0] == "--spank-x=a b"
+    assert rewrite.srun([each], OURS, [AGENT], {})[0] == "--spank-x=a b"
     with pytest.raises(UsageError, match="unrecognized option '--spank-x'"):
         options.parse("srun", ["--spank-x", "a", "--container=B", "app"], lenient=True)
 
@@ -120,8 +120,8 @@ def test_options_that_only_slurm_knows_are_passed_on() -> None:
 def test_a_jobs_name_is_not_its_steps() -> None:
     each = component("srun", ["--container=B", "app"])
     named = {"SLURM_JOB_NAME": "mine"}
-    assert "--job-name=app" not in rewrite.srun([each], OURS, AGENT, named)
-    assert "--job-name=app" in rewrite.srun([each], OURS, AGENT, {**named, "SLURM_JOB_ID": "1"})
+    assert "--job-name=app" not in rewrite.srun([each], OURS, [AGENT], named)
+    assert "--job-name=app" in rewrite.srun([each], OURS, [AGENT], {**named, "SLURM_JOB_ID": "1"})
 
 
 REFUSED = ["--container-name=x", "--container-save=x", "--bcast=/tmp/x", "--container-per=node"]
@@ -180,7 +180,8 @@ echo "$0" 'x'
 
 def test_a_batch_script_comes_back_as_it_was() -> None:
     pairs = [options.parse("sbatch", each.argv)[0] for each in scripts.directives(SCRIPT)]
-    made = script.made([*pairs, "hetjob"], OURS, ["/p y", "it's"], '{"v":1}', SCRIPT)
+    start = carried.in_place(["/p y", "it's"])
+    made = script.made([*pairs, "hetjob"], OURS, start, '{"v":1}', SCRIPT)
     head, _, _ = made.partition("exec ")
     assert head.splitlines()[2:] == [
         "#SBATCH --ntasks=2",

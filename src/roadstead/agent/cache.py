@@ -166,15 +166,17 @@ def free(top: str) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def container(request: Any, told: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Any, int]:
+def container(request: Any, told: Mapping[str, Any]) -> tuple[Any, int]:
     """The request with what was staged in place of what the submitter named, and the descriptor
     that keeps it here.  Raises LaunchError."""
     from dataclasses import replace
 
-    top = place(environ)
+    top = str(told["place"])
     paths.check_private(top)
     found, held = use(top, str(told["key"]))
     if found.kind == "image":
         return replace(request, image=found.image, store=f"{top}/images"), held
-    writable = told.get("writable") or request.writable
+    writable = request.writable  # unless that is as the bundle says
+    if writable == "bundle" and told.get("writable"):
+        writable = told["writable"]
     return replace(request, bundle=f"{top}/bundles/{found.key}", writable=writable), held

@@ -22,7 +22,13 @@ from typing import Final
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import paths
 
-_SCRIPT: Final = '#!/bin/sh\nexec {python} -IS {snapshot} "$@"\n'
+# A node may see the script, and not the Python that it was made with: preflight asks on.
+_SCRIPT: Final = """\
+#!/bin/sh
+if [ -x {python} ]; then exec {python} -IS {snapshot} "$@"; fi
+[ "$1" = check ] || echo "roadstead: error: there is no" {python} "any more; try again" >&2
+exit 127
+"""
 _PYC_HEADER: Final = MAGIC_NUMBER + b"\0" * 12  # flags, time and size: looked at by nobody
 
 

@@ -7,7 +7,7 @@ A batch script in a container is in a script that Slurm's own sbatch takes:
 
     #!/bin/sh
     #SBATCH …                      the user's lines, less what is about containers
-    exec AGENT batch "$0" "$@"
+    exec AGENT batch "$0" "$@"     or more lines, where nodes may lack the agent
     # roadstead: {"v":1,…}         what the agent is told
     # roadstead: the script
     …                              the user's script, byte for byte
@@ -52,14 +52,14 @@ def component(told: Any, at: int) -> dict[str, Any]:
     return found
 
 
-def script(directives: Sequence[str], call: str, told: str, text: str) -> str:
-    """The script to submit.  ``directives`` are what comes after #SBATCH, ``call`` the agent in a
-    shell's words, ``told`` JSON in one line of ASCII."""
+def script(directives: Sequence[str], start: str, told: str, text: str) -> str:
+    """The script to submit.  ``directives`` are what comes after #SBATCH, ``start`` the lines of
+    shell that become the agent, ``told`` JSON in one line of ASCII."""
     lines = [
         "#!/bin/sh",
         "# Made by roadstead: the script below runs in a container.",
         *[f"#SBATCH {each}" for each in directives],
-        f'exec {call} batch "$0" "$@"',
+        start,
         f"{_TOLD}{told}",
         _SCRIPT,
         "",

@@ -146,8 +146,12 @@ class _Agent:
             **({"SLURM_CONTAINER_ID": request.id} if request.id else {}),
             **({"PMI_FD": "3"} if pmi else {}),
         }
+        if "see" in told:
+            from roadstead.agent import found
+
+            told = found.settle(told, self._node)
         if "staged" in told:
-            request, self._held = cache.container(request, told["staged"], environ)
+            request, self._held = cache.container(request, told["staged"])
             cwd = directory  # which may be in the container though it is not on this node
         spec = StepSpec(
             job_id=number.of("SLURM_JOB_ID", 0),

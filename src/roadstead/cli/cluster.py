@@ -203,17 +203,20 @@ def _become_srun(
         ready = _ready(components, parts, environ)
     except stage.Allocate:
         _allocate(components, environ)
-    argv = rewrite.srun(components, options.is_about_containers, ready.agent, environ)
-    if ready.elsewhere and "chdir" not in dict(components[0].pairs):
-        argv.insert(0, "--chdir=/")  # the agent knows where it is meant to be
+    for each, its in zip(components, ready, strict=True):
+        if its.elsewhere and "chdir" not in dict(each.pairs):
+            each.pairs = [*each.pairs, ("chdir", "/")]  # the agent knows where it is meant to be
+    agents = [each.agent for each in ready]
+    argv = rewrite.srun(components, options.is_about_containers, agents, environ)
     told = wire.dumps(request.whole(parts))
     real.become("srun", argv, rewrite.environment(environ, told))
 
 
 def _ready(
     components: Sequence[Component], parts: list[dict[str, Any]], environ: Mapping[str, str]
-) -> stage.Ready:
-    """Have all that is needed on the nodes.  Raises Allocate."""
+) -> list[stage.Ready]:
+    """Have all that is needed on the nodes; of each component what it is started by.  Raises
+    Allocate."""
     given = dict(components[0].pairs)
     named: list[str] = []
     if "nodelist" in given and "/" not in given["nodelist"]:
@@ -222,9 +225,17 @@ def _ready(
         named = hostlist.expand(given["nodelist"])
     shown = _Shown()
     try:
-        return stage.ready(
-            parts, environ, nodelist=named, lone=_is_lone(components), progress=shown
-        )
+        groups = [dict(each.pairs).get("het-group", "") for each in components]
+        jobs = stage.jobs(len(parts), groups, environ)
+        if len(jobs) == 1:
+            ready = stage.ready(
+                parts, environ, nodelist=named, lone=_is_lone(components), progress=shown
+            )
+            return [ready] * len(parts)
+        return [
+            stage.ready([part], its, progress=shown) if part else stage.Ready(())
+            for part, its in zip(parts, jobs, strict=True)
+        ]
     finally:
         shown.end()
 
@@ -264,17 +275,20 @@ class _Shown:
 def _allocate(components: Sequence[Component], environ: Mapping[str, str]) -> NoReturn:
     """Become an salloc that starts this very srun in its allocation: there nodes can be looked at,
     and sent to, before the first task."""
-    (component,) = components
     known = {row.name for row in options.rows("salloc")}
-    argv = rewrite.words(
-        [pair for pair in component.pairs if pair[0] in known], options.is_about_containers
-    )
-    argv = ["--quiet", *argv]
-    if "job-name" not in dict(component.pairs) and "SLURM_JOB_NAME" not in environ:
-        argv.append(f"--job-name={rewrite.name_of(component.operands[0])}")
-    inner = rewrite.words(component.pairs, lambda name: name in rewrite.OF_THE_JOB)
-    words = [*argv, *ourselves("srun"), *inner, *component.operands]
-    real.become("salloc", words, environ, called="srun")
+    argv: list[str] = []
+    inner: list[str] = []
+    for at, each in enumerate(components):
+        argv += [_SEPARATOR] if at else ["--quiet"]
+        argv += rewrite.words(
+            [pair for pair in each.pairs if pair[0] in known], options.is_about_containers
+        )
+        if "job-name" not in dict(each.pairs) and "SLURM_JOB_NAME" not in environ:
+            argv.append(f"--job-name={rewrite.name_of(each.operands[0])}")
+        inner += [_SEPARATOR] if at else []
+        inner += rewrite.words(each.pairs, lambda name: name in rewrite.OF_THE_JOB)
+        inner += each.operands
+    real.become("salloc", [*argv, *ourselves("srun"), *inner], environ, called="srun")
 
 
 def ourselves(command: str) -> list[str]:
@@ -299,7 +313,7 @@ def _become_salloc(
             "--container and --no-shell contradict each other: nothing is run", hint="leave one out"
         )
     try:
-        agent = _ready(components, parts, environ).agent
+        agent = _ready(components, parts, environ)[0].agent
         srun = real.must_find("srun", environ)
         step = rewrite.interactive([srun], agent, command, terminal=terminal)
         told = wire.dumps(request.whole(parts))
@@ -353,13 +367,13 @@ def _sbatch(argv: list[str], environ: Mapping[str, str], plugged: Plugged | None
         for_slurm = rewrite.Component(components[0].pairs, asked, operands)
         real.become("sbatch", native.argv([for_slurm]), environ)
     part = _part("sbatch", _all_given(first, given), asked, operands, environ)
-    agent = stage.for_batch(part, environ)
+    start = stage.for_batch(part, environ)
     named = [name for line in (*lent, *(each.pairs for each in components)) for name, _ in line]
     components[0].pairs = [
         *components[0].pairs,
         *comment.pairs(part["options"].get("container", ""), named, environ),
     ]
-    _submit(components, found, text, agent, wire.dumps(request.whole([part])), environ)
+    _submit(components, found, text, start, wire.dumps(request.whole([part])), environ)
 
 
 def _may_ask(text: str) -> bool:
@@ -435,7 +449,7 @@ def _submit(
     components: Sequence[Component],
     directives: Sequence[Directive],
     text: str,
-    agent: Sequence[str],
+    start: str,
     told: str,
     environ: Mapping[str, str],
 ) -> NoReturn:
@@ -449,7 +463,7 @@ def _submit(
             for each in directives
         ],
         options.is_about_containers,
-        agent,
+        start,
         told,
         text,
     )

@@ -42,7 +42,8 @@ def main(nodes: str, *, as_json: bool) -> int:
         for node, each in answers.items()
         if node not in wrong
     }
-    known.Nodes.of(environ).note(shared, archive.digest, every)
+    agents = {node: each.agent for node, each in answers.items()}
+    known.Nodes.of(environ).note(shared, archive.digest, every, agents)
     if as_json:
         told = {
             node: {**to_json(each), "fault": wrong.get(node, "")} for node, each in answers.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Final
 
 from roadstead.host import linux
 
@@ -26,6 +27,25 @@ def detach_below(path: str) -> list[str]:
     for point in points:
         linux.unmount(point, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
     return points
+
+
+# File systems that other hosts have too, as a rule (filesystems(5), and what sites mount).
+_OF_NETWORKS: Final = (
+    *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.glusterfs"),
+    *("orangefs", "pvfs2", "wekafs", "panfs", "afs", "cifs", "smb3", "fuse.sshfs", "9p"),
+)
+
+
+def is_of_a_network(path: str) -> bool:
+    """Whether ``path`` is on a file system that other hosts are likely to have."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            words = line.split(" ")
+            if words[2] == wanted:
+                return words[words.index("-") + 1] in _OF_NETWORKS
+    return False
 
 
 def _points(pid: int | str) -> Iterator[str]:

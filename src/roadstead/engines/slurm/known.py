@@ -1,12 +1,12 @@
 """What is remembered of a cluster's nodes, so that not every step has to look at them again.
 
-    STATE/clusters/KEY.json     {"all": [node, …], "nodes": {node: {"at", "agent", "sees": [place,
-    …]}}}
+    STATE/clusters/KEY.json     {"all": [node, …],
+                                 "nodes": {node: {"at", "agent", "settled", "sees": [place, …]}}}
 
 STATE is $XDG_STATE_HOME/roadstead, KEY is of the slurm.conf in force and changes with it.  Of a
-node it is known that containers could run there, which agent it has seen, and which *places* (file
-systems) it shares with this host.  That is believed for an hour; a node that has changed meanwhile
-fails its own tasks, by name, and contained tasks only.
+node it is known that containers could run there, which agent it has seen, where that has settled
+there, and which *places* (file systems) it shares with this host.  That is believed for an hour; a
+node that has changed meanwhile fails its own tasks, by name, and contained tasks only.
 """
 
 from __future__ import annotations
@@ -66,13 +66,24 @@ class Nodes:
         """Whether that is known of one node at least: enough for a step that has one node."""
         return any(self.cover((name,), digest, wanted) for name in self._nodes)
 
+    def agent_of(self, nodes: Iterable[str], digest: str, wanted: Sequence[str]) -> str:
+        """What starts the agent that has settled on all these nodes, if that is known, and that
+        they share the places of these paths; else ""."""
+        listed = list(nodes)
+        if not self.cover(listed, digest, wanted):
+            return ""
+        (first, *others) = {str(self._nodes[name].get("settled", "")) for name in listed}
+        return "" if others else first
+
     def note(
         self,
         found: Mapping[str, Sequence[str]],
         digest: str,
         every: Sequence[str],
+        agents: Mapping[str, str],
     ) -> None:
-        """Remember of each node which paths it shares; ``every`` node that there is."""
+        """Remember of each node which paths it shares, and by what its agent is started; ``every``
+        node that there is."""
         from roadstead.host import files  # whoever is only read has no need of it
 
         now = time.time()
@@ -81,6 +92,7 @@ class Nodes:
             kept = set(before.get("sees", ())) if before.get("agent") == digest else set()
             sees = sorted(kept | {place(path) for path in shared})
             self._nodes[name] = {"at": now, "agent": digest, "sees": sees}
+            self._nodes[name]["settled"] = agents.get(name, "")
         self._all = list(every) or self._all
         text = wire.dumps({"all": self._all, "nodes": self._nodes})
         try:

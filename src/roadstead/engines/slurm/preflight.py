@@ -45,13 +45,18 @@ def environment(environ: Mapping[str, str], more: Mapping[str, str]) -> dict[str
         for name, value in environ.items()
         if name in _KEPT or not name.startswith(("SLURM_", "SLURMD_", "SRUN_", "PMI_"))
     }
+    if "SLURM_JOB_ID" in kept:  # which may be one of a heterogeneous job's
+        kept["SLURM_JOB_ID"] = kept["SLURM_JOB_ID"].partition("+")[0]
     return {**kept, **more}
 
 
 def step(nodes: Sequence[str], job: str, name: str) -> list[str]:
-    """srun's options for one task on each of these nodes, beside whatever else runs there."""
+    """srun's options for one task on each of these nodes, beside whatever else runs there.  ``job``
+    is JOB, or JOB+GROUP in a heterogeneous one."""
+    leader, _, group = job.partition("+")
+    which = [f"--jobid={leader}", *([f"--het-group={group}"] if group else [])]
     return [
-        f"--jobid={job}", "--quiet", "--overlap", f"--nodelist={hostlist.fold(list(nodes))}",
+        *which, "--quiet", "--overlap", f"--nodelist={hostlist.fold(list(nodes))}",
         f"--nodes={len(nodes)}", f"--ntasks={len(nodes)}", "--ntasks-per-node=1",
         "--cpus-per-task=1", "--mpi=none", "--cpu-bind=none", "--input=none", "--chdir=/",
         "--kill-on-bad-exit=0", "--wait=0", f"--job-name=roadstead-{name}",
@@ -82,8 +87,8 @@ def examine(
         checks=checks,
         copied=dict(copied or {}),
     )
-    places = (archive.place, f"{cache.place(environ)}/agent")
-    here = ["/bin/sh", "-c", _IF_SEEN, "sh", *[f"{each}/{archive.digest}" for each in places]]
+    settled = f"{cache.place(environ)}/agent/{archive.digest}"
+    here = ["/bin/sh", "-c", _IF_SEEN, "sh", f"{archive.place}/{archive.digest}", settled]
     answers = _ask(nodes, job, here, question, environ)
     if len({each.agent for each in answers.values() if not each.error}) < 2 and not any(
         _UNSEEN in each.error for each in answers.values()
@@ -97,7 +102,8 @@ def examine(
 # The answer of a node that does not see the submitter's state directory.
 _UNSEEN: Final = "the agent is not seen"
 _IF_SEEN: Final = (
-    'for each; do if [ -x "$each" ]; then exec "$each" check; fi; done; '
+    'for each; do if [ -x "$each" ]; then "$each" check; code=$?; [ $code = 127 ] || exit $code; '
+    "fi; done; "
     """printf 'roadstead-says %s 0 1 {"node":"%s","error":"the agent is not seen"}\\n' """
     '"$SLURMD_NODENAME" "$SLURMD_NODENAME"'
 )

@@ -78,10 +78,11 @@ def words(pairs: Pairs, ours: Callable[[str], bool]) -> list[str]:
 def srun(
     components: Sequence[Component],
     ours: Callable[[str], bool],
-    agent: Sequence[str],
+    agents: Sequence[Sequence[str]],
     environ: Mapping[str, str],
 ) -> list[str]:
-    """srun's arguments.  A component without a container runs its command as it is."""
+    """srun's arguments.  A component without a container runs its command as it is, the others by
+    the agent of the same place in ``agents``."""
     argv: list[str] = []
     for at, each in enumerate(components):
         if at:
@@ -96,7 +97,7 @@ def srun(
         given = [name for name, _ in each.pairs]
         if "job-name" not in given and ("SLURM_JOB_ID" in environ or _unnamed("SLURM", environ)):
             argv.append(f"--job-name={name_of(each.operands[0])}")
-        argv += [*agent, "task", str(at), *each.operands]
+        argv += [*agents[at], "task", str(at), *each.operands]
     return argv
 
 

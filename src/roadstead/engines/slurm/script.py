@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def made(
     directives: Iterable[Sequence[tuple[str, str]] | str],
     ours: Callable[[str], bool],
-    agent: Sequence[str],
+    start: str,
     told: str,
     text: str,
 ) -> str:
     """The script to submit.  ``directives`` are the options of each #SBATCH line, or the word that
-    separates the components of a heterogeneous job."""
+    separates the components of a heterogeneous job; ``start`` is carried.py's."""
     lines = []
     for each in directives:
         if isinstance(each, str):
@@ -28,7 +28,7 @@ def made(
         kept = [quoted(word) for word in rewrite.words(each, ours)]
         if kept:
             lines.append(" ".join(kept))
-    return request.script(lines, " ".join(map(_for_shell, agent)), told, text)
+    return request.script(lines, start, told, text)
 
 
 def quoted(word: str) -> str:
@@ -38,7 +38,3 @@ def quoted(word: str) -> str:
         return word
     inner = word.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{inner}"'
-
-
-def _for_shell(word: str) -> str:
-    return "'" + word.replace("'", "'\\''") + "'"

@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from roadstead.engines.slurm.zipapp import Archive
 
 OPTION: Final = "container-stage"
+_NODELIST: Final = "SLURM_JOB_NODELIST"
 MODES: Final = ("auto", "shared", "bcast", "none")
+
+
+# What is remembered of a node may be over: it has another disk since, or was cleaned.
+_IF_THERE: Final = (
+    'if [ -x "$0" ]; then exec "$0" "$@"; fi; '
+    'echo "srun: error: $SLURMD_NODENAME: the agent is not there any more; '
+    'roadstead doctor --nodes $SLURMD_NODENAME brings it again" >&2; exit 125'
+)
 
 
 class Allocate(Exception):
@@ -96,31 +105,88 @@ def ready(
     if "bcast" not in modes and (
         cluster.cover(nodes or cluster.all, archive.digest, needed)
         or (lone and not nodes and cluster.cover_any(archive.digest, needed))
-        # Which node is whose in a heterogeneous job nobody knows before: their agents look.
-        or (len(parts) > 1 and not job)
     ):
         return Ready(archive.command)
+    if modes.count("bcast") == 0 and (
+        agent := cluster.agent_of(
+            nodes or cluster.all, archive.digest, [*wanted, *[part["cwd"] for part in contained]]
+        )
+    ):
+        return Ready(("/bin/sh", "-c", _IF_THERE, agent))
     if not job:
         raise Allocate
     return _Staging(contained, modes, archive, job, nodes, environ, progress).run(cluster)
 
 
-def for_batch(part: dict[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The words that start the agent of a batch script.  It is used in place: when the job starts
-    nobody is here who could send anything.  Raises RequestError."""
-    if mode(part["options"]) == "bcast":
+def jobs(count: int, groups: Sequence[str], environ: Mapping[str, str]) -> list[Mapping[str, str]]:
+    """The environments of a step's ``count`` components in a heterogeneous job, each with the job
+    that it is in; one for all where there is one job.  ``groups`` are the components'
+    --het-group."""
+    if "SLURM_HET_SIZE" not in environ or (count == 1 and not groups[0]):
+        return [environ]
+    found: list[Mapping[str, str]] = []
+    for at, group in enumerate(groups):
+        if group and not group.isdecimal():  # one component over several jobs
+            return [environ]
+        nodes = environ.get(f"{_NODELIST}_HET_GROUP_{group or at}")
+        if not nodes:
+            return [environ]
+        job = f"{environ.get('SLURM_JOB_ID', '')}+{group or at}"
+        found.append({**environ, "SLURM_JOB_ID": job, _NODELIST: nodes})
+    return found
+
+
+def for_batch(part: dict[str, Any], environ: Mapping[str, str]) -> str:
+    """The lines of shell that start the agent of a batch script.  When its job starts nobody is
+    here who could send anything: the agent may come with the script (carried.py), the container is
+    used in place, or is one that was sent before (agent/found.py).  Raises RequestError."""
+    from roadstead.engines.slurm import carried
+
+    asked = mode(part["options"])
+    if asked == "bcast":
         raise RequestError(
             f"--{OPTION}=bcast: a batch script's own container cannot be sent, as its job starts "
             "when sbatch has ended",
-            hint="give --container to the srun in the script, which sends it to the job's nodes",
+            hint="srun --container in the script, or before it, sends one",
         )
-    return zipapp.archive(environ).command
+    archive = zipapp.archive(environ)
+    wanted = paths_of(part)
+    cluster = known.Nodes.of(environ)
+    if cluster.cover(cluster.all, archive.digest, [*_ours(archive), *wanted]):
+        return carried.in_place(archive.command)
+    if wanted and asked != "none":
+        _tell_of_what_was_sent(part, wanted, environ, sent=asked != "shared")
+    from roadstead.agent import cache
+    from roadstead.host import mounts
+
+    text = ""
+    if not mounts.is_of_a_network(archive.place):
+        import base64
+
+        with open(archive.path, "rb") as file:
+            text = base64.encodebytes(file.read()).decode("ascii")
+    tag = sys.implementation.cache_tag or ""
+    return carried.start(archive.command, archive.path, tag, cache.place(environ), text)
+
+
+def _tell_of_what_was_sent(
+    part: dict[str, Any], wanted: Sequence[str], environ: Mapping[str, str], *, sent: bool
+) -> None:
+    """Say in a batch script's part by what its node is to recognise the container, and what it is
+    there if it was sent before."""
+    from roadstead.agent import cache
+    from roadstead.engines.slurm.spool import Spool
+
+    part["see"] = list(wanted)
+    packed = Spool(environ).known(_name(part)) if sent else None
+    if packed is not None:
+        part["staged"] = _staged(packed, cache.place(environ))
 
 
 def _nodes(environ: Mapping[str, str]) -> tuple[str, ...]:
     from roadstead.core import hostlist
 
-    return tuple(hostlist.expand(environ.get("SLURM_JOB_NODELIST", "")))
+    return tuple(hostlist.expand(environ.get(_NODELIST, "")))
 
 
 def paths_of(part: Mapping[str, Any]) -> list[str]:
@@ -180,7 +246,8 @@ class _Staging:
             node: [at.path for at, yes in zip(see, each.sees, strict=True) if yes]
             for node, each in answers.items()
         }
-        cluster.note(shared, self._archive.digest, preflight.every_node(self._environ))
+        agents = {node: each.agent for node, each in answers.items()}
+        cluster.note(shared, self._archive.digest, preflight.every_node(self._environ), agents)
         for part, asked in zip(self._parts, self._modes, strict=True):
             self._supply(part, asked, answers, shared)
         ours = set(_ours(self._archive))
@@ -224,7 +291,7 @@ class _Staging:
             lacking = [node for node, each in answers.items() if packed.key not in each.staged]
             if lacking:
                 self._send(packed, lacking, answers)
-        part["staged"] = {"key": packed.key, "writable": packed.writable}
+        part["staged"] = _staged(packed, next(iter(answers.values())).place)
         part["staging"] = {
             "bytes": packed.size if lacking else 0,
             "nodes": len(lacking),
@@ -258,6 +325,11 @@ class _Staging:
 
 def _of_nodes(nodes: Sequence[str]) -> str:
     return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}"
+
+
+def _staged(packed: Packed, place: str) -> dict[str, str]:
+    """What an agent is told of what was sent: --export may keep the place from it."""
+    return {"key": packed.key, "writable": packed.writable, "place": place}
 
 
 def _name(part: Mapping[str, Any]) -> str:
