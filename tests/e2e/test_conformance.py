@@ -284,6 +284,26 @@ srun --container $I ls /etc/own""",
         code=1,
         err="/etc/own",
     ),
+    "--container-save": Case(
+        """srun -n1 --container $I --container-save=s.tar sh -c 'echo x >/etc/own; exit 3'
+srun -n1 --container oci-archive:s.tar cat /etc/own; ls -A""",
+        "x|s.tar",
+        err="task 0: Exited with exit code 3",
+    ),
+    "--container-save, where it cannot be": Case(
+        "srun -n1 --container $I --container-save=none/s.tar echo x",
+        code=1,
+        err="there is no directory [^;]*/none; make it first",
+    ),
+    "--container-save of several tasks": Case(
+        "srun -n2 --container $I --container-save=s.tar true"
+    ),
+    "--container-save of a step that is cancelled": Case(
+        """srun -n1 --container $I --container-save=s.tar \
+sh -c 'echo ready; exec sleep 60' >said & said said ready
+scancel $(running); wait $!; ls -A""",
+        "said",
+    ),
     "who one is": Case("srun --container $B id -u", "0"),
     "its own pids": Case("srun --container $B sh -c 'echo $$'", "1"),
     # Mistakes.
@@ -302,6 +322,12 @@ srun --container $I ls /etc/own""",
 
 # Where a cluster is another thing than one machine: what comes there, and why.
 DIFFERENCES: dict[str, tuple[Case, str]] = {
+    "--container-save of several tasks": (
+        CASES["--container-save of several tasks"]._replace(
+            code=1, err="--container-save on a Slurm cluster is for a step of one task; .* add -n1"
+        ),
+        "each task has a container of its own there, and may be on another node",
+    ),
     "signal": (
         CASES["signal"]._replace(err="task 0: Segmentation fault"),
         "an agent has no runtime that waits, and sees the signal itself; what the local engine has "
@@ -328,6 +354,8 @@ LACKING: dict[str, dict[str, str]] = {
         "to all of the batch job": _OUTPUT,
         "to the batch script": _OUTPUT,
         "--container-mounts": _SOURCE,
+        "--container-save": _OUTPUT,
+        "--container-save of a step that is cancelled": _OUTPUT,
         "a signal comes once": _SOURCE,
         "plugin": _PLUGINS,
         "plugin of a batch script": _PLUGINS,

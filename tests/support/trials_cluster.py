@@ -7,9 +7,10 @@ no container, no directory of a step.  An agent whose whole step was killed leav
 directory on which its own files were mounted, to the next agent there: so at the end one job runs
 on every node, and then that is gone as well.
 
-One thing is Slurm's own, with and without a container (seen: 22.05): an srun whose slurmstepd was
-killed waits until its job is cancelled, says so, and exits with 0.  So what counts as success is 0
-and a job that is COMPLETED.
+Two things are Slurm's own, with and without a container (seen: 22.05).  An srun whose slurmstepd
+was killed waits until its job is cancelled, says so, and exits with 0: so what counts as success is
+0 and a job that is COMPLETED.  If that srun is in a batch script, it stays when the job has ended:
+such a one is ended here, and counted.
 """
 
 from __future__ import annotations
@@ -142,6 +143,9 @@ class _Trials:
         self.cluster.heal()
         self._check(trial, code)
         left = self.engine.watch.settled(timeout=5.0)
+        if trial.form == "step of a batch" and trial.victim == "slurmstepd" and trial.hit and left:
+            self._end_clients()
+            left = self.engine.watch.settled(timeout=5.0)
         assert not left, f"left behind:\n{leaks.as_table(left)}"
         how = (
             "0, and cancelled"
@@ -151,6 +155,14 @@ class _Trials:
             else "failed"
         )
         self.outcomes[f"{trial.victim}{'' if trial.hit else ' (missed)'}: {how}"] += 1
+
+    def _end_clients(self) -> None:
+        """End Slurm's own srun, of which slurmstepd has lost sight; nothing else."""
+        for each in self.engine.processes():
+            if each.command.startswith("srun "):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each.pid, signal.SIGKILL)
+                self.outcomes["srun of a batch script, left by Slurm itself"] += 1
 
     def last(self) -> None:
         """A job on every node leaves nothing of those before it."""

@@ -69,5 +69,5 @@ def test_what_follows_slurms_own_help(command: str) -> None:
         text = on_cluster(command, usage=usage)
         shown = ("--container=", "--container-stage=", "--dockerd]" if usage else "--dockerd ")
         assert all(word in text for word in shown)
-        assert not any(word in text for word in ("--container-save", "--dry-run", "--nodes"))
+        assert not any(word in text for word in ("--container-name", "--dry-run", "--nodes"))
         assert max(map(len, text.splitlines())) <= 80

@@ -46,6 +46,7 @@ from roadstead.step.plugged import failed
 
 if TYPE_CHECKING:
     from roadstead.agent.screen import Screen
+    from roadstead.step.save import Saving
 
 NAME: Final = "roadstead-agent"
 _ORPHAN_SECONDS: Final = 10.0
@@ -92,7 +93,8 @@ class _Agent:
         self._container: Container | None = None
         self._around: Around | None = None
         self._screen: Screen | None = None
-        self._plugin_failure: RoadsteadError | None = None
+        self._late_failure: RoadsteadError | None = None
+        self._saving: Saving | None = None
         self._signals = Signals(self._loop)
         self._status: int | None = None
         self._error: RoadsteadError | None = None
@@ -170,6 +172,7 @@ class _Agent:
             container=request,
             oci_conf=search.find(environ, slurms=False) or "",
             terminal=_terminal(told, procid),
+            umask=_umask(),
             launch=Launch(mpi="pmi2" if pmi else "pmix" if "PMIX_RANK" in environ else "none"),
             directory=path,
         )
@@ -188,7 +191,8 @@ class _Agent:
         """Whether what runs the container may leave something outside a namespace of ours."""
         request = self._spec.container
         assert request is not None
-        return bool(self._spec.oci_conf) or not plans.nests(request, self._spec)
+        elsewhere = bool(self._spec.oci_conf) or not plans.nests(request, self._spec)
+        return elsewhere or bool(request.save)
 
     # -- the life -----------------------------------------------------------------------------
 
@@ -234,6 +238,8 @@ class _Agent:
         enclosed = "" if self._leaves else self._place.path
         self._around = Around.of(spec, self._loop, self._lives, self._hear_of_plugins)
         self._around.plugged.begin()
+        if spec.container is not None and spec.container.save:
+            self._saving = self._check_save()
         (plan,) = plans.prepare(spec, self._notice, enclosed=enclosed)
         assert plan is not None
         if spec.script:
@@ -248,7 +254,11 @@ class _Agent:
             made.session = not attached  # the terminal is this session's
         self._container = self._signals.container = made
         if self._leaves:
-            claim = record.claim_of_ours(spec.directory, containers=[made.claim()])
+            claim = record.claim_of_ours(
+                spec.directory,
+                containers=[made.claim()],
+                files=[] if self._saving is None else self._saving.files,
+            )
             record.write_claim(spec.directory, claim)
         stdio: tuple[int, ...] = (0, 1, 2)
         if spec.launch.mpi == "pmi2":
@@ -257,6 +267,19 @@ class _Agent:
             self._open_screen(made)
             self._loop.on_signal(watching.WINCH, self._resized)
         self._lives.start(self._life(made, stdio), self._ended, self._failed)
+
+    def _check_save(self) -> Saving:
+        """--container-save, before anything runs.  Raises LaunchError."""
+        from roadstead.step.save import Saving
+
+        if self._spec.ntasks > 1 and self._spec.kind != "batch":
+            raise LaunchError(
+                "--container-save on a Slurm cluster is for a step of one task",
+                hint="each task has a container of its own there: add -n1",
+            )
+        saving = Saving(self._loop, self._spec)
+        saving.check()
+        return saving
 
     def _open_screen(self, made: Container) -> None:
         path = made.hand_over_terminal()
@@ -279,7 +302,7 @@ class _Agent:
 
     def _plugin_failed(self, error: RoadsteadError) -> None:
         """A required plugin, once the program ran: so has the task, if it has not anyway."""
-        self._plugin_failure = self._plugin_failure or error
+        self._late_failure = self._late_failure or error
 
     def _hear_of_plugins(self, sentence: str) -> None:
         wanted = self._spec.container is not None and self._spec.container.verbose
@@ -293,13 +316,27 @@ class _Agent:
         def told() -> None:
             self._status = status
             if status == 0:
-                self._error = self._plugin_failure
+                self._error = self._late_failure
             self._loop.stop()
 
-        if self._screen is None:
+        def saved(error: str) -> None:
+            if error and status == 0:
+                self._late_failure = self._late_failure or LaunchError(error)
+            elif error:
+                self._notice(f"error: {error}")
             told()
+
+        def drained() -> None:
+            if self._saving is None or self._signals.ended_by:
+                told()
+                return
+            assert self._container is not None
+            self._saving.start(self._container.plan, saved)
+
+        if self._screen is None:
+            drained()
         else:
-            self._screen.finish(told)
+            self._screen.finish(drained)
 
     def _failed(self, error: RoadsteadError) -> None:
         self._error = error
@@ -390,6 +427,12 @@ def _component(text: str, at: int) -> dict[str, Any]:
     except ValueError:
         told = None
     return requests.component(told, at)
+
+
+def _umask() -> int:
+    found = os.umask(0o077)
+    os.umask(found)
+    return found
 
 
 def _user(environ: dict[str, str]) -> str:

@@ -129,7 +129,7 @@ class Saving:
         if self._kind != "squashfs":
             return process.adopt(fork.run_in_child(lambda: self._write(plan, root, image, said)))
         argv = [self._mksquashfs, root, self._new, "-noappend", "-no-progress", "-quiet"]
-        argv += ["-processors", str(max(1, len(self._spec.cpus)))]
+        argv += ["-processors", str(len(self._spec.cpus or os.sched_getaffinity(0)))]
         ranged = plan.uids is not None and len(plan.uids.entries) > 1 and not plan.uids.process
         if self._spec.uid and not ranged:
             argv.append("-all-root")  # one id is all there is, whatever its number

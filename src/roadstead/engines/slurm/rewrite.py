@@ -28,7 +28,6 @@ REFUSED: Final[dict[str, str]] = {
     "container-name": "Slurm tells nobody on the nodes when a job ends, and the container of the "
     "job would stay",
     "container-per=node": "each task has an agent of its own there",
-    "container-save": "only the local engine saves containers",
     "dry-run": "it shows what the local engine would do",
 }
 _OUR_VARIABLES = (
