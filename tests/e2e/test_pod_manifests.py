@@ -127,6 +127,7 @@ def podman(product: Product, user: Account) -> Iterator[tuple[Engine, dict[str, 
         argv = ["podman", "import", "-q", *path, *more, "box.tar", image]
         engine.run(argv, env=env).check()
     yield engine, env
+    engine.run(["podman", "pod", "kill", "--all"], env=env, timeout=120)
     engine.run(["podman", "pod", "rm", "--all", "--force", "--time=0"], env=env, timeout=120)
     engines.remove(engine, env)
     engine.close()

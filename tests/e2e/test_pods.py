@@ -10,14 +10,15 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.test_limits import delegation, enter
 from tests.support import bundle, waiting
-from tests.support.account import Completed
+from tests.support.account import Account, Completed
 from tests.support.engine import Engine
 from tests.support.skips import require
 
@@ -355,6 +356,46 @@ def test_a_pod_is_deleted_and_the_one_beside_it_is_not(engine: Engine) -> None:
     waiting.eventually(lambda: not engine.run(["squeue", "-h"]).stdout)
     done = engine.run(["scontrol", "show", "job", job]).check()
     assert "JobState=CANCELLED" in done.stdout, done
+
+
+@pytest.fixture
+def memory_group(account: Account) -> Iterator[list[Path]]:
+    """A group of the account's; made before the engine, to outlive it."""
+    with delegation(account, "memory") as groups:
+        yield groups
+
+
+def run_two_that_take_memory(engine: Engine) -> tuple[Completed, dict[str, int]]:
+    """A pod of one container with a limit, and one that has none and takes as much; and their
+    exit codes."""
+    require("busybox", "crun")
+    image = os.fspath(engine.account.own(bundle.make_rootfs(engine.work / "rootfs")))
+    limits = {"resources": {"limits": {"memory": "40Mi", "cpu": "1"}}}
+    hog = "head -c 100m /dev/zero | tail -c 100m > /dev/null"
+    write(engine, "pod.yaml", pod(sh("small", image, hog, **limits), sh("large", image, hog)))
+    done = engine.run(["roadstead", "pod", "run", "pod.yaml"])
+    told = engine.run(["roadstead", "pod", "status", "--json", "test"]).check().stdout
+    return done, {each["name"]: each["code"] for each in json.loads(told)["containers"]}
+
+
+def test_a_limit_is_that_of_its_container(memory_group: list[Path], engine: Engine) -> None:
+    """Held by the runtime for root, by a group of the user's where there can be one."""
+    enter(engine, memory_group)
+    done, codes = run_two_that_take_memory(engine)
+    assert codes == {"small": 137, "large": 0}, done
+    assert done.returncode == 137
+    if engine.account.uid:
+        words = "container small: the kernel has killed a process of it for want of memory"
+        assert words in done.stderr, done
+    assert not list(memory_group[0].glob("*pod*")), "groups are left"
+
+
+def test_a_limit_that_nothing_holds_is_told(engine: Engine) -> None:
+    if engine.account.uid == 0:
+        pytest.skip("root has all groups")
+    done, codes = run_two_that_take_memory(engine)
+    assert codes == {"small": 0, "large": 0}, done
+    assert "warning: limits.memory of small holds for the job as a whole" in done.stderr
 
 
 def test_a_port_of_the_node_leads_into_the_pod(shared_engine: Engine, run: Run, image: str) -> None:

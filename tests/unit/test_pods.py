@@ -71,6 +71,10 @@ WRONG = [
         "livenessProbe.tcpSocket.port: the container has no port of the name 'web'",
     ),
     (pod({**C, "resources": {"limits": {"cpu": "much"}}}), "limits.cpu: 'much' is not a quantity"),
+    (
+        pod({**C, "resources": {"requests": {"cpu": 2}, "limits": {"cpu": 1}}}),
+        "resources.requests.cpu: is more than the limit",
+    ),
     (pod({**C, "resources": {"limits": {"example.com/x": 1}}}), "example.com/x: not supported"),
     (
         pod({**C, "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]}),

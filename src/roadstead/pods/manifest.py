@@ -496,6 +496,9 @@ def _resources(where: str, node: dict[str, Any]) -> Resources:
         for name in table:
             if name not in _RESOURCES:
                 raise wrong(f"{where}.{kind}.{name}", "not supported")
+    for name, limit in limits.items():
+        if requests.get(name, 0) > limit:
+            raise wrong(f"{where}.requests.{name}", "is more than the limit")
     gpus = [int({**requests, **limits}[name]) for name in _GPUS if name in {**requests, **limits}]
     return Resources(
         cpus=requests.get("cpu", limits.get("cpu", 0.0)),

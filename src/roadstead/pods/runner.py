@@ -13,7 +13,8 @@ import os
 import pwd
 import sys
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from roadstead.core.model import (
     BATCH_STEP,
@@ -27,7 +28,7 @@ from roadstead.host import carrier, files, linux, process, removal
 from roadstead.host.loop import Loop
 from roadstead.images import holds
 from roadstead.images.store import Store
-from roadstead.pods import course, records
+from roadstead.pods import course, limits, records
 from roadstead.pods import plan as plans
 from roadstead.pods.course import Course
 from roadstead.pods.model import Container, Image, Plan, Pod
@@ -93,6 +94,10 @@ class Runner:
         self._spec = self._step_spec()
         self._fields = self._known_fields()
         self.sandbox = Sandbox(pod, self.directory, self._disk, self._fields)
+        base = os.path.basename(step)
+        self.limits = limits.Limits(
+            pod, f"roadstead-{base}.{name}" + (f".{serial}" if serial else "")
+        )
 
     # -- start ------------------------------------------------------------------------------------
 
@@ -129,6 +134,8 @@ class Runner:
         self._files = [self._disk, *held]
         self._write_claim()
         self._hold()
+        if self.limits.complaint:
+            self.complain(self.limits.complaint)
         leads = self._listen()  # on the node's addresses, which are out of reach from now on
         made = step_plans.prepare(self._spec, self.notice)
         self.sandbox.enter()
@@ -145,11 +152,16 @@ class Runner:
                 request=request,
                 runtime_root=f"{self.directory}/containers",
                 runtime_env={**plan.runtime_env, record.MARK: self._step},
-                adapt=lambda config, wanted=wanted: self.sandbox.adapt(wanted, config),  # type: ignore[misc]
             )
+            mine = replace(mine, adapt=partial(self._adapt, wanted, mine.privileged))
             self._check_user(wanted, mine)
             self.units[wanted.name] = Unit(self, wanted, mine)
         self._write_status()
+
+    def _adapt(self, wanted: Container, privileged: bool, config: dict[str, Any]) -> None:
+        self.sandbox.adapt(wanted, config)
+        if privileged:
+            limits.adapt(wanted, config)
 
     def _listen(self) -> list[tuple[int, int]]:
         """Descriptors that listen where hostPorts say, and the ports of the pod that they lead to.
@@ -172,8 +184,12 @@ class Runner:
 
     def _write_claim(self) -> None:
         record.write_claim(
-            self.directory, {"files": self._files, "containers": list(self._claims.values())}
+            self.directory, {**self._left, "containers": list(self._claims.values())}
         )
+
+    @property
+    def _left(self) -> dict[str, object]:
+        return {"files": self._files, "groups": self.limits.groups}
 
     def claim(self, name: str, claim: dict[str, object]) -> None:
         """Write down what a run of a container may leave, before it is there."""
@@ -375,6 +391,12 @@ class Runner:
         self._claims.pop(unit.name, None)
         if sentence:
             self.complain(f"container {unit.name}: {sentence}")
+        if self.limits.killed(unit.name):
+            size = unit.wanted.resources.memory_limit >> 20
+            self.complain(
+                f"container {unit.name}: the kernel has killed a process of it for want of memory "
+                f"(limits.memory: {size} MiB)"
+            )
         orders = self.course.ended(unit.name, code, seconds)
         for order in orders:
             if isinstance(order, course.Start) and order.name == unit.name:
@@ -468,7 +490,8 @@ class Runner:
         if not os.path.isdir(self.directory):
             return
         self.sandbox.unmount()
-        sweep.remove_claimed({"files": self._files, "containers": list(self._claims.values())})
+        self.limits.close()
+        sweep.remove_claimed({**self._left, "containers": list(self._claims.values())})
         removal.remove_tree(self.directory)
 
 

@@ -104,7 +104,7 @@ class Unit:
             env=runner.environment(self.wanted),
             node=self._plan.spec.node,
         )
-        made = _Run(self._plan, task, runner.notice)
+        made = _Run(self._plan, task, runner.notice, runner.limits.inside(self.name))
         made.on_begun = self._begun
         runner.claim(self.name, made.claim())
         return made

@@ -121,7 +121,7 @@ class Limits:
     def inside(self, procid: int) -> AbstractContextManager[int | None]:
         """While this lasts, what is started with the ``group`` that it gives is born under the
         limits, as task ``procid``'s."""
-        return _Inside(self, procid)
+        return Inside(lambda: self.group_of(procid))
 
     def group_of(self, procid: int) -> cgroup.Group | None:
         """The group for a task's processes, made when it is first asked for."""
@@ -213,21 +213,21 @@ class Limits:
         return exits
 
 
-class _Inside:
-    """The way into a task's group: a descriptor, or this thread goes in, and out again.
+class Inside:
+    """The way into a group: a descriptor, or this thread goes in, and out again.  ``find`` gives
+    the group, which it may make.
 
     Raises LaunchError.
     """
 
-    def __init__(self, limits: Limits, procid: int) -> None:
-        self._limits = limits
-        self._procid = procid
+    def __init__(self, find: Callable[[], cgroup.Group | None]) -> None:
+        self._find = find
         self._group: cgroup.Group | None = None
         self._door: int | None = None
 
     def __enter__(self) -> int | None:
         try:
-            self._group = self._limits.group_of(self._procid)
+            self._group = self._find()
             self._door = self._group.door() if self._group is not None else None
         except OSError as error:
             raise _no_group(error) from None
