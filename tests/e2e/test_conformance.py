@@ -304,6 +304,15 @@ sh -c 'echo ready; exec sleep 60' >said & said said ready
 scancel $(running); wait $!; ls -A""",
         "said",
     ),
+    "--container-name": Case(
+        "srun -n1 --container $I --container-name=c sh -c 'echo x >/own; cat /own'", "x"
+    ),
+    "--container-per=node": Case(
+        "srun -N1 -n2 --container-per=node --container $B sh -c 'test -d /proc/1 && echo x'", "x|x"
+    ),
+    "--dry-run": Case(
+        "srun --dry-run --container $B nosuch-here", code=127, err="nosuch-here: not"
+    ),
     "who one is": Case("srun --container $B id -u", "0"),
     "its own pids": Case("srun --container $B sh -c 'echo $$'", "1"),
     # Mistakes.
@@ -321,7 +330,20 @@ scancel $(running); wait $!; ls -A""",
 }
 
 # Where a cluster is another thing than one machine: what comes there, and why.
+_REFUSED = Case("", code=1, err="with a container on a Slurm cluster: .*; leave it out, or use the")
 DIFFERENCES: dict[str, tuple[Case, str]] = {
+    "--container-name": (
+        _REFUSED._replace(line=CASES["--container-name"].line),
+        "Slurm tells nobody on the nodes when a job ends, and the container would stay",
+    ),
+    "--container-per=node": (
+        _REFUSED._replace(line=CASES["--container-per=node"].line),
+        "each task has an agent of its own there",
+    ),
+    "--dry-run": (
+        _REFUSED._replace(line=CASES["--dry-run"].line),
+        "what would run is decided on nodes, by agents",
+    ),
     "--container-save of several tasks": (
         CASES["--container-save of several tasks"]._replace(
             code=1, err="--container-save on a Slurm cluster is for a step of one task; .* add -n1"

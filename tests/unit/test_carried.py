@@ -135,5 +135,21 @@ def test_where_an_agent_has_settled_is_remembered(tmp_path: Path) -> None:
     assert nodes.agent_of(["n1", "n4"], "D", here) == nodes.agent_of([], "D", here) == ""
 
 
+def test_an_agent_that_is_remembered_and_gone_is_said(tmp_path: Path) -> None:
+    agent = tmp_path / "agent"
+    argv = ["/bin/sh", "-c", stage.IF_THERE, agent, "task", "0", "a b"]
+    env = {"SLURMD_NODENAME": "n7"}
+    done = subprocess.run(argv, capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr == (
+        "srun: error: n7: the agent is not there any more; "
+        "roadstead doctor --nodes n7 brings it again\n"
+    )
+    agent.write_text('#!/bin/sh\necho "$1 $2 $3"\n')
+    agent.chmod(0o755)
+    done = subprocess.run(argv, capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "task 0 a b\n", "")
+
+
 def test_which_file_systems_are_of_networks() -> None:
     assert not mounts.is_of_a_network("/proc")

@@ -28,7 +28,7 @@ REFUSED: Final[dict[str, str]] = {
     "container-name": "Slurm tells nobody on the nodes when a job ends, and the container of the "
     "job would stay",
     "container-per=node": "each task has an agent of its own there",
-    "dry-run": "it shows what the local engine would do",
+    "dry-run": "what would run is decided on the nodes, by agents",
 }
 _OUR_VARIABLES = (
     "SLURM_CONTAINER",

@@ -35,7 +35,7 @@ MODES: Final = ("auto", "shared", "bcast", "none")
 
 
 # What is remembered of a node may be over: it has another disk since, or was cleaned.
-_IF_THERE: Final = (
+IF_THERE: Final = (
     'if [ -x "$0" ]; then exec "$0" "$@"; fi; '
     'echo "srun: error: $SLURMD_NODENAME: the agent is not there any more; '
     'roadstead doctor --nodes $SLURMD_NODENAME brings it again" >&2; exit 125'
@@ -112,7 +112,7 @@ def ready(
             nodes or cluster.all, archive.digest, [*wanted, *[part["cwd"] for part in contained]]
         )
     ):
-        return Ready(("/bin/sh", "-c", _IF_THERE, agent))
+        return Ready(("/bin/sh", "-c", IF_THERE, agent))
     if not job:
         raise Allocate
     return _Staging(contained, modes, archive, job, nodes, environ, progress).run(cluster)
