@@ -97,27 +97,7 @@ cat /etc/os-release; echo "$SLURM_NTASKS $SLURM_JOB_NAME $1"; exit 3
         "/trap.sh|exit 0:0",
     ),
     "image": Case("srun -N2 --container $I cat /etc/os-release", f"{RELEASE}|{RELEASE}"),
-    # Container systems (docs/systems.md); the whole of their contract is in test_systems.py.
-    "system charliecloud": Case(
-        "srun -n2 --container-system=charliecloud --container $B "
-        "sh -c 'cat /etc/os-release; exit 3'",
-        f"{RELEASE}|{RELEASE}",
-        code=3,
-        err="exit code 3",
-    ),
-    "system bubblewrap": Case(
-        "srun -N2 --container-system=bubblewrap --container $I "
-        "sh -c 'cat /etc/os-release; exit 125'",
-        f"{RELEASE}|{RELEASE}",
-        code=125,
-        err="exit code 125",
-    ),
-    "system podman": Case(
-        "srun -n1 --container-system=podman --container $B sh -c 'cat /etc/os-release; exit 3'",
-        RELEASE,
-        code=3,
-        err="exit code 3",
-    ),
+    # Those that are there have their own suites (test_systems.py, test_systems_slurm.py).
     "system that is not there": Case(
         "srun -n1 --container-system=none --container $B true",
         code=125,
@@ -386,11 +366,6 @@ LACKING: dict[str, dict[str, str]] = {
     },
 }
 LINES = sorted(CASES)
-SYSTEMS = {
-    "system bubblewrap": "bwrap",
-    "system charliecloud": "charliecloud",
-    "system podman": "podman",
-}
 # What may be another thing for root: no user namespace, other mounts and ids; the rest is a user's.
 AS_ROOT = (
     *("guide: batch", "guide: job with step 0", "image", "exit of the worst", "signal"),
@@ -435,8 +410,6 @@ def test_the_same_line(here: Place, name: str) -> None:
     case = CASES[name]
     if here.kind != "local" and name in DIFFERENCES:
         case = DIFFERENCES[name][0]
-    if (component := SYSTEMS.get(name)) is not None:
-        require(component)
     if name == "terminal" and program("script") is None:
         require("script")
     done = here.run(case.line)

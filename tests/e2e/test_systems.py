@@ -167,6 +167,15 @@ def test_a_cancelled_step_ends(run: Run) -> None:
     assert run.engine.finish(process).returncode == 143
 
 
+def test_a_program_that_is_killed(run: Run) -> None:
+    """By somebody else than the step: its signal is told, where the system tells of it."""
+    process = run.start("sh", "-c", "echo up; exec sleep 97")
+    (program,) = [each for each in run.engine.processes() if each.command == "sleep 97"]
+    os.kill(program.pid, signal.SIGKILL)
+    done = run.engine.finish(process)
+    assert done.returncode == (255 if run.system == "udocker" else 137), done
+
+
 def test_a_terminal(run: Run) -> None:
     require("util-linux")
     line = shlex.join(run.argv("sh", "-c", "test -t 0 && test -t 1 && echo is one; exit 3", pty=""))

@@ -22,7 +22,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -207,10 +207,12 @@ class Watch:
         self._shared = {folder: _names(folder) for folder in _SHARED}
         self._cgroups = _cgroups()
 
-    def settled(self, *, timeout: float = 3.0) -> list[Leak]:
-        """`find`, giving what is on its way out the time to leave."""
+    def settled(self, *, timeout: float = 3.0, known: Container[str] = ()) -> list[Leak]:
+        """`find`, giving what is on its way out the time to leave; without what is ``known``."""
         deadline = time.monotonic() + timeout
-        while (leaks := self.find()) and time.monotonic() < deadline:
+        while leaks := [each for each in self.find() if each.what not in known]:
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.05)
         return leaks
 

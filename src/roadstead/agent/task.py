@@ -16,6 +16,7 @@ from __future__ import annotations
 import gc
 import os
 import pwd
+import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -38,18 +39,22 @@ from roadstead.host import linux, process, removal, terminal, watching, wire
 from roadstead.host.loop import Loop
 from roadstead.oci import runtime, search
 from roadstead.step import plan as plans
-from roadstead.step import processes, record, scripts
+from roadstead.step import processes, record, scripts, sweep
 from roadstead.step.around import Around
 from roadstead.step.container import Container
 from roadstead.step.life import Life, Lives
 from roadstead.step.plugged import failed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from roadstead.agent.screen import Screen
     from roadstead.step.save import Saving
+    from roadstead.systems import System
 
 NAME: Final = "roadstead-agent"
 _ORPHAN_SECONDS: Final = 10.0
+_SIGNAL_SECONDS: Final = 0.05  # from the first process of a step to the last
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -99,6 +104,8 @@ class _Agent:
         self._status: int | None = None
         self._error: RoadsteadError | None = None
         self._alone = False
+        self._heard = 0  # the first signal that was to end us all
+        self._started = time.time()
         self._held = -1  # what keeps here what was sent
         self._parent = os.getppid()
         for signo in watching.MESSAGES:
@@ -333,14 +340,36 @@ class _Agent:
             assert self._container is not None
             self._saving.start(self._container.plan, saved)
 
-        if self._screen is None:
-            drained()
-        else:
-            self._screen.finish(drained)
+        def heard() -> None:
+            nonlocal status
+            if forgets and self._heard:
+                status, self._signals.ended_by = -process.KILL, self._heard  # see _outcome
+            if self._screen is None:
+                drained()
+            else:
+                self._screen.finish(drained)
+
+        forgets = status == 0 and self._system is not None and self._system.forgets
+        self._when_heard(heard, unsure=forgets)
 
     def _failed(self, error: RoadsteadError) -> None:
-        self._error = error
-        self._loop.stop()
+        unsure = self._system is not None and error.kind == "runtime"
+
+        def told() -> None:
+            self._error = error
+            if unsure:
+                self._signals.ended_by = self._signals.ended_by or self._heard
+            self._loop.stop()
+
+        self._when_heard(told, unsure=unsure)
+
+    def _when_heard(self, then: Callable[[], None], *, unsure: bool) -> None:
+        """A container system's own processes are sent what is for the whole step too (signals.py).
+        That they ended of it is not their failure; and we may hear of it a moment after them."""
+        if unsure and not self._heard:
+            self._loop.call_later(_SIGNAL_SECONDS, then)
+        else:
+            then()
 
     def _outcome(self) -> int:
         if self._alone:
@@ -353,7 +382,14 @@ class _Agent:
 
     # -- signals ------------------------------------------------------------------------------
 
+    @property
+    def _system(self) -> System | None:
+        """The container system that runs the container, if one does."""
+        return self._container.plan.system if self._container is not None else None
+
     def _signalled(self, signo: int) -> None:
+        if signo in process.ENDING:
+            self._heard = self._heard or signo
         if self._container is None:
             if signo in process.ENDING:
                 self._signals.ended_by = self._signals.ended_by or signo
@@ -389,6 +425,8 @@ class _Agent:
         if self._container is not None:
             self._container.close()
             self._container.plan.close()
+        if self._system is not None and self._system.litter:
+            sweep.remove_litter(self._system.litter, self._started)
         if hold >= 0:
             os.close(hold)
             os.chdir("/")

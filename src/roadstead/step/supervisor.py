@@ -537,8 +537,7 @@ class Supervisor:
         os.chdir("/")
         try:
             if self.plan is not None and self.plan.system is not None and self.plan.system.litter:
-                claim = record.read_claim(self.spec.directory) or {}
-                sweep.remove_litter(claim, self.spec.directory)
+                sweep.remove_litter(self.plan.system.litter, self.started_at)
             sweep.sweep_inner(self.spec.directory)
             removal.remove_tree(self.spec.directory)
         except OSError as failure:  # whoever waits is told how the step ended all the same

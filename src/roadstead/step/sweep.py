@@ -36,7 +36,9 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
     found = _kill_all(claim, mark)
     for group in claim.get("groups", []):
         found += [f"process {pid}" for pid in cgroup.kill(str(group))]
-    found += remove_litter(claim, directory)
+    if patterns := {str(each.get("litter") or "") for each in claim.get("containers", [])} - {""}:
+        since = os.stat(f"{directory}/{record.CLAIM}").st_mtime
+        found += [line for pattern in patterns for line in remove_litter(pattern, since)]
     # Nothing runs that could make more: what is there now is all that has to go.
     found += sweep_inner(directory)
     found += remove_claimed(claim)
@@ -74,23 +76,21 @@ def remove_claimed(claim: dict[str, Any]) -> list[str]:
     return found
 
 
-def remove_litter(claim: dict[str, Any], directory: str) -> list[str]:
-    """Remove what a container system's own processes leave elsewhere when they are killed: what is
-    named after a process that is no more, and no older than the claim.  A line for each."""
-    patterns = {str(each.get("litter") or "") for each in claim.get("containers", [])} - {""}
+def remove_litter(pattern: str, since: float) -> list[str]:
+    """Remove what a container system's own processes leave elsewhere when they are killed
+    (``System.litter``): what is named after a process that is no more, and no older than the step.
+    A line for each."""
     found = []
-    for pattern in patterns:
-        folder, _, name = pattern.rpartition("/")
-        before, _, after = name.rstrip("*").partition("{pid}")
-        since = os.stat(f"{directory}/{record.CLAIM}").st_mtime
-        for entry in os.scandir(folder):
-            pid, _, _ = entry.name.removeprefix(before).partition(after)
-            if entry.name.startswith(f"{before}{pid}{after}") and pid.isdecimal():
-                seen = entry.stat(follow_symlinks=False)
-                mine = seen.st_uid == os.getuid() and seen.st_ctime >= since
-                if mine and not record.start_time(int(pid)):
-                    removal.remove(entry.path)
-                    found.append(f"file {entry.path}")
+    folder, _, name = pattern.rpartition("/")
+    before, _, after = name.rstrip("*").partition("{pid}")
+    for entry in os.scandir(folder):
+        pid, _, _ = entry.name.removeprefix(before).partition(after)
+        if entry.name.startswith(f"{before}{pid}{after}") and pid.isdecimal():
+            seen = entry.stat(follow_symlinks=False)
+            mine = seen.st_uid == os.getuid() and seen.st_ctime >= since
+            if mine and not record.start_time(int(pid)):
+                removal.remove(entry.path)
+                found.append(f"file {entry.path}")
     return found
 
 

@@ -134,6 +134,8 @@ class System:
     ``tidies``     whether nothing is left to be removed of a container that has ended by itself
     ``own_statuses`` exit statuses by which it may tell of its own failure
     ``signal_status`` the status by which it tells of a signal, whichever; 0: it tells which
+    ``reraises``   whether it ends by the signal that has ended the program
+    ``forgets``    whether it says 0 where its own processes were ended by a signal
     ``litter``     what a process of its own leaves when it is killed: a pattern with {pid} in it
     ``becomes``    whether its process becomes the program, by exec: then its name tells who ended
     ``comms``      the names of its own processes, where the program shares their mount namespace
@@ -154,6 +156,8 @@ class System:
     tidies: bool = False
     own_statuses: frozenset[int] = frozenset()
     signal_status: int = 0
+    reraises: bool = False
+    forgets: bool = False
     litter: str = ""
     becomes: bool = False
     comms: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ class Apptainer(System):
     package = "apptainer"
     keeps = ("APPTAINER_", "SINGULARITY_")
     passes_descriptors = True
+    reraises = True
 
     @property
     def own(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -191,6 +191,8 @@ class Told:
         if self.system.becomes:
             own = comm == os.path.basename(self.path)[:15]
         elif status < 0:
+            if self.system.reraises:
+                return None
             return RuntimeFailure(f"{self.system.name} was killed by signal {-status}")
         else:
             own = status in self.system.own_statuses and not self._has_begun()

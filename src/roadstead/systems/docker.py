@@ -20,6 +20,7 @@ from roadstead.host import program as programs
 from roadstead.systems import Container, Start, System
 
 _MARK: Final = b"ROADSTEAD_STEP_DIR="
+_NEVER: Final = "0001-"  # the year in which what has not begun did
 
 
 class Docker(System):
@@ -86,13 +87,15 @@ class Docker(System):
 
     def has_begun(self, program: str, container: Container) -> bool:
         """See System."""
-        return not self._ask(program, container, "{{.State.StartedAt}}").startswith("0001")
+        return not self._ask(program, container, "{{.State.StartedAt}}").startswith(_NEVER)
 
     @staticmethod
     def _ask(program: str, container: Container, what: str) -> str:
         command = [program, "inspect", "--type=container", f"--format={what}", container.name]
         status, said, _ = programs.answer(command, container.caller)
-        return "0001" if status else said.decode(errors="replace").strip()
+        if process.was_killed(status):  # by a signal that was for the whole step
+            status, said, _ = programs.answer(command, container.caller)
+        return _NEVER if status else said.decode(errors="replace").strip()
 
 
 def _field(word: str) -> str:

@@ -45,6 +45,7 @@ class Podman(System):
     overlays = True
     makes_points = True
     own_statuses = _OWN
+    forgets = True
 
     def start(self, program: str, container: Container) -> Start:
         """See System."""
@@ -52,7 +53,7 @@ class Podman(System):
         argv = [program, "--log-level=error", "--cgroup-manager=cgroupfs", *_runtime(container)]
         argv += _own_places(program, container)
         argv += ["run", f"--name={container.name}", "--rm"]
-        argv += ["--interactive", *(["--tty"] if container.terminal else [])]
+        argv += ["--interactive", *(["--tty"] if container.terminal else []), "--sig-proxy=false"]
         argv += ["--cgroups=disabled", "--network=host", "--log-driver=none", "--no-hosts"]
         argv += ["--pull=never", "--security-opt=label=disable", "--http-proxy=false"]
         argv += [f"--pidfile={container.directory}/pid", "--entrypoint="]
