@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 from tests.e2e.test_limits import delegation, enter
 from tests.support import bundle, waiting
 from tests.support.account import Account, Completed
+from tests.support.components import address, program
 from tests.support.engine import Engine
 from tests.support.skips import require
 
@@ -396,6 +398,42 @@ def test_a_limit_that_nothing_holds_is_told(engine: Engine) -> None:
     done, codes = run_two_that_take_memory(engine)
     assert codes == {"small": 0, "large": 0}, done
     assert "warning: limits.memory of small holds for the job as a whole" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["out", "none"])
+def test_a_pod_reaches_the_outside_where_the_node_has_the_means(engine: Engine, way: str) -> None:
+    """By slirp4netns, if a tun device can be opened, and there is no pasta on PATH or anything
+    else; without it the pod has a loopback interface alone."""
+    require("busybox", "crun", "address", *(["slirp4netns"] if way == "out" else []))
+    image = os.fspath(engine.account.own(bundle.make_rootfs(engine.work / "rootfs")))
+    tools = engine.account.mkdir(engine.base / "tools")
+    for name in ("sh", "env", "crun", *(["slirp4netns"] if way == "out" else [])):
+        (tools / name).symlink_to(program(name) or shutil.which(name) or "")
+    with socket.create_server((address(), 0)) as found:
+        found.settimeout(60)
+        host, port = found.getsockname()
+        ask = f"nc -w 20 {host} {port} || echo unreachable; ls /proc/sys/net/ipv4/conf"
+        write(engine, "pod.yaml", pod(sh("main", image, f"echo $IP; {ask}", env=[
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+        ])))  # fmt: skip
+        started = engine.popen(
+            ["roadstead", "pod", "run", "pod.yaml"],
+            env={"PATH": f"{engine.shims}:{tools}"}, stdout=-1, stderr=-1,
+        )  # fmt: skip
+        reaches = way == "out" and tun_is_open_to(engine.account)
+        if reaches:
+            with found.accept()[0] as client:
+                client.sendall(b"hello\n")
+        done = engine.finish(started, timeout=60)
+    said = done.stdout.split()
+    if reaches:
+        assert said == ["10.0.2.100", "hello", "all", "default", "lo", "tap0"], done
+    else:
+        assert said == ["127.0.0.1", "unreachable", "all", "default", "lo"], done
+
+
+def tun_is_open_to(account: Account) -> bool:
+    return account.run(["sh", "-c", ": <> /dev/net/tun"]).returncode == 0
 
 
 def test_a_port_of_the_node_leads_into_the_pod(shared_engine: Engine, run: Run, image: str) -> None:

@@ -59,10 +59,15 @@ def _no_account() -> str:
     return "" if known else f"there is no account {name}; script/setup makes it"
 
 
+def address() -> str:
+    """An address of this machine that is not the loopback's, "" for none."""
+    local = re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", Path("/proc/net/fib_trie").read_text())
+    return next((each for each in local if not each.startswith("127.")), "")
+
+
 def _no_address() -> str:
     """Without an address that is not the loopback's getaddrinfo(3) gives Slurm's commands none."""
-    local = re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", Path("/proc/net/fib_trie").read_text())
-    if any(not each.startswith("127.") for each in local):
+    if address():
         return ""
     return "there is no network; ip address add 192.0.2.1/32 dev lo will do"
 

@@ -28,7 +28,7 @@ from roadstead.host import carrier, files, linux, process, removal
 from roadstead.host.loop import Loop
 from roadstead.images import holds
 from roadstead.images.store import Store
-from roadstead.pods import course, limits, records
+from roadstead.pods import course, limits, outlet, records
 from roadstead.pods import plan as plans
 from roadstead.pods.course import Course
 from roadstead.pods.model import Container, Image, Plan, Pod
@@ -41,6 +41,7 @@ from roadstead.step.life import Lives
 
 SIGNALS: Final = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM
 _GPU_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+_LOCAL: Final = "127.0.0.1"
 _RUNS: Final = 1000  # of a pod, as far as their numbers go
 _DEATH_SECONDS: Final = 10.0
 STATUS: Final = "status.json"
@@ -89,6 +90,7 @@ class Runner:
         # Runs are numbered through: their control groups have the step's name and this number.
         self._number = _RUNS * serial
         self._code = 0
+        self._outlet: outlet.Outlet | None = None
         self._record: records.Record = {}
         self._record_path = ""
         self._spec = self._step_spec()
@@ -136,11 +138,15 @@ class Runner:
         self._hold()
         if self.limits.complaint:
             self.complain(self.limits.complaint)
+        found = outlet.program(os.environ) if self.pod.network == "" else ""
+        if found:
+            self._outlet = outlet.Outlet(found)
         leads = self._listen()  # on the node's addresses, which are out of reach from now on
         made = step_plans.prepare(self._spec, self.notice)
         self.sandbox.enter()
         for listener, number in leads:
-            self._carrier.serve(listener, (self.sandbox.address, number))
+            self._carrier.serve(listener, (_LOCAL, number))
+        self._open_outlet()
         self.sandbox.make()
         if self.pod.share_pid:
             self.sandbox.share_processes()
@@ -157,6 +163,16 @@ class Runner:
             self._check_user(wanted, mine)
             self.units[wanted.name] = Unit(self, wanted, mine)
         self._write_status()
+
+    def _open_outlet(self) -> None:
+        """Have the network that we are in now reach beyond itself, where the node has the means."""
+        if self._outlet is None:
+            return
+        if not self._outlet.open():
+            self.complain("warning: slirp4netns has failed: the pod reaches nothing beyond itself")
+            return
+        self.sandbox.address, self.sandbox.resolver = outlet.ADDRESS, outlet.RESOLVER
+        self._fields.update({"status.podIP": outlet.ADDRESS, "status.podIPs": outlet.ADDRESS})
 
     def _adapt(self, wanted: Container, privileged: bool, config: dict[str, Any]) -> None:
         self.sandbox.adapt(wanted, config)
@@ -299,7 +315,7 @@ class Runner:
     # -- what containers are given ----------------------------------------------------------------
 
     def _known_fields(self) -> dict[str, str]:
-        address = "127.0.0.1"
+        address = _LOCAL
         memory = os.environ.get("SLURM_MEM_PER_NODE", "")
         cpus = os.environ.get("SLURM_CPUS_ON_NODE", "") or str(os.cpu_count() or 1)
         job = os.environ.get("SLURM_JOB_ID", "0")
@@ -486,6 +502,8 @@ class Runner:
         """End what is left, and remove what was made."""
         records.end(self._record, code)
         self._write_record()
+        if self._outlet is not None:
+            self._outlet.close()
         processes.end_below(self._step, _DEATH_SECONDS)  # what does not the supervisor speaks of
         if not os.path.isdir(self.directory):
             return

@@ -55,6 +55,7 @@ class Sandbox:
         self._fields = fields
         self._bound = 0
         self.address = "127.0.0.1"
+        self.resolver = ""  # who knows names of the outside, if there is a way there
         self.first = 0  # the first process of the pod's own PID namespace, if it has one
 
     def enter(self) -> None:
@@ -119,6 +120,9 @@ class Sandbox:
         ]
         self._write(f"{self.directory}/etc/hosts", "".join(f"{each}\n" for each in lines).encode())
         self._write(f"{self.directory}/etc/hostname", f"{self.pod.hostname}\n".encode())
+        if self.resolver:
+            said = f"nameserver {self.resolver}\n".encode()
+            self._write(f"{self.directory}/etc/resolv.conf", said)
 
     def _write(self, path: str, data: bytes, mode: int = 0o644) -> None:
         with open(path, "wb") as file:
@@ -159,7 +163,8 @@ class Sandbox:
         if self.pod.network == "host":
             etc = {"/etc/resolv.conf": os.path.realpath("/etc/resolv.conf")}
         else:
-            etc = {f"/etc/{name}": f"{self.directory}/etc/{name}" for name in ("hosts", "hostname")}
+            names = ("hosts", "hostname", "resolv.conf")
+            etc = {f"/etc/{name}": f"{self.directory}/etc/{name}" for name in names}
         found += [
             _mount(source, destination, True)
             for destination, source in etc.items()

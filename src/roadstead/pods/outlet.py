@@ -1,0 +1,67 @@
+"""The way out of a pod's own network: slirp4netns(1), where the node has it and lets its user open
+a tun device.
+
+TCP and UDP are carried by a process of the user's in the node's network, so it needs no privilege,
+and what is published is what hostPorts say.  It is begun before the pod's namespaces are entered,
+as nothing leads back, and told then where these are; it ends when the runner does, whose end of a
+pipe it watches.  A node without it has pods with a loopback interface and nothing beyond.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from roadstead.host import fork, process
+
+ADDRESS: Final = "10.0.2.100"  # of the pod's (slirp4netns(1), --configure)
+RESOLVER: Final = "10.0.2.3"
+_TUN: Final = "/dev/net/tun"
+_PATIENCE: Final = 20.0
+_OPTIONS: Final = ("--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path")
+
+
+def program(environ: Mapping[str, str]) -> str:
+    """What would carry a pod's network, "" for nothing."""
+    if not os.access(_TUN, os.R_OK | os.W_OK):
+        return ""
+    return process.which("slirp4netns", environ.get("PATH", "")) or ""
+
+
+class Outlet:
+    """One pod's, in progress."""
+
+    def __init__(self, path: str) -> None:
+        """Begin it, in the node's network."""
+        go, self._go = os.pipe2(os.O_CLOEXEC)
+        said, ready = os.pipe2(os.O_CLOEXEC)
+        self._ready = open(said, "rb", buffering=0)  # noqa: SIM115
+        leave, self._leave = os.pipe2(os.O_CLOEXEC)
+        runner = os.getpid()
+
+        def body() -> None:
+            process.keep_only(go, ready, leave)
+            if not os.read(go, 1):
+                return
+            for fd in (ready, leave):
+                os.set_inheritable(fd, True)
+            ends = (f"--ready-fd={ready}", f"--exit-fd={leave}")
+            fork.replace_process([path, *_OPTIONS, *ends, f"/proc/{runner}/ns/net", "tap0"])
+
+        self._child = process.adopt(fork.run_in_child(body, session=True))
+        for fd in (go, ready, leave):
+            os.close(fd)
+
+    def open(self) -> bool:
+        """Lead it into the network that we are in now; whether it has come there."""
+        os.write(self._go, b"1")
+        return process.becomes_readable(self._ready, _PATIENCE) and self._ready.read(1) == b"1"
+
+    def close(self) -> None:
+        """End it."""
+        self._ready.close()
+        for fd in (self._go, self._leave):
+            os.close(fd)
+        self._child.signal(process.KILL)
+        self._child.reap()
