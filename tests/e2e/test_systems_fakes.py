@@ -49,6 +49,45 @@ def test_images_of_a_shifter_gateway_made_here(
     assert (done.returncode, done.stdout) == (5, "hello\n/etc\n"), done
 
 
+def test_scripts_for_shifter_run_without_shifter(
+    only_user: Engine, make_bundle: Callable[..., Path]
+) -> None:
+    """Its options and its word, as its plugin for Slurm has them."""
+    engine = only_user
+    env = systems.shifter_gateway(engine, make_bundle() / "rootfs")
+    data = engine.account.mkdir(engine.work / "data")
+    engine.account.write(data / "in", "from the host\n")
+    script = engine.account.write(engine.work / "job", f"""#!/bin/sh
+#SBATCH --image=docker:box:1 --volume={data}:/data:ro --output=said
+test -e {data}/in && srun test -e {data}/in && echo on the node
+srun -n2 --overcommit shifter -e X=1 sh -c 'cat /data/in; echo $GREETING $X; exit 3'
+""")  # fmt: skip
+    done = engine.run(["sbatch", "--wait", script], env=env)
+    assert done.returncode == 3, done
+    said = sorted((engine.work / "said").read_text().splitlines())
+    assert [line for line in said if "srun: error" not in line] == sorted(
+        ["on the node", *["from the host", "hello 1"] * 2]
+    ), said
+    srun = ["srun", "--image=box:1", f"--volume={data}:/data"]
+    for word in ([], ["shifter"]):
+        done = engine.run([*srun, *word, "sh", "-c", "cat /data/in; pwd; exit 5"], env=env)
+        assert (done.returncode, done.stdout) == (5, "from the host\n/etc\n"), done
+    allocated = ["salloc", "-Q", "--image=box:1", "srun", "shifter", "sh", "-c", "echo $GREETING"]
+    assert engine.run(allocated, env=env).stdout == "hello\n"
+    for argv, sentence in (
+        (["srun", "--image=box:2", "true"], "srun: error: shifter:docker:box:2: no such image"),
+        (["srun", "--image=a b", "true"], "srun: error: --image=a b: not an image's name"),
+        (["srun", "--volume=/a:/b", "true"], "srun: error: --volume needs --image"),
+        (["srun", "shifter", "true"], "srun: error: shifter: no image"),
+        (["sbatch", "--image=box:1", "--volume=x", script], "sbatch: error: --volume: 'x': x is"),
+        (["srun", "--image=box", "--container=/", "true"], "--container and --image are given"),
+    ):
+        done = engine.run(argv, env=env)
+        assert done.returncode != 0
+        assert sentence in done.stderr, done
+        assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("system", ["ch-image", "enroot"])
 def test_containers_and_images_of_storages_made_here(
     only_user: Engine, make_bundle: Callable[..., Path], system: str

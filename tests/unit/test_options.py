@@ -105,6 +105,7 @@ OUR_OWN = {
     "container-network", "container-per", "container-publish", "container-readonly",
     "container-system", "container-writable", "partition", "states", "users",
     "dockerd", "dockerd-image", "podman-service",
+    "image", "volume",  # Shifter's
     # Pyxis's and the Container Engine's
     "container-entrypoint", "container-entrypoint-log", "container-env", "container-image",
     "container-mount-home", "container-mounts", "container-name", "container-remap-root",

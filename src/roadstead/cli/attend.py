@@ -352,6 +352,10 @@ def base_message(
         raise RoadsteadError(
             "the current directory does not exist any more", hint="cd to one that does"
         ) from None
+    if options.keys() & {"image", "volume"} or (command == "srun" and operands[:1] == ["shifter"]):
+        from roadstead.cli import shifter
+
+        operands = shifter.apply(command, options, operands)
     container = settle(command, options, cwd)
     uid = os.getuid()
     user = os.environ.get("USER", "")
@@ -410,6 +414,11 @@ def add_components(
 def settle(command: str, options: dict[str, str], cwd: str) -> dict[str, Any]:
     """Change those of the ``options`` that mean something here and now into what they mean anywhere
     and later; what the message is to say of the container beside them.  Raises RoadsteadError."""
+    if given := next((name for name in ("image", "volume") if name in options), ""):
+        raise RequestError(
+            f"--{given} is for srun, sbatch and salloc, and for a job of one component",
+            hint="--container=shifter:NAME says it anywhere",
+        )
     if options.keys() & {"begin", "deadline"}:
         from roadstead.cli import moments
 
