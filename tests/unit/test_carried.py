@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from roadstead.agent import found, request
+from roadstead.agent import cache, found, request
 from roadstead.engines.slurm import carried, known, script, stage
 from roadstead.errors import LaunchError
 from roadstead.host import mounts
@@ -99,6 +99,28 @@ def test_a_batch_scripts_container_in_place_or_sent_before(tmp_path: Path) -> No
     assert found.settle({**told, "staged": staged}, "n1")["staged"] == staged
     bundle.touch()
     assert found.settle({**told, "staged": staged}, "n1") == told
+
+
+def test_what_nobody_has_received_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "LANDING", str(tmp_path))
+    incoming, mine = tmp_path / "incoming", f"{cache.TRAVELLING}{os.getuid()}-"
+    incoming.mkdir()
+    for name in (
+        f"{mine}1",
+        f"{mine}2",
+        f"{cache.TRAVELLING}x-1",
+        "else",
+        "incoming/1",
+        "incoming/2",
+    ):
+        (tmp_path / name).touch()
+    for name in (f"{mine}1", f"{cache.TRAVELLING}x-1", "else", "incoming/1"):
+        os.utime(tmp_path / name, (1, 1))
+    cache.sweep(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{mine}2", f"{cache.TRAVELLING}x-1", "else", "incoming",
+    }  # fmt: skip
+    assert os.listdir(incoming) == ["2"]
 
 
 def test_the_components_of_a_heterogeneous_job() -> None:

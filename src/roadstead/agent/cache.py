@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,6 +32,11 @@ from roadstead.host import files, paths, removal
 VARIABLE: Final = "ROADSTEAD_NODE_CACHE"
 QUOTA_VARIABLE: Final = "ROADSTEAD_NODE_QUOTA"
 _QUOTA: Final = 32 << 30
+_STALE_SECONDS: Final = 600.0
+# Where the agent's archive arrives by srun --bcast, or is unpacked by a batch script (carried.py),
+# and what it is called until it has settled.
+LANDING: Final = "/var/tmp"
+TRAVELLING: Final = ".roadstead-agent-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +80,22 @@ def find(top: str, key: str) -> Staged | None:
             return from_json(Staged, json.load(file))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+
+
+def sweep(top: str) -> None:
+    """Remove what was on its way when its job ended, and nobody has received: whatever it is, it
+    has not grown for a while, and is taken at once when it is complete."""
+    before = time.time() - _STALE_SECONDS
+    for directory, prefix in ((f"{top}/incoming", ""), (LANDING, f"{TRAVELLING}{os.getuid()}-")):
+        try:
+            names = os.listdir(directory)
+        except OSError:
+            continue
+        for path in [f"{directory}/{name}" for name in names if name.startswith(prefix)]:
+            with contextlib.suppress(OSError):
+                found = os.lstat(path)
+                if found.st_uid == os.getuid() and found.st_mtime < before:
+                    os.unlink(path)
 
 
 def add(top: str, staged: Staged) -> None:

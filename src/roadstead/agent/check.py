@@ -21,8 +21,6 @@ from roadstead.errors import RoadsteadError
 from roadstead.host import wire
 
 VARIABLE: Final = "SLURM_ROADSTEAD_ASKED"
-# What the archive is called where srun --bcast leaves it, to be removed again.
-TRAVELLING: Final = ".roadstead-agent-"
 # Of doctor/checks.py: what a container needs of a node, and costs little to look at.
 CHECKS: Final = (
     "kernel",
@@ -102,6 +100,7 @@ def answer(question: Question, environ: dict[str, str]) -> Answer:
         cache.prepare(top)
     if question.install:
         script = install.settle(question.archive or sys.argv[0], f"{top}/agent", question.digest)
+    cache.sweep(top)
     limit = cache.quota(environ)
     return Answer(
         node=node_name(environ),
@@ -151,6 +150,6 @@ def main() -> int:
 def _tidy() -> None:
     """Remove what srun has brought us as, if it was that."""
     own = sys.argv[0]
-    if os.path.basename(own).startswith(TRAVELLING):
+    if os.path.basename(own).startswith(cache.TRAVELLING):
         with contextlib.suppress(OSError):
             os.unlink(own)

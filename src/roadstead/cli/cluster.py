@@ -204,7 +204,7 @@ def _become_srun(
     except stage.Allocate:
         _allocate(components, environ)
     for each, its in zip(components, ready, strict=True):
-        if its.elsewhere and "chdir" not in dict(each.pairs):
+        if each.contained and its.elsewhere and "chdir" not in dict(each.pairs):
             each.pairs = [*each.pairs, ("chdir", "/")]  # the agent knows where it is meant to be
     agents = [each.agent for each in ready]
     argv = rewrite.srun(components, options.is_about_containers, agents, environ)

@@ -94,7 +94,7 @@ def examine(
         _UNSEEN in each.error for each in answers.values()
     ):
         return answers
-    landing = f"/var/tmp/{check.TRAVELLING}{os.getuid()}-{job}-{secrets.token_hex(8)}"
+    landing = f"{cache.LANDING}/{cache.TRAVELLING}{os.getuid()}-{job}-{secrets.token_hex(8)}"
     sent = [f"--bcast={landing}", archive.path, "check"]
     return _ask(nodes, job, sent, replace(question, install=True), environ)
 
