@@ -47,11 +47,19 @@ def test_private_networks_reach_each_other_where_that_is_published_and_nowhere_e
 ) -> None:
     require(runtime)
     env = {"ROADSTEAD_RUNTIME": runtime, "ROADSTEAD_OCI_CONF": "none"}
-    bundle = make_bundle()
+    bundle, before = make_bundle(), devices()
     closed = pair(engine, bundle, "--container-network=private", env=env)
     assert closed == "got:\ndone\n"
     opened = pair(engine, bundle, "--container-publish=8000", env=env)
     assert opened == "got:hello\ndone\n"
+    assert devices() == before
+    assert not [each for each in engine.processes() if _name(each.pid) == "roadstead-hub"]
+
+
+def devices() -> set[str]:
+    """The machine's network devices: a cable that was left would be one of them."""
+    lines = Path("/proc/self/net/dev").read_text().splitlines()[2:]
+    return {line.partition(":")[0].strip() for line in lines}
 
 
 def test_ports_are_published_on_the_host(engine: Engine, make_bundle: MakeBundle) -> None:

@@ -72,6 +72,15 @@ def _no_address() -> str:
     return "there is no network; ip address add 192.0.2.1/32 dev lo will do"
 
 
+def _no_tun() -> str:
+    """The device may be there and lead nowhere."""
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError as error:
+        return f"/dev/net/tun: {error.strerror}"
+    return ""
+
+
 def _no_user_namespaces() -> str:
     probe = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "true"], capture_output=True, text=True
@@ -126,6 +135,7 @@ TRAITS: dict[str, Callable[[], str]] = {
     "account": _no_account,
     "userns": _no_user_namespaces,
     "address": _no_address,
+    "tun": _no_tun,
     **{f"python3.{n}": functools.partial(_no_python, f"3.{n}") for n in range(9, 15)},
     **{f"clients-{name}": functools.partial(_no_clients, name) for name in CLIENTS},
 }

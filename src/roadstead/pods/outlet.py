@@ -2,9 +2,10 @@
 a tun device.
 
 TCP and UDP are carried by a process of the user's in the node's network, so it needs no privilege,
-and what is published is what hostPorts say.  It is begun before the pod's namespaces are entered,
-as nothing leads back, and told then where these are; it ends when the runner does, whose end of a
-pipe it watches.  A node without it has pods with a loopback interface and nothing beyond.
+and what is published is what hostPorts say.  It is begun before any namespace is entered, as
+nothing leads back, and told then where they are: who owns a user namespace may enter it from
+outside, and has all rights there.  It ends when the runner does, whose end of a pipe it watches.
+A node without it has pods with a loopback interface and nothing beyond.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ ADDRESS: Final = "10.0.2.100"  # of the pod's (slirp4netns(1), --configure)
 RESOLVER: Final = "10.0.2.3"
 _TUN: Final = "/dev/net/tun"
 _PATIENCE: Final = 20.0
+_SAME, _OTHER = b"s", b"o"  # the user namespace that we are in when the network is there
 _OPTIONS: Final = ("--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path")
 
 
@@ -39,15 +41,18 @@ class Outlet:
         self._ready = open(said, "rb", buffering=0)  # noqa: SIM115
         leave, self._leave = os.pipe2(os.O_CLOEXEC)
         runner = os.getpid()
+        self._users = process.namespace("self", "user")
 
         def body() -> None:
             process.keep_only(go, ready, leave)
-            if not os.read(go, 1):
+            word = os.read(go, 1)
+            if not word:
                 return
+            users = (f"--userns-path=/proc/{runner}/ns/user",) if word == _OTHER else ()
             for fd in (ready, leave):
                 os.set_inheritable(fd, True)
             ends = (f"--ready-fd={ready}", f"--exit-fd={leave}")
-            fork.replace_process([path, *_OPTIONS, *ends, f"/proc/{runner}/ns/net", "tap0"])
+            fork.replace_process([path, *_OPTIONS, *users, *ends, f"/proc/{runner}/ns/net", "tap0"])
 
         self._child = process.adopt(fork.run_in_child(body, session=True))
         for fd in (go, ready, leave):
@@ -55,7 +60,8 @@ class Outlet:
 
     def open(self) -> bool:
         """Lead it into the network that we are in now; whether it has come there."""
-        os.write(self._go, b"1")
+        is_other = process.namespace("self", "user") != self._users
+        os.write(self._go, _OTHER if is_other else _SAME)
         return process.becomes_readable(self._ready, _PATIENCE) and self._ready.read(1) == b"1"
 
     def close(self) -> None:
