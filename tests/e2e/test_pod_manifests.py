@@ -52,7 +52,7 @@ COURSES = {
     "resources": Course(0, {"main": ("1 64\n", 0, 0)}),
     "failing": Course(3, {"bad": ("failing\n", 3, 0), "good": ("going on\n", 0, 0)}),
     "never-ready": Course(
-        128 + signal.SIGTERM, {"main": ("up\n", 128 + signal.SIGTERM, 0)}
+        128 + signal.SIGTERM, {"main": ("", 128 + signal.SIGTERM, 0)}
     ),
 }  # fmt: skip
 # What Podman (4.3) does other than the API documents.

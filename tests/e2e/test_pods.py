@@ -356,7 +356,7 @@ def test_a_pod_is_deleted_and_the_one_beside_it_is_not(engine: Engine) -> None:
     assert pods_of(engine) == []
     said = (engine.work / "out").read_text().splitlines()
     assert {"a/main: bye", "b/main: bye"} <= set(said), said
-    waiting.eventually(lambda: not engine.run(["squeue", "-h"]).stdout)
+    waiting.eventually(lambda: not engine.run(["squeue", "-h"]).stdout, timeout=30)
     done = engine.run(["scontrol", "show", "job", job]).check()
     assert "JobState=CANCELLED" in done.stdout, done
 
