@@ -19,6 +19,7 @@ from tests.support.bundle import make_bundle
 from tests.support.components import program
 from tests.support.engine import Engine, make_base, make_shims
 from tests.support.leaks import remove
+from tests.support.places import SCHEDULING
 from tests.support.product import Product
 from tests.support.skips import require
 from tests.support.slurm_cluster import SlurmCluster
@@ -54,6 +55,7 @@ def _site(product: Product, user: Account, *, apart: bool) -> Iterator[Site]:
     try:
         with SlurmCluster(
             3,
+            more=SCHEDULING,
             apart=(Account.current(), user) if apart else (),
             hidden=(product.library,) if apart else (),
         ) as cluster:

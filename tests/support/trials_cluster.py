@@ -11,6 +11,9 @@ Two things are Slurm's own, with and without a container (seen: 22.05).  An srun
 was killed waits until its job is cancelled, says so, and exits with 0: so what counts as success is
 0 and a job that is COMPLETED.  If that srun is in a batch script, it stays when the job has ended:
 such a one is ended here, and counted.
+
+Where nodes have nothing of ours (``bare``) the agent travels.  Slurm leaves it where it has brought
+it, if the job ends just then; the next look at the node removes it when it is ten minutes old.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from roadstead.agent import cache
 from tests.support import leaks
 from tests.support.account import Account
 from tests.support.bundle import make_bundle
@@ -36,6 +40,7 @@ from tests.support.product import locate
 from tests.support.slurm_cluster import SlurmCluster
 from tests.support.trials import Failure
 
+# Without the last where nodes have none of our commands.
 FORMS = ("srun", "srun private", "batch", "step of a batch")
 # Who is sent SIGKILL, by its name in ps; "scancel" and "slurmd" are done in other ways.
 VICTIMS = {
@@ -81,12 +86,13 @@ class Trial:
         )
 
 
-def plan(seed: int, number: int) -> Trial:
+def plan(seed: int, number: int, *, bare: bool = False) -> Trial:
     """The trial of this number: the same for the same seed."""
+    forms = FORMS[:-1] if bare else FORMS
     chance = random.Random(f"{seed}.{number}")
     return Trial(
         number=number,
-        form=chance.choice(FORMS),
+        form=chance.choice(forms),
         tasks=chance.choice((1, 3)),
         code=chance.choice((0, 0, 3)),
         nap=chance.choice((0.0, 0.5, 1.0)),
@@ -96,7 +102,12 @@ def plan(seed: int, number: int) -> Trial:
 
 
 def run(
-    seed: int, numbers: range, keep: bool, show: Callable[[str], None] = lambda line: None
+    seed: int,
+    numbers: range,
+    keep: bool,
+    *,
+    bare: bool = False,
+    show: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Do the trials of these numbers.  Raises Failure."""
     name = os.environ.get("ROADSTEAD_TEST_USER", "roadstead-test")
@@ -105,16 +116,21 @@ def run(
     shims = make_shims(product, user)
     engine = Engine(user, shims, make_base(user))
     try:
-        with SlurmCluster(3, cpus=4, more=_CONF) as cluster:
+        hidden = (product.library, shims) if bare else ()
+        with SlurmCluster(3, cpus=4, more=_CONF, hidden=hidden) as cluster:
             engine.variables |= {**cluster.variables, "ROADSTEAD_OCI_CONF": "none"}
+            engine.variables["ROADSTEAD_NODE_CACHE"] = f"{engine.base}/node"
             bundle = make_bundle(user, engine.base / "bundle")
             trials = _Trials(engine, cluster, bundle)
             for number in numbers:
-                trial = plan(seed, number)
+                trial = plan(seed, number, bare=bare)
+                if bare and number % 2 == 0:
+                    leaks.remove(engine.state / "roadstead" / "clusters")
                 try:
                     trials.do(trial)
                 except AssertionError as error:
-                    repeat = f"--kind cluster --seed {seed} --first {number} --count 1"
+                    kind = "bare" if bare else "cluster"
+                    repeat = f"--kind {kind} --seed {seed} --first {number} --count 1"
                     raise Failure(f"{trial.label}: {error}", repeat) from None
             trials.last()
             for outcome, count in sorted(trials.outcomes.items()):
@@ -142,6 +158,10 @@ class _Trials:
         code = self._end(trial, client)
         self.cluster.heal()
         self._check(trial, code)
+        for landed in Path(cache.LANDING).glob(f"{cache.TRAVELLING}*"):
+            assert trial.hit, "an agent has landed, and nobody takes it"
+            landed.unlink()
+            self.outcomes["agent that had landed on a node"] += 1
         left = self.engine.watch.settled(timeout=5.0)
         if trial.form == "step of a batch" and trial.victim == "slurmstepd" and trial.hit and left:
             self._end_clients()
