@@ -170,7 +170,7 @@ def test_a_cancelled_step_ends(run: Run) -> None:
 def test_a_program_that_is_killed(run: Run) -> None:
     """By somebody else than the step: its signal is told, where the system tells of it."""
     process = run.start("sh", "-c", "echo up; exec sleep 97")
-    (program,) = [each for each in run.engine.processes() if each.command == "sleep 97"]
+    (program,) = eventually(lambda: _programs(run.engine))
     os.kill(program.pid, signal.SIGKILL)
     done = run.engine.finish(process)
     assert done.returncode == (255 if run.system == "udocker" else 137), done
@@ -211,6 +211,7 @@ def test_nothing_is_left_after_kill_9(run: Run) -> None:
 def test_nothing_is_left_of_a_system_that_is_killed(run: Run, which: str) -> None:
     """By kill -9: the process that the step has started, or all of the system's at once."""
     process = run.start("sh", "-c", "echo up; exec sleep 97")
+    eventually(lambda: _programs(run.engine))
     own = _processes_of_the_system(run.engine)
     for each in own[:1] if which == "first" else own:
         with contextlib.suppress(ProcessLookupError):  # by the end of the one before
@@ -230,6 +231,11 @@ def _processes_of_the_system(engine: Engine) -> list[int]:
         below += more
     own = [pid for pid in below if not found[pid].command.startswith("sleep 97")]
     return [pid for pid in own if pid not in tops] or below
+
+
+def _programs(engine: Engine) -> list[leaks.Process]:
+    """The program, once it is what it is to be: it has said so a moment before."""
+    return [each for each in engine.processes() if each.command == "sleep 97"]
 
 
 def _comm(pid: int) -> str:

@@ -7,9 +7,7 @@ leaves beside each container, is orphaned and so becomes the step's (a superviso
 own statuses only while there is none.
 
 A directory that is an image's only layer is used through an overlay of Podman's own
-(``--rootfs DIR:O``).  On hosts with cgroup v1 and v2 beside each other crun refuses to start, and
-Podman has no option that would hide the one from it: there it is called through four lines of
-shell, in a mount namespace of their own.
+(``--rootfs DIR:O``).
 """
 
 from __future__ import annotations
@@ -19,18 +17,12 @@ import zlib
 from typing import Final
 
 from roadstead.errors import RuntimeFailure
-from roadstead.host import namespaces, process
+from roadstead.host import process
 from roadstead.host import program as programs
-from roadstead.systems import Container, Start, System
+from roadstead.systems import Container, Start, System, crun
 
 _OWN: Final = frozenset({125, 126, 127})
 _LONGEST: Final = 48  # with what is below it
-_HIDING: Final = """\
-#!/bin/sh
-# cgroup v1 and v2 beside each other: crun is to see neither.
-test -n "$ROADSTEAD_HIDDEN" || ROADSTEAD_HIDDEN=1 exec unshare --mount "$0" "$@"
-mount -t tmpfs -o size=64k none {unified} && exec {crun} "$@"
-"""
 
 
 class Podman(System):
@@ -50,7 +42,7 @@ class Podman(System):
     def start(self, program: str, container: Container) -> Start:
         """See System."""
         lines, others = container.variables()
-        argv = [program, "--log-level=error", "--cgroup-manager=cgroupfs", *_runtime(container)]
+        argv = [program, "--log-level=error", "--cgroup-manager=cgroupfs", *crun.options(container)]
         argv += _own_places(program, container)
         argv += ["run", f"--name={container.name}", "--rm"]
         argv += ["--interactive", *(["--tty"] if container.terminal else []), "--sig-proxy=false"]
@@ -150,16 +142,3 @@ def _user(container: Container) -> list[str]:
         return ["--user=0:0"] if container.root or container.rootfs else []
     ids = f"uid={container.uid},gid={container.gid}"
     return [f"--userns=keep-id:{ids}", f"--user={container.uid}:{container.gid}"]
-
-
-def _runtime(container: Container) -> list[str]:
-    """Options that let crun work here; runc cannot leave control groups alone."""
-    found = process.which("crun", os.environ.get("PATH", os.defpath))
-    if found is None:
-        return []
-    if not namespaces.hybrid_cgroups():
-        return [f"--runtime={found}"]
-    text = _HIDING.format(unified=namespaces.CGROUP_UNIFIED, crun=found)
-    path = container.write("crun", text)
-    os.chmod(path, 0o700)
-    return [f"--runtime={path}"]
