@@ -66,6 +66,38 @@ def test_it_settles_and_starts(archive: zipapp.Archive, version: str, tmp_path: 
     assert f'"python":"{version}' in done.stdout
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_task_reads_half_of_a_snapshot(
+    archive: zipapp.Archive, version: str, tmp_path: Path
+) -> None:
+    """What every task imports is in the first part; another module is in the second."""
+    snapshot = tmp_path / "agent.pyc"
+    code = f"""
+import sys
+sys.path.insert(0, {archive.path!r})
+from roadstead.agent import install
+open({os.fspath(snapshot)!r}, "wb").write(install.snapshot_of({archive.path!r}))
+"""
+    python = _python(version)
+    subprocess.run([python, "-ISc", code], check=True)
+    code = f"""
+import marshal, sys
+sys.argv = ["agent", "no-verb"]
+with open({os.fspath(snapshot)!r}, "rb") as file:
+    file.read(16)
+    code = marshal.load(file)
+import os
+os._exit = lambda code: None
+exec(code, {{"__name__": "__main__", "__file__": {os.fspath(snapshot)!r}}})
+import roadstead.agent.task
+left = [len(sys.meta_path[0]._parts)]
+import roadstead.agent.receive
+print(*left, len(sys.meta_path[0]._parts), roadstead.agent.receive.__spec__.origin)
+"""
+    done = subprocess.run([python, "-ISc", code], capture_output=True, text=True)
+    assert done.stdout == "1 0 packed\n", done.stderr
+
+
 def test_a_changed_archive_does_not_settle(archive: zipapp.Archive, tmp_path: Path) -> None:
     changed = tmp_path / "changed.pyz"
     changed.write_bytes(Path(archive.path).read_bytes() + b" ")

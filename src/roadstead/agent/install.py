@@ -11,17 +11,24 @@ number of agents may settle at the same time; the script is last, as it needs th
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import marshal
 import os
 import sys
 import zipfile
 from importlib.util import MAGIC_NUMBER
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import paths
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import CodeType
+
+_MAIN: Final = "roadstead.agent.__main__"
+_TASK: Final = "roadstead.agent.task"  # what starts most often
 # A node may see the script, and not the Python that it was made with: preflight asks on.
 _SCRIPT: Final = """\
 #!/bin/sh
@@ -84,7 +91,7 @@ def add_snapshot(place: str, digest: str) -> str:
 
 def snapshot_of(archive: str) -> bytes:
     """A .pyc of this Python with the archive's modules in it."""
-    modules: dict[str, tuple[bool, bytes]] = {}
+    modules: dict[str, tuple[bool, CodeType]] = {}
     with zipfile.ZipFile(archive) as opened:
         for name in opened.namelist():
             if name.startswith("roadstead/") and name.endswith(".py"):
@@ -92,14 +99,47 @@ def snapshot_of(archive: str) -> bytes:
                 module, package = _module(name)
                 # What cannot be compiled here is not for this Python: its import says so.
                 code = compile(source, name, "exec", dont_inherit=True, optimize=0)
-                modules[module] = (package, marshal.dumps(code))
-    boot = modules["roadstead.agent.boot"][1]
+                modules[module] = (package, code)
+    usual = _imported(_TASK, modules) | _imported(_MAIN, modules)
+    parts = [
+        marshal.dumps({name: found for name, found in modules.items() if (name in usual) is each})
+        for each in (True, False)
+    ]
+    begin = len(_boot(modules, 0, 0, 0))
+    middle = begin + len(parts[0])
+    return b"".join([_boot(modules, begin, middle, middle + len(parts[1])), *parts])
+
+
+def _boot(modules: Mapping[str, tuple[bool, CodeType]], *where: int) -> bytes:
+    """What a .pyc begins with: as long for any numbers."""
+    boot = marshal.dumps(modules["roadstead.agent.boot"][1])
+    numbers = "-".join([f"{each:012}" for each in where])
     text = (
         f"import marshal, sys\nexec(marshal.loads({boot!r}))\n"
-        f"code = start({modules!r})\n"
+        f"code = start(__file__, {numbers!r})\n"
         "sys.stdout.flush()\nimport os\nos._exit(code)\n"
     )
     return _PYC_HEADER + marshal.dumps(compile(text, "roadstead-agent", "exec"))
+
+
+def _imported(module: str, modules: Mapping[str, tuple[bool, CodeType]]) -> set[str]:
+    """The modules that importing one imports, itself among them."""
+    found: set[str] = set()
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        if name in found or name not in modules:
+            continue
+        found.add(name)
+        pending.append(name.rpartition(".")[0])
+        # IMPORT_NAME of a module's own code has the names that are imported from it before it.
+        known: tuple[str, ...] = ()
+        for operation in dis.get_instructions(modules[name][1]):
+            if operation.opname == "LOAD_CONST":
+                known = operation.argval if isinstance(operation.argval, tuple) else ()
+            elif operation.opname == "IMPORT_NAME":
+                pending += [operation.argval, *[f"{operation.argval}.{each}" for each in known]]
+    return found
 
 
 def _module(name: str) -> tuple[str, bool]:

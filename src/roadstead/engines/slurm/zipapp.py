@@ -53,7 +53,7 @@ exit 125
 _MAIN: Final = """\
 import sys
 from roadstead.agent import boot
-sys.exit(boot.start({}))
+sys.exit(boot.start())
 """
 
 
