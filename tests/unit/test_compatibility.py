@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from roadstead.cli import compatibility, options, scontrol, sinfo, squeue_columns
+from roadstead.cli import compatibility, option, options, scontrol, sinfo, squeue_columns
 from roadstead.cli.control import VERBS
 from tests.support.components import ROOT
 
@@ -15,12 +15,12 @@ def test_the_committed_page_is_the_one_that_would_be_made() -> None:
     assert PAGE.read_text() == compatibility.page(), "run script/man"
 
 
-@pytest.mark.parametrize("command", options.COMMANDS)
+@pytest.mark.parametrize("command", option.COMMANDS)
 def test_every_option_is_there(command: str) -> None:
     title = "srun, sbatch, salloc" if command in ("srun", "sbatch", "salloc") else command
     section = PAGE.read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
     for row in options.rows(command):
-        if row.help or row.treatment != options.HONOURED:
+        if row.help or row.treatment != option.HONOURED:
             assert f"--{row.name}" in section
 
 

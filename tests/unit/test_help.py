@@ -7,7 +7,7 @@ import pytest
 from roadstead import __version__
 from roadstead.cli import options_launch, options_queries
 from roadstead.cli.help import help_text, on_cluster, usage_text, version_text
-from roadstead.cli.options import COMMANDS
+from roadstead.cli.option import COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)

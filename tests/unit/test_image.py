@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from roadstead.cli import image, shims
-from roadstead.cli.options import COMMANDS
+from roadstead.cli.option import COMMANDS
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from roadstead.cli import squeue
 from roadstead.cli.squeue_columns import JOBS, READS
 from roadstead.cli.words import Clock
-from roadstead.core import listing, views
+from roadstead.core import answers, listing, views
 from roadstead.core.events import Facts
 from roadstead.errors import EngineError
 from tests.support import recorded
@@ -105,7 +105,7 @@ def test_squeue_prints_of_groups_what_it_prints_of_views(
     in_groups = []
 
     def in_few_words(query: dict[str, Any]) -> dict[str, Any]:
-        told = views.answer(world.state, query, Facts(), world.at)
+        told = answers.answer(world.state, query, Facts(), world.at)
         in_groups.append("groups" in told)
         return told
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from roadstead.cli import man
-from roadstead.cli.options import COMMANDS, variables
+from roadstead.cli.option import COMMANDS
+from roadstead.cli.options import variables
 from roadstead.cli.umbrella import SUBCOMMANDS
 from roadstead.core import siteconf
 from roadstead.core.site import Node

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from roadstead.cli import options, options_accounting, options_launch, options_queries
+from roadstead.cli import option, options, options_accounting, options_launch, options_queries
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED, Grammar
-from roadstead.cli.options import (
-    COMMANDS,
-    LIST,
-    Option,
-    gather,
-    parse,
-    variables,
-    without_effect,
-)
+from roadstead.cli.option import COMMANDS, LIST, Option
+from roadstead.cli.options import gather, parse, variables, without_effect
 from roadstead.cli.script import Directive
 from roadstead.errors import RequestError, UsageError
 
@@ -199,7 +192,7 @@ def test_flags_are_1_and_counted_flags_count() -> None:
 
 
 def test_a_list_option_collects_its_values() -> None:
-    row = Option("mount", "", REQUIRED, options.SRUN, repeat=LIST)
+    row = Option("mount", "", REQUIRED, option.SRUN, repeat=LIST)
     grammar = Grammar("srun", [row], in_order=True)
     assert options._level(grammar, [("mount", "a"), ("mount", "b,c")]) == {"mount": "a,b,c"}
 

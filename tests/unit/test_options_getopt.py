@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from roadstead.cli import options
 from roadstead.cli.getopt_long import NO_ARG
-from roadstead.cli.options import COMMANDS, LAUNCH, Option, parse
+from roadstead.cli.option import COMMANDS, LAUNCH, Option
+from roadstead.cli.options import parse
 from roadstead.errors import UsageError
 
 GETOPT = shutil.which("getopt") or ""

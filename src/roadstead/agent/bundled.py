@@ -24,7 +24,7 @@ from roadstead.host import identity, process, terminal
 from roadstead.oci import bundle as bundles
 
 if TYPE_CHECKING:
-    from roadstead.agent.oci import Call
+    from roadstead.agent.oci_call import Call
     from roadstead.core.model import HookPolicy, Writable
 
 _FINAL_ENVIRONMENT: Final = (23, 2)  # from that release on it is written when the task starts

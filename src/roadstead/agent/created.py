@@ -28,15 +28,15 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from roadstead.agent import bundled, lone
-from roadstead.agent import oci as command
+from roadstead.agent import bundled, lone, opened
+from roadstead.agent.oci_call import say
 from roadstead.errors import LaunchError, RoadsteadError, from_kind
 from roadstead.host import fork, linux, process, watching, wire
 from roadstead.host.loop import Loop
 from roadstead.step import record
 
 if TYPE_CHECKING:
-    from roadstead.agent.oci import Call
+    from roadstead.agent.oci_call import Call
 
 _NAME: Final = "slurmstepd"
 _GENERATIONS: Final = 3  # slurmstepd, perhaps a shell, and we
@@ -133,7 +133,7 @@ class Keeper:
     """Has a container that was created to itself, until it has ended or its task's process has."""
 
     def __init__(self, call: Call, caller: int) -> None:
-        self._container = command.opened(call)
+        self._container = opened.opened(call)
         self._loop = self._container.loop
         try:
             self._container.prepare(*bundled.specs(call))
@@ -167,11 +167,11 @@ class Keeper:
         status = container.status
         if container.failure is not None:
             status = container.failure.exit_code
-            command.say(f"error: {container.failure}")
+            say(f"error: {container.failure}")
         elif status is None:
             status = -process.KILL
         if status > 0 and carrier(status) != status:
-            command.say(f"exit code {status} is told to Slurm as {carrier(status)}")
+            say(f"exit code {status} is told to Slurm as {carrier(status)}")
         container.close(keep=starter is not None)
         _remove_if_empty(1)
         if starter is not None:

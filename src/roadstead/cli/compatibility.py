@@ -27,7 +27,7 @@ from roadstead.cli import (
 from roadstead.cli.control import VERBS
 from roadstead.cli.fields import Field
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL
-from roadstead.cli.options import HONOURED, Option
+from roadstead.cli.option import COMMANDS, HONOURED, Option
 from roadstead.cli.table import Column, Fixed
 
 _HEAD: Final = """\
@@ -116,7 +116,7 @@ def _launch_options() -> Iterator[str]:
 
     def cells() -> Iterator[Sequence[str]]:
         for row in _shown(rows):
-            those = [name for name in _LAUNCH if row.commands & options.COMMANDS[name]]
+            those = [name for name in _LAUNCH if row.commands & COMMANDS[name]]
             yield _spelled(row), "all" if those == list(_LAUNCH) else ", ".join(those), *_fate(row)
 
     yield from _table(("option", "of", "here", "what it does, or why not"), cells())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Final
 
-    from roadstead.cli.options import Option
+    from roadstead.cli.option import Option
 
     Pairs = list[tuple[str, str]]
 

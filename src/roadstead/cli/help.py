@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from roadstead import SLURM_VERSION, __version__
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED
-from roadstead.cli.options import COMMANDS, LAUNCH, Option, is_about_containers, rows
+from roadstead.cli.option import COMMANDS, LAUNCH, Option
+from roadstead.cli.options import is_about_containers, rows
 from roadstead.engines.slurm import rewrite
 
 TYPE_CHECKING = False

@@ -36,7 +36,8 @@ from roadstead.cli import (
     umbrella,
 )
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL
-from roadstead.cli.options import HONOURED, Option, variables
+from roadstead.cli.option import HONOURED, Option
+from roadstead.cli.options import variables
 from roadstead.cli.table import Column
 from roadstead.core import environment
 from roadstead.core.lifecycle import Job, JobRunning

@@ -6,7 +6,7 @@ They are apart because every srun builds the table of options.py as it starts.
 from __future__ import annotations
 
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED
-from roadstead.cli.options import (
+from roadstead.cli.option import (
     LIST,
     SACCT,
     SACCTMGR,

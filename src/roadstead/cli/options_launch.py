@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED
-from roadstead.cli.options import (
+from roadstead.cli.option import (
     FOR_ROOT,
     LAUNCH,
     LIST,

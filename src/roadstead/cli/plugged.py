@@ -15,6 +15,8 @@ from typing import Any
 
 from roadstead.cli import options, report
 from roadstead.cli.getopt_long import NO_ARG, OPTIONAL, REQUIRED
+from roadstead.cli.option import LAUNCH
+from roadstead.cli.option import Option as Row
 from roadstead.errors import RequestError
 from roadstead.plugins import ALLOCATOR, LOCAL, Option, Spank, stack
 
@@ -42,7 +44,7 @@ class Plugged:
         spank = self._spank(plugin, register=plugin.options.append)
         stack.call(plugin, "init", spank, list(plugin.args))
 
-    def _row(self, plugin: stack.Plugin, option: Option) -> options.Option:
+    def _row(self, plugin: stack.Plugin, option: Option) -> Row:
         if options.is_known(self._command, option.name) or option.name in self._rows:
             raise RequestError(
                 f"plugin {plugin.name}: --{option.name} is an option that is there already"
@@ -50,7 +52,7 @@ class Plugged:
         variable = self._rows[option.name] = plugin.variable(option.name)
         arg = NO_ARG if not option.arg else OPTIONAL if option.optional else REQUIRED
         usage = f"[{plugin.name}] {option.usage}"  # Slurm's --help has them so
-        return options.Option(option.name, "", arg, options.LAUNCH, variable, option.arg, usage)
+        return Row(option.name, "", arg, LAUNCH, variable, option.arg, usage)
 
     # -- before the request ---------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import sys
 
-from roadstead.cli import options
+from roadstead.cli import option, options
 from roadstead.core.printable import printable
 from roadstead.errors import RoadsteadError, UsageError
 
@@ -48,7 +48,7 @@ def fail(command: str, error: RoadsteadError) -> int:
     """Print ``error``; the exit code that it gives the command."""
     for line in _lines(command, error):
         write_line(line)
-    if isinstance(error, UsageError) and options.COMMANDS.get(command, 0) & options.LAUNCH:
+    if isinstance(error, UsageError) and option.COMMANDS.get(command, 0) & option.LAUNCH:
         return _WRONG_COMMAND_LINE
     return error.exit_code
 

@@ -41,9 +41,9 @@ def plugstack(environ: Mapping[str, str]) -> str:
 
 def tell_plugins(path: str, point: str) -> None:
     """Call them, in a process of its own."""
-    from roadstead.plugins import job
+    from roadstead.plugins import alone
 
-    job.call_alone(path, point, {}, {})
+    alone.call_alone(path, point, {}, {})
 
 
 def _read(path: str) -> str:

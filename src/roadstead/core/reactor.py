@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from roadstead.core import (
+    answers,
     cancel,
     control,
     course,
@@ -30,7 +31,6 @@ from roadstead.core import (
     steps,
     stepspec,
     submission,
-    views,
     waiting,
 )
 from roadstead.core import effects as do
@@ -155,7 +155,8 @@ def on_query(state: State, effects: Effects, event: on.Message) -> None:
         found = history.page(state, event.facts.records, event.at, tasks=tasks)
         effects.reply(event.client, "answer", now=event.at, **found)
         return
-    effects.reply(event.client, "answer", **views.answer(state, event.body, event.facts, event.at))
+    told = answers.answer(state, event.body, event.facts, event.at)
+    effects.reply(event.client, "answer", **told)
 
 
 def on_cancel(state: State, effects: Effects, event: on.Message) -> None:

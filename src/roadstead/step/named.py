@@ -61,9 +61,9 @@ def remove(state: str, job: int) -> None:
     removed."""
     records = directory(state, job)
     if os.path.lexists(f"{records}/{PLUGINS}"):
-        from roadstead.plugins import job as of_plugins  # which few jobs have
+        from roadstead.plugins import alone  # which few jobs have
 
-        of_plugins.end(records)
+        alone.end(records)
     remove_all(records)
 
 
