@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstead.controller.journal import Journal
+from roadstead.core import answers
 from roadstead.core import effects as do
 from roadstead.core import events as on
 from roadstead.core import lifecycle as life
-from roadstead.core import views
 from roadstead.core.effects import Effect, Effects
 from roadstead.core.lifecycle import Word
 from roadstead.core.model import BATCH_STEP, INTERACTIVE_STEP, ExitRecord, Reason, TaskExit
@@ -762,9 +762,9 @@ class Story:
             else:
                 taken += job.state.allocation.shares[0].cpus  # type: ignore[union-attr]
         assert sorted(taken) == list(NODE.cpus)
-        for client, answers in world.replies.items():
-            final = [answer for answer in answers if answer["event"] in FINAL]
-            assert len(final) <= 1, (client, answers)
+        for client, told in world.replies.items():
+            final = [answer for answer in told if answer["event"] in FINAL]
+            assert len(final) <= 1, (client, told)
 
     def end(self) -> None:
         """Everybody goes, everything ends."""
@@ -802,7 +802,7 @@ def test_no_sequence_of_events_leaves_a_step_neither_ended_nor_owned(
 
 
 def test_a_long_queue_is_told_in_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "_PAGE", 3)
+    monkeypatch.setattr(answers, "_PAGE", 3)
     numbers = [world.submit(ntasks="2") for _ in range(7)]
     seen: list[int] = []
     after: dict[str, int] = {}

@@ -96,7 +96,14 @@ def examine(
         return answers
     landing = f"{cache.LANDING}/{cache.TRAVELLING}{os.getuid()}-{job}-{secrets.token_hex(8)}"
     sent = [f"--bcast={landing}", archive.path, "check"]
-    return _ask(nodes, job, sent, replace(question, install=True), environ)
+    answers = _ask(nodes, job, sent, replace(question, install=True), environ)
+    wrong = [node for node in nodes if answers[node].error]
+    if wrong and len(wrong) < len(nodes):
+        # Of nodes with one /var/tmp the first to be ready removes what was sent to all of them; the
+        # others have the agent that has settled.
+        again = _ask(wrong, job, here, question, environ)
+        answers.update({node: each for node, each in again.items() if not each.error})
+    return answers
 
 
 # The answer of a node that does not see the submitter's state directory.
