@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from roadstead.host import linux
 from roadstead.oci import runtime
 from tests.support.account import Account, Completed
 from tests.support.bundle import make_bundle
@@ -25,6 +26,7 @@ from tests.support.skips import require
 from tests.support.slurm_cluster import SlurmCluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container]
+_IN_OPEN, _EVENT_BYTES = 0x20, 16  # an event about a file itself has no name behind it
 QUOTA = {"ROADSTEAD_NODE_QUOTA": "40M"}
 
 
@@ -104,6 +106,20 @@ def test_it_is_sent_once(apart: Site) -> None:
     apart.run("srun -N3 --container=app true").check()
     assert apart.on_nodes("stat -c %W /var/tmp/roadstead-*/bundles/*/config.json") == before
     assert apart.on_nodes("ls /var/tmp/roadstead-*/incoming") == []
+
+
+def test_the_source_is_read_once(apart: Site) -> None:
+    """By whom it may be: each open(2) of a file in it is heard of (inotify(7), IN_OPEN)."""
+    bundle = make_bundle(apart.engine.account, apart.work / "once", spec="crun")
+    apart.engine.account.write(bundle / "rootfs" / "large", "text\n" * 10_000)
+    opened = linux.FileWatch(os.fspath(bundle / "rootfs" / "large"), _IN_OPEN)
+    try:
+        for step in (f"-w {nodes} -N{count}" for nodes, count in (("n[1-3]", 3), ("n[2-3]", 2))):
+            apart.run(f"srun {step} --container=once grep -c text /large").check()
+        events = os.read(opened.fileno(), 1 << 16)
+    finally:
+        opened.close()
+    assert len(events) == _EVENT_BYTES, "opened more than once"
 
 
 def test_several_jobs_wait_for_one_transfer(apart: Site) -> None:
