@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+import roadstead
 from roadstead.errors import RoadsteadError
 from roadstead.host import process
 from roadstead.host.loop import Loop
@@ -87,3 +92,41 @@ def test_what_is_no_users_error_comes_out(loop: Loop) -> None:
 
     with pytest.raises(ZeroDivisionError):
         outcome(loop, life)
+
+
+CODE = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from roadstead.host import linux, process
+from roadstead.host.loop import Loop
+from roadstead.step.life import Lives, Until, until_ours
+
+linux.set_child_subreaper()
+read, write = os.pipe()
+os.set_inheritable(write, True)
+# As crun does: whose child makes the first process, tells its number, and ends after that.
+line = "(sh -c 'exit 7' & echo $! >&%d; exec sleep 0.3) &" % write
+made = process.spawn(["/bin/sh", "-c", line], env=dict(os.environ), keep=(write,))
+assert made.reap() == 0
+init = process.adopt(int(os.read(read, 32)))
+
+def life():
+    yield from until_ours(init)
+    return (yield Until(init, 20))
+
+loop, said = Loop(), []
+def end(status):
+    said.append(status)
+    loop.stop()
+Lives(loop).start(life(), end, print)
+loop.run()
+print(*said)
+"""
+
+
+@pytest.mark.long
+def test_a_first_process_that_is_not_ours_yet_is_waited_for() -> None:
+    source = os.fspath(Path(roadstead.__file__).parents[1])
+    argv = [sys.executable, "-c", CODE, source]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("7\n", "")

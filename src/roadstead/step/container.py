@@ -24,7 +24,7 @@ from roadstead.errors import LaunchError, RoadsteadError, RuntimeFailure
 from roadstead.host import console, namespaces, process, removal
 from roadstead.oci import runtime
 from roadstead.step import processes, scripts
-from roadstead.step.life import Life, Until
+from roadstead.step.life import Life, Until, until_ours
 from roadstead.step.taskdir import TaskDirectory
 from roadstead.systems.commands import Told
 
@@ -270,6 +270,7 @@ class Container:
             with open(self.commands.pid_file, encoding="utf-8") as file:
                 init = self.child = process.adopt(int(file.read()))
             self._setup = None
+            yield from until_ours(init)
             status = yield Until(init)
             self.child = None
         finally:

@@ -8,11 +8,14 @@ that can be read from top to bottom, while the supervisor's loop serves all of i
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from roadstead.errors import RoadsteadError
+from roadstead.host import process
 from roadstead.host.loop import Loop, Timer
 
 T = TypeVar("T")
@@ -38,6 +41,18 @@ class Until:
 
 
 Life = Generator[Until, int | None, T]
+
+
+def until_ours(init: process.Child) -> Life[None]:
+    """Wait until a container's first process is our child, as that of a subreaper.
+
+    crun's ``run --detach`` has it made by a child of its own, which crun does not wait for: that
+    ends a moment later, and until then nobody else can reap what it has made.
+    """
+    maker = process.parent(init.pid)
+    if maker != os.getpid() and process.parent(maker) == os.getpid():
+        with contextlib.suppress(ProcessLookupError):
+            yield Until(process.adopt(maker))
 
 
 class Lives:
