@@ -362,7 +362,6 @@ LACKING: dict[str, dict[str, str]] = {
         "plugin": _PLUGINS,
         "plugin of a batch script": _PLUGINS,
         "required plugin that fails": _PLUGINS,
-        "system podman": "Podman's storage is in the user's home, of which nodes have none",
     },
 }
 LINES = sorted(CASES)

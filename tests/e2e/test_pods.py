@@ -6,6 +6,7 @@ Containers", "Configure Liveness, Readiness and Startup Probes" and "Jobs".
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -276,7 +277,10 @@ def test_kill_9_leaves_nothing(engine: Engine, whom: str) -> None:
     waiting.eventually(lambda: len([p for p in engine.processes() if "sleep 60" in str(p)]) == 2)
     killed = json.loads(claim.read_text())["pid"]
     if whom == "runner":
-        names = {p.pid: Path(f"/proc/{p.pid}/comm").read_text() for p in engine.processes()}
+        names = {}
+        for each in engine.processes():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                names[each.pid] = Path(f"/proc/{each.pid}/comm").read_text()
         killed = next(pid for pid, name in names.items() if name == "roadstead-pod\n")
     os.kill(killed, signal.SIGKILL)
     done = engine.finish(started)

@@ -110,8 +110,11 @@ def make_private(path: str) -> None:
     """
     umask = os.umask(0o077)  # makedirs makes what is above with it alone
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.mkdir(path, 0o700)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.mkdir(path, 0o700)
+        except FileNotFoundError:  # the last one there has just removed what was above it
+            os.makedirs(path, 0o700)
     except FileExistsError:
         pass
     except OSError as error:
