@@ -37,7 +37,7 @@ class Node:
         (top / "state").mkdir()
         start = carried.start(
             [str(self.python), "-IS", str(self.snapshot)], str(self.archive), "cpython-311",
-            f"{top}/node's", base64.encodebytes(carries.encode()).decode(),
+            f"{top}/node's", f"{top}/land's-", base64.encodebytes(carries.encode()).decode(),
         )  # fmt: skip
         made = script.made([[("ntasks", "2")]], lambda name: False, start, '{"v":1}', TEXT)
         assert request.taken_apart(made) == ('{"v":1}', TEXT)

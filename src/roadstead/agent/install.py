@@ -20,6 +20,7 @@ import zipfile
 from importlib.util import MAGIC_NUMBER
 from typing import TYPE_CHECKING, Final
 
+from roadstead.agent.request import for_shell
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import paths
 
@@ -76,7 +77,7 @@ def settle(archive: str, place: str, digest: str) -> str:
     if not os.path.exists(kept):
         _put(kept, data, 0o700)
     snapshot = add_snapshot(place, digest)
-    text = _SCRIPT.format(python=_quoted(sys.executable), snapshot=_quoted(snapshot))
+    text = _SCRIPT.format(python=for_shell(sys.executable), snapshot=for_shell(snapshot))
     _put(script, text.encode(), 0o700)
     return script
 
@@ -159,10 +160,6 @@ def _put(path: str, data: bytes, mode: int) -> None:
     except BaseException:
         os.unlink(new)
         raise
-
-
-def _quoted(word: str) -> str:
-    return "'" + word.replace("'", "'\\''") + "'"
 
 
 def main(words: list[str]) -> int:

@@ -51,6 +51,9 @@ def main(argv: Sequence[str]) -> int:
         return error.exit_code
 
 
+# -- run -------------------------------------------------------------------------------------------
+
+
 def _run(call: Call) -> int:
     from roadstead.agent import bundled, lone
 

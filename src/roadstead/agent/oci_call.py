@@ -122,9 +122,6 @@ def _is_plain(name: str) -> bool:
     return name.isascii() and all(each.isalnum() or each in "._+-@" for each in name)
 
 
-# -- run -------------------------------------------------------------------------------------------
-
-
 def say(sentence: str) -> None:
     """A line on standard error, whoever reads it."""
     try:

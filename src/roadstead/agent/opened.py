@@ -21,13 +21,13 @@ def opened(call: Call) -> Lone:
     """What will be the container: so far its directory."""
     from roadstead.agent import lone
 
-    sweep_others(call)
+    _sweep_others(call)
     container = lone.Lone(call.directory, say)
     container.make_directory()
     return container
 
 
-def sweep_others(call: Call) -> None:
+def _sweep_others(call: Call) -> None:
     """Remove what this user's containers have left whose supervisors are gone: a node that lost its
     power comes back without anybody who remembers them."""
     try:
@@ -57,6 +57,7 @@ def say_nothing(sentence: str) -> None:
 
 
 def sweep(directory: str, tell: Callable[[str], None]) -> None:
+    """Remove what a container has left, and its directory; a line for each is told."""
     from roadstead.step import sweep
 
     try:

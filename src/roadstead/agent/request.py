@@ -74,3 +74,8 @@ def taken_apart(text: str) -> tuple[str, str]:
     if not mark or not told.startswith(f"{_TOLD}{{"):
         raise EngineError("this is not a batch script that roadstead has made")
     return told.removeprefix(_TOLD), inner
+
+
+def for_shell(word: str) -> str:
+    """A word as it is, for sh.  (shlex takes longer to import than most of us.)"""
+    return "'" + word.replace("'", "'\\''") + "'"

@@ -35,7 +35,7 @@ from roadstead.core.model import (
     Terminal,
 )
 from roadstead.errors import EngineError, LaunchError, RoadsteadError
-from roadstead.host import linux, process, removal, terminal, watching, wire
+from roadstead.host import linux, paths, process, removal, terminal, watching, wire
 from roadstead.host.loop import Loop
 from roadstead.oci import runtime, search
 from roadstead.step import plan as plans
@@ -179,7 +179,7 @@ class _Agent:
             container=request,
             oci_conf=search.find(environ, slurms=False) or "",
             terminal=_terminal(told, procid),
-            umask=_umask(),
+            umask=paths.umask(),
             launch=Launch(mpi="pmi2" if pmi else "pmix" if "PMIX_RANK" in environ else "none"),
             directory=path,
         )
@@ -465,12 +465,6 @@ def _component(text: str, at: int) -> dict[str, Any]:
     except ValueError:
         told = None
     return requests.component(told, at)
-
-
-def _umask() -> int:
-    found = os.umask(0o077)
-    os.umask(found)
-    return found
 
 
 def _user(environ: dict[str, str]) -> str:

@@ -363,8 +363,6 @@ def base_message(
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
         user = user or str(uid)
-    umask = os.umask(0o077)
-    os.umask(umask)
     if "mail-type" in options:
         container["mailer"] = mailer(command)
     job, step = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_STEP_ID", "")
@@ -376,7 +374,7 @@ def base_message(
         # A variable without a name ("=x") is in nobody's way, and exec(3) of Python refuses it.
         "env": {name: value for name, value in os.environ.items() if name},
         "cwd": cwd,
-        "umask": umask,
+        "umask": paths.umask(),
         "user": user,
         "gid": os.getgid(),
         "terminal": None,

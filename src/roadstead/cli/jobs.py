@@ -12,10 +12,9 @@ import json
 import os
 import time
 
-from roadstead.cli import moments, report, words
+from roadstead.cli import moments, report, subcommand, table, words
 from roadstead.cli.words import Clock
 from roadstead.core import hostlist, values
-from roadstead.core.printable import printable
 from roadstead.engines import choice, local
 from roadstead.errors import RequestError, UsageError
 
@@ -117,7 +116,9 @@ def main(
         report.write_out(HELP)
         return 0
     moment = time.time() if now is None else now
-    asked = Asked(*_options(operands), moment)
+    given, named = subcommand.options(operands, _KINDS, "jobs", USAGE)
+    named = [each for word in named for each in word.split(",") if each]
+    asked = Asked(given, named, moment)
     engine, _ = choice.engine(environ)
     if engine == choice.SLURM:
         from roadstead.cli import jobs_cluster
@@ -142,7 +143,7 @@ def main(
         return 0
     clock = Clock(moment, environ.get("SLURM_TIME_FORMAT", ""))
     rows = _rows_of_tasks(found, clock) if asked.tasks else _rows(found, clock)
-    report.write_out(_table(rows))
+    report.write_out(table.aligned(rows))
     return 0
 
 
@@ -160,26 +161,6 @@ def _chosen(asked: Asked, found: Sequence[View]) -> list[View]:
         if asked.names(job) and (steps or not job["steps"]):
             chosen.append({**job, "steps": steps})
     return chosen
-
-
-def _options(operands: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    given: dict[str, str] = {}
-    others: list[str] = []
-    pending = list(operands)
-    while pending:
-        word = pending.pop(0)
-        name, equals, value = word.partition("=")
-        if not word.startswith("-"):
-            others += [each for each in word.split(",") if each]
-        elif name not in _KINDS or (equals and not _KINDS[name]):
-            raise UsageError(f"jobs does not know {word}", hint=USAGE)
-        elif not _KINDS[name] or equals:
-            given[name] = value
-        elif pending:
-            given[name] = pending.pop(0)
-        else:
-            raise UsageError(f"{name} needs a value", hint=USAGE)
-    return given, others
 
 
 # -- the local engine ------------------------------------------------------------------------------
@@ -305,13 +286,3 @@ def staged(staging: View) -> str:
 
 def _short(digest: str) -> str:
     return digest.partition(":")[2][:12] or "-"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    shown = [[printable(text) for text in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    lines = [
-        "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in shown
-    ]
-    return "\n".join(lines) + "\n"

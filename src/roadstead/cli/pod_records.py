@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from roadstead.cli import report
+from roadstead.cli import report, subcommand, table
 from roadstead.core.printable import printable
 from roadstead.engines import choice, local
 from roadstead.engines.slurm import real
@@ -29,12 +29,14 @@ _NEVER: Final = 1e6  # seconds
 
 def listed(words: Sequence[str]) -> int:
     """``pod ls [--json]``; the exit code."""
-    _, operands = _options(words, {"--json": False}, "ls [--json]")
+    given, operands = subcommand.options(
+        words, {"--json": False}, "pod", "roadstead pod ls [--json]"
+    )
     if operands:
         raise UsageError(f"pod ls takes no {operands[0]}", hint="roadstead pod status NAME")
     found = [each for _, each in records.every(os.environ)]
     jobs = _Jobs()
-    if "--json" in words:
+    if "--json" in given:
         shown = [{**each, "status": _status(each, jobs)} for each in found]
         report.write_out(json.dumps({"version": records.VERSION, "pods": shown}, indent=2) + "\n")
         return 0
@@ -48,13 +50,15 @@ def listed(words: Sequence[str]) -> int:
         age = _age(time.time() - each["began"])
         row = (each["pod"], f"{ready}/{beside}", _status(each, jobs), str(restarts), age)
         rows.append((*row, _job(each), each["node"]))
-    report.write_out(_table(rows))
+    report.write_out(table.aligned(rows, gap="   "))
     return 0
 
 
 def shown(words: Sequence[str]) -> int:
     """``pod status [--json] NAME``; the exit code."""
-    given, operands = _options(words, {"--json": False}, "status [--json] NAME")
+    given, operands = subcommand.options(
+        words, {"--json": False}, "pod", "roadstead pod status [--json] NAME"
+    )
     _, found = _find(operands, "status [--json] NAME")
     jobs = _Jobs()
     if "--json" in given:
@@ -76,7 +80,7 @@ def shown(words: Sequence[str]) -> int:
         ready = "true" if each["ready"] else "false"
         row = (each["name"], each["role"], each["state"], ready, str(each["restarts"]), code)
         rows.append((*row, each["image"]))
-    report.write_out(_table(rows))
+    report.write_out(table.aligned(rows, gap="   "))
     return 0
 
 
@@ -86,7 +90,7 @@ def logs(words: Sequence[str]) -> int:
     known = {"-c": True, "--container": True, "--all-containers": False}
     if any(word in ("-f", "--follow") for word in words):
         raise UsageError("pod logs does not follow", hint="tail -f the file; pod status names it")
-    given, operands = _options(words, known, usage)
+    given, operands = subcommand.options(words, known, "pod", f"roadstead pod {usage}")
     _, found = _find(operands, usage)
     if not found["outputs"]:
         raise RequestError(
@@ -132,7 +136,7 @@ def _write_log(output: dict[str, Any], prefixes: list[bytes], *, strip: bool) ->
 
 def deleted(words: Sequence[str]) -> int:
     """``pod delete NAME…``: end it as its manifest says, wait until it has, and forget it."""
-    _, operands = _options(words, {}, "delete NAME…")
+    _, operands = subcommand.options(words, {}, "pod", "roadstead pod delete NAME…")
     if not operands:
         raise UsageError("no pod is named", hint="roadstead pod delete NAME…")
     jobs = _Jobs()
@@ -240,41 +244,9 @@ def _find(operands: Sequence[str], usage: str) -> tuple[str, Record]:
     return found[-1]
 
 
-def _options(
-    words: Sequence[str], known: dict[str, bool], usage: str
-) -> tuple[dict[str, str], list[str]]:
-    given: dict[str, str] = {}
-    operands: list[str] = []
-    waiting = list(words)
-    while waiting:
-        word = waiting.pop(0)
-        name, equals, value = word.partition("=")
-        if not word.startswith("-"):
-            operands.append(word)
-        elif name not in known or (equals and not known[name]):
-            raise UsageError(f"pod does not know {word}", hint=f"roadstead pod {usage}")
-        elif not known[name] or equals:
-            given[name] = value
-        elif waiting:
-            given[name] = waiting.pop(0)
-        else:
-            raise UsageError(f"{name} needs a value", hint=f"roadstead pod {usage}")
-    return given, operands
-
-
 def _age(seconds: float) -> str:
     """As kubectl has it: in the largest unit of which there are two."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * size:
             return f"{int(seconds // size)}{unit}"
     return f"{max(0, int(seconds))}s"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    texts = [[printable(text) for text in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    lines = [
-        "   ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in texts
-    ]
-    return "\n".join(lines) + "\n"

@@ -256,3 +256,14 @@ def _measure(text: str) -> tuple[bool, int, str]:
     after = rest.lstrip(_DIGITS)
     digits = rest[: len(rest) - len(after)]
     return right, min(int(digits[:9] or "0"), _WIDEST), after
+
+
+def aligned(rows: Iterable[Iterable[str]], gap: str = "  ") -> str:
+    """Lines whose columns are as wide as what is in them, with ``gap`` between them."""
+    shown = [[printable(text) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = [
+        gap.join([f"{text:<{width}}" for text, width in zip(row, widths, strict=True)]).rstrip()
+        for row in shown
+    ]
+    return "\n".join(lines) + "\n"

@@ -102,13 +102,20 @@ def journal_path(state: str) -> str:
     return f"{state}/journal.db"
 
 
+def umask() -> int:
+    """This process's umask, which only setting it tells."""
+    found = os.umask(0o077)
+    os.umask(found)
+    return found
+
+
 def make_private(path: str) -> None:
     """Make ``path`` (and what lacks above it) as a directory that only this user can enter.
 
     Raises EngineError when it is there and is not ours, not a directory, or open to others: in a
     shared /tmp somebody else may have made it first.
     """
-    umask = os.umask(0o077)  # makedirs makes what is above with it alone
+    before = os.umask(0o077)  # makedirs makes what is above with it alone
     try:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -122,7 +129,7 @@ def make_private(path: str) -> None:
             f"cannot make {path}: {error.strerror}", hint="set XDG_STATE_HOME and XDG_RUNTIME_DIR"
         ) from None
     finally:
-        os.umask(umask)
+        os.umask(before)
     check_private(path)
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from roadstead.host import files
+from roadstead.host import files, paths
 
 if TYPE_CHECKING:
     from roadstead.images.model import ImageConfig
@@ -106,7 +106,7 @@ def add_to_layout(staged: str, layout: str, digest: str) -> None:
                 others.append(each)
         index["manifests"] = [*others, mine]
         files.write_atomically(f"{layout}/index.json", json.dumps(index))
-        os.chmod(f"{layout}/index.json", 0o666 & ~_umask())
+        os.chmod(f"{layout}/index.json", 0o666 & ~paths.umask())
     finally:
         os.close(lock)
 
@@ -160,12 +160,6 @@ def write_tar(
         hashed = _Hashed(file, tell)
         _write_layer(root, hashed, (None, None), prefix, documents)
         return hashed.digest
-
-
-def _umask() -> int:
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
 
 
 def _index(layout: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from roadstead.core.model import (
     StepSpec,
 )
 from roadstead.errors import EngineError, LaunchError, RoadsteadError
-from roadstead.host import carrier, files, linux, process, removal
+from roadstead.host import carrier, files, linux, paths, process, removal
 from roadstead.host.loop import Loop
 from roadstead.images import holds
 from roadstead.images.store import Store
@@ -222,8 +222,6 @@ class Runner:
             user = str(uid)
         node = environ.get("SLURMD_NODENAME") or os.uname().nodename
         step = environ.get("SLURM_STEP_ID", "")
-        umask = os.umask(0o022)
-        os.umask(umask)
         whole = StepSpec(
             job_id=int(environ.get("SLURM_JOB_ID") or 0),
             step_id=int(step) if step.isdigit() else BATCH_STEP,
@@ -236,7 +234,7 @@ class Runner:
             cwd=os.getcwd(),
             argv=("pod",),
             env=environ,
-            umask=umask,
+            umask=paths.umask(),
             ntasks=len(self.pod.containers),
             directory=self.directory,
         )

@@ -13,7 +13,7 @@ import logging
 import os
 from dataclasses import dataclass
 
-from roadstead.host import namespaces, process
+from roadstead.host import namespaces, paths, process
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ class Place:
 
     @classmethod
     def of_this_process(cls) -> Place:
-        umask = os.umask(0o077)
-        os.umask(umask)
-        return cls(frozenset(os.sched_getaffinity(0)), umask, process.descriptors(), _namespaces())
+        return cls(
+            frozenset(os.sched_getaffinity(0)), paths.umask(), process.descriptors(), _namespaces()
+        )
 
     def restored(self) -> bool:
         """Make the process what it was; False where it cannot be."""

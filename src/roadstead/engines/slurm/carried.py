@@ -12,6 +12,8 @@ The last two settle first: under their digest, or not at all.  Pure.
 
 from __future__ import annotations
 
+from roadstead.agent.request import for_shell
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +32,7 @@ settle() {{ sh "$1" install "$1" "$top/agent" {digest} >/dev/null; }}
 if [ ! -x "$agent" ]; then
   if [ -r {archive} ]; then
     settle {archive}
-  elif new=$(mktemp "/var/tmp/.roadstead-agent-$(id -u)-XXXXXXXX"); then
+  elif new=$(mktemp {landing}"$(id -u)-XXXXXXXX"); then
     trap 'rm -f "$new"' EXIT
     sed '1,/^{here}$/d;/^#/,$d' "$0" | base64 -d >"$new"
     if [ -s "$new" ]; then settle "$new"; fi
@@ -50,18 +52,16 @@ def in_place(command: Sequence[str]) -> str:
     return f'exec {" ".join(map(for_shell, command))} batch "$0" "$@"'
 
 
-def start(command: Sequence[str], archive: str, tag: str, top: str, carried: str) -> str:
+def start(
+    command: Sequence[str], archive: str, tag: str, top: str, landing: str, carried: str
+) -> str:
     """For nodes that may not.  ``command`` starts the submitter's agent with a Python of this cache
     ``tag``; ``archive`` is its file there, called by its digest; ``top`` is the directory of this
-    user on each node; ``carried`` the archive in base64, or "" where all see the file."""
+    user on each node, ``landing`` what the file begins with to which an archive is unpacked;
+    ``carried`` the archive in base64, or "" where all see the file."""
     lines = _START.format(
         top=for_shell(top), python=for_shell(command[0]), snapshot=for_shell(command[-1]), tag=tag,
         command=" ".join(map(for_shell, command)), archive=for_shell(archive), here=_HERE,
-        digest=archive.rpartition("/")[2].partition(".")[0],
+        landing=for_shell(landing), digest=archive.rpartition("/")[2].partition(".")[0],
     )  # fmt: skip
     return f"{lines}\n{_HERE}\n{carried}".rstrip("\n") if carried else lines
-
-
-def for_shell(word: str) -> str:
-    """A word as it is, for sh."""
-    return "'" + word.replace("'", "'\\''") + "'"

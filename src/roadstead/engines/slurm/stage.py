@@ -166,7 +166,8 @@ def for_batch(part: dict[str, Any], environ: Mapping[str, str]) -> str:
         with open(archive.path, "rb") as file:
             text = base64.encodebytes(file.read()).decode("ascii")
     tag = sys.implementation.cache_tag or ""
-    return carried.start(archive.command, archive.path, tag, cache.place(environ), text)
+    landing = f"{cache.LANDING}/{cache.TRAVELLING}"
+    return carried.start(archive.command, archive.path, tag, cache.place(environ), landing, text)
 
 
 def _tell_of_what_was_sent(
