@@ -260,9 +260,10 @@ def test_a_place_that_was_exchanged_is_noticed(
     """What cleans /tmp may remove our directory while we run, and a stranger make another."""
     env = fallback(shared, scratch)
     place, away = shared / f"roadstead-{engine.account.uid}", shared / "away"
-    first = "until test -e go; do sleep 0.05; done; touch ended"
+    first = "touch begun; until test -e go; do sleep 0.05; done; touch ended"
     argv = ["sbatch", "--exclusive", "-o", "/dev/null", "--wrap"]
     engine.run([*argv, first], env=env).check()
+    eventually((engine.work / "begun").exists, what="the first job's beginning")
     waits = engine.run([*argv, "touch ran"], env=env).check().stdout.split()[-1]
     place.rename(away)
     for path in (place, place / "steps"):
