@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from roadstead.agent.preloaded import PRELOADED
 from roadstead.engines.slurm import zipapp
+from tests.support import bundle, leaks
+from tests.support.account import Account
 from tests.support.components import other_python
+from tests.support.engine import make_base
 from tests.support.skips import require
 
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
@@ -67,10 +72,10 @@ def test_it_settles_and_starts(archive: zipapp.Archive, version: str, tmp_path: 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_task_reads_half_of_a_snapshot(
+def test_a_task_reads_a_part_of_a_snapshot(
     archive: zipapp.Archive, version: str, tmp_path: Path
 ) -> None:
-    """What every task imports is in the first part; another module is in the second."""
+    """What every task imports is there when it starts; another module is read when it is used."""
     snapshot = tmp_path / "agent.pyc"
     code = f"""
 import sys
@@ -82,20 +87,46 @@ open({os.fspath(snapshot)!r}, "wb").write(install.snapshot_of({archive.path!r}))
     subprocess.run([python, "-ISc", code], check=True)
     code = f"""
 import marshal, sys
-sys.argv = ["agent", "no-verb"]
+sys.argv = ["agent", "task"]
 with open({os.fspath(snapshot)!r}, "rb") as file:
     file.read(16)
     code = marshal.load(file)
 import os
 os._exit = lambda code: None
-exec(code, {{"__name__": "__main__", "__file__": {os.fspath(snapshot)!r}}})
-import roadstead.agent.task
-left = [len(sys.meta_path[0]._parts)]
+try:
+    exec(code, {{"__name__": "__main__", "__file__": {os.fspath(snapshot)!r}}})
+except ValueError:  # there is no task
+    pass
+loaded = sorted(name for name in sys.modules if name.startswith("roadstead"))
 import roadstead.agent.receive
-print(*left, len(sys.meta_path[0]._parts), roadstead.agent.receive.__spec__.origin)
+assert roadstead.agent.receive.__spec__.origin == "packed"
+print(*loaded)
 """
     done = subprocess.run([python, "-ISc", code], capture_output=True, text=True)
-    assert done.stdout == "1 0 packed\n", done.stderr
+    assert done.stdout.split() == sorted(PRELOADED), done.stderr
+
+
+@pytest.mark.container
+@pytest.mark.needs("busybox", "crun")
+def test_what_a_task_imports_is_what_is_preloaded(archive: zipapp.Archive, user: Account) -> None:
+    """Asked of one that runs from the archive, module by module."""
+    base = make_base(user)
+    agent = base / "agent.pyz"
+    agent.write_bytes(Path(archive.path).read_bytes())
+    container = os.fspath(bundle.make_bundle(user, base / "bundle"))
+    asked = {"options": {"container": container}, "cwd": "/", "records": ""}
+    env = {
+        "SLURM_ROADSTEAD_REQUEST": json.dumps({"v": 1, "components": [asked]}),
+        **{"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURMD_NODENAME": "n7"},
+        **{"TMPDIR": os.fspath(base), "XDG_RUNTIME_DIR": "", "PATH": os.environ["PATH"]},
+    }
+    argv = [sys.executable, "-IS", "-X", "importtime", agent, "task", "0"]
+    done = user.run([*argv, "/bin/sh", "-c", "exit 7"], env=env)
+    leaks.remove(base)
+    assert done.returncode == 7, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    seen = {name for name in imported if name.partition(".")[0] == "roadstead"}
+    assert seen - {"roadstead.agent.boot"} == set(PRELOADED)
 
 
 def test_a_changed_archive_does_not_settle(archive: zipapp.Archive, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Product:
 
     def remove(self) -> None:
         if self.copied:
-            shutil.rmtree(self.library)
+            shutil.rmtree(self.library.parent)
 
 
 def locate(reader: Account) -> Product:
@@ -74,8 +74,9 @@ def locate(reader: Account) -> Product:
     installed = Path(sysconfig.get_path("purelib"))
     if python == sys.executable and _same(installed / "roadstead", checkout / "roadstead"):
         return Product(python, installed, copied=False)
-    library = Path(tempfile.mkdtemp(prefix="rs-lib-", dir="/tmp"))
-    library.chmod(0o755)
+    top = Path(tempfile.mkdtemp(prefix="rs-lib-", dir="/tmp"))
+    top.chmod(0o755)
+    library = top / "site-packages"  # it is installed, and not edited (zipapp.py)
     shutil.copytree(
         checkout / "roadstead", library / "roadstead", ignore=shutil.ignore_patterns("__pycache__")
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import json
 import math
 import subprocess
@@ -115,6 +117,46 @@ def test_suppress_and_nullcontext() -> None:
         raise ValueError("x")
     with lazy.nullcontext(4) as value:
         assert value == 4
+
+
+def _asked_of_libc(module: Any) -> list[Any]:
+    """What functions of libc say to numbers, strings and their addresses, by ``module``."""
+    libc = module.CDLL(None, use_errno=True)
+    text = module.create_string_buffer(b"/no/such/place")
+    said = [
+        libc.access(text, 0),
+        module.get_errno(),
+        libc.access(module.c_char_p(b"/"), module.c_int(0)),
+        libc.strlen(module.c_ulong(module.addressof(text))),
+        libc.strnlen(text, module.c_size_t(3)),
+        libc.abs(module.c_long(-4)),
+        [type(each).__name__ for each in (module.c_int(7), module.c_ulong(7), module.c_size_t(7))],
+        (module.c_char * 3)(b"a", b"b").raw,
+        module.create_string_buffer(5).raw,
+        hasattr(libc, "no_such_function"),
+    ]
+    libc.labs.restype = module.c_long
+    return [*said, libc.labs(module.c_long(-(2**40)))]
+
+
+def test_libc_is_called_as_ctypes_calls_it() -> None:
+    assert _asked_of_libc(lazy.ctypes) == _asked_of_libc(ctypes)
+    assert _asked_of_libc(lazy.ctypes)[1] == errno.ENOENT
+
+
+def test_what_else_is_in_ctypes_is_ctypes_own() -> None:
+    assert lazy.ctypes.Structure is ctypes.Structure
+    assert isinstance(lazy.ctypes.CDLL("libc.so.6"), ctypes.CDLL)
+
+
+def test_a_module_of_ours_is_imported_when_it_is_used() -> None:
+    module = lazy.Module("roadstead.core.names")
+    from roadstead.core import names
+
+    assert module.__dict__.keys() == {"_name"}
+    for each in dir(names):
+        if not each.startswith("__"):
+            assert getattr(module, each) is getattr(names, each)
 
 
 def test_nothing_is_imported_at_once() -> None:

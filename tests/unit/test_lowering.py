@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from roadstead.core import expand
 from roadstead.engines.slurm import zipapp
 from roadstead.engines.slurm.lowering import Untranslatable, lower
+from roadstead.errors import EngineError
 
 DATACLASS = """
     from dataclasses import asdict, dataclass, field, replace
@@ -88,6 +90,23 @@ def test_what_is_translated_means_the_same(source: str, expressions: tuple[str, 
     before, after = _run(source), _run(lower(source, "here"))
     for each in expressions:
         assert eval(each, after) == eval(each, before), each
+
+
+def test_modules_of_ours_wait_until_they_are_used() -> None:
+    """A name of another module, and what a function imports, is imported where it stands."""
+    source = """
+from roadstead.core import jsonform, names as other
+from roadstead.errors import EngineError
+def f():
+    from roadstead.core import expand
+    return expand
+"""
+    ours = {f"roadstead.core.{name}" for name in ("jsonform", "names", "expand")}
+    made = _run(lower(source, "here", ours))
+    assert [type(made[name]).__name__ for name in ("jsonform", "other")] == ["Module", "Module"]
+    assert made["jsonform"].to_json((1,)) == [1]
+    assert made["EngineError"] is EngineError
+    assert made["f"]() is expand
 
 
 def test_no_name_of_the_module_is_taken() -> None:

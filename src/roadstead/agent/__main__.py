@@ -19,6 +19,10 @@ def main(argv: list[str]) -> int:
         from roadstead.agent import task
 
         return task.main(verb, rest)
+    if verb == "guard":
+        from roadstead.agent import guard
+
+        return guard.main(rest)
     if verb in ("pod", "daemon"):
         from roadstead.agent import inner
 

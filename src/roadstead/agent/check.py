@@ -133,22 +133,27 @@ def main() -> int:
     """Answer the question, on standard output; 0 if there is an answer at all."""
     environ = dict(os.environ)
     try:
-        question = from_json(Question, wire.loads(environ.pop(VARIABLE)))
-        told = answer(question, environ)
-    except RoadsteadError as error:
-        told = Answer(
-            node=node_name(environ), error=f"{error}{f'; {error.hint}' if error.hint else ''}"
-        )
-    except OSError as error:
-        told = Answer(node=node_name(environ), error=f"{error.filename}: {error.strerror}")
+        told = _answered(environ)
+        tell.tell(told.node, told)
     finally:
         _tidy()
-    tell.tell(told.node, told)
     return 0
 
 
+def _answered(environ: dict[str, str]) -> Answer:
+    try:
+        return answer(from_json(Question, wire.loads(environ.pop(VARIABLE))), environ)
+    except RoadsteadError as error:
+        return Answer(
+            node=node_name(environ), error=f"{error}{f'; {error.hint}' if error.hint else ''}"
+        )
+    except OSError as error:
+        return Answer(node=node_name(environ), error=f"{error.filename}: {error.strerror}")
+
+
 def _tidy() -> None:
-    """Remove what srun has brought us as, if it was that."""
+    """Remove what srun has brought us as, if it was that: once nothing is imported from it any
+    more."""
     own = sys.argv[0]
     if os.path.basename(own).startswith(cache.TRAVELLING):
         with contextlib.suppress(OSError):

@@ -20,16 +20,17 @@ import zipfile
 from importlib.util import MAGIC_NUMBER
 from typing import TYPE_CHECKING, Final
 
+from roadstead.agent.preloaded import PRELOADED
 from roadstead.agent.request import for_shell
 from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import CodeType
 
-_MAIN: Final = "roadstead.agent.__main__"
-_TASK: Final = "roadstead.agent.task"  # what starts most often
+    _Modules = Mapping[str, tuple[bool, CodeType]]
+
 # A node may see the script, and not the Python that it was made with: preflight asks on.
 _SCRIPT: Final = """\
 #!/bin/sh
@@ -101,21 +102,33 @@ def snapshot_of(archive: str) -> bytes:
                 # What cannot be compiled here is not for this Python: its import says so.
                 code = compile(source, name, "exec", dont_inherit=True, optimize=0)
                 modules[module] = (package, code)
-    usual = _imported(_TASK, modules) | _imported(_MAIN, modules)
-    parts = [
-        marshal.dumps({name: found for name, found in modules.items() if (name in usual) is each})
-        for each in (True, False)
-    ]
+    together = marshal.dumps([(name, *modules[name]) for name in _ordered(PRELOADED, modules)])
     begin = len(_boot(modules, 0, 0, 0))
-    middle = begin + len(parts[0])
-    return b"".join([_boot(modules, begin, middle, middle + len(parts[1])), *parts])
+    table = begin + len(together)
+    rest = table + len(_table(modules, 0))
+    parts = [_boot(modules, begin, table, rest), together, _table(modules, rest)]
+    return b"".join([*parts, *_codes(modules)])
 
 
-def _boot(modules: Mapping[str, tuple[bool, CodeType]], *where: int) -> bytes:
+def _codes(modules: _Modules) -> list[bytes]:
+    return [marshal.dumps(code) for _, code in modules.values()]
+
+
+def _table(modules: _Modules, at: int) -> bytes:
+    """Where each module is, if the first is ``at`` an offset; as long for any."""
+    table = {}
+    for (name, (is_package, _)), code in zip(modules.items(), _codes(modules), strict=True):
+        table[name] = (is_package, at, len(code))
+        at += len(code)
+    return marshal.dumps(table)
+
+
+def _boot(modules: _Modules, *where: int) -> bytes:
     """What a .pyc begins with: as long for any numbers."""
     boot = marshal.dumps(modules["roadstead.agent.boot"][1])
     numbers = "-".join([f"{each:012}" for each in where])
     text = (
+        "import gc\ngc.disable()\n"  # until a task has started: what is read now stays
         f"import marshal, sys\nexec(marshal.loads({boot!r}))\n"
         f"code = start(__file__, {numbers!r})\n"
         "sys.stdout.flush()\nimport os\nos._exit(code)\n"
@@ -123,24 +136,29 @@ def _boot(modules: Mapping[str, tuple[bool, CodeType]], *where: int) -> bytes:
     return _PYC_HEADER + marshal.dumps(compile(text, "roadstead-agent", "exec"))
 
 
-def _imported(module: str, modules: Mapping[str, tuple[bool, CodeType]]) -> set[str]:
-    """The modules that importing one imports, itself among them."""
-    found: set[str] = set()
-    pending = [module]
-    while pending:
-        name = pending.pop()
-        if name in found or name not in modules:
-            continue
-        found.add(name)
-        pending.append(name.rpartition(".")[0])
+def _ordered(names: Sequence[str], modules: _Modules) -> list[str]:
+    """These modules, each after the package that it is in and those that it imports at its top."""
+    ordered: dict[str, None] = {}
+    begun: set[str] = set()
+
+    def add(name: str) -> None:
+        if name in begun or name not in names or name not in modules:
+            return
+        begun.add(name)
+        add(name.rpartition(".")[0])
         # IMPORT_NAME of a module's own code has the names that are imported from it before it.
         known: tuple[str, ...] = ()
         for operation in dis.get_instructions(modules[name][1]):
             if operation.opname == "LOAD_CONST":
                 known = operation.argval if isinstance(operation.argval, tuple) else ()
             elif operation.opname == "IMPORT_NAME":
-                pending += [operation.argval, *[f"{operation.argval}.{each}" for each in known]]
-    return found
+                for each in (operation.argval, *[f"{operation.argval}.{one}" for one in known]):
+                    add(each)
+        ordered[name] = None
+
+    for name in names:
+        add(name)
+    return list(ordered)
 
 
 def _module(name: str) -> tuple[str, bool]:

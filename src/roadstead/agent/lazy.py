@@ -3,7 +3,7 @@
 
 A task's agent starts once for each task, and these modules were more than half of its start: json
 for ``re`` and ``enum``, contextlib and functools for ``collections``, socket for its own enums; a
-task without a mistake needs what two of their functions in C do.
+task without a mistake needs what a few of their functions in C do.
 
 ``json`` here gives what json gives: whatever its C halves do not take at once, a mistake above all,
 is given to json itself.
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
-    from typing import Any, TypeAlias
+    from typing import Any, ClassVar, TypeAlias
 
     _Kind: TypeAlias = type[BaseException] | None
 
@@ -28,13 +28,14 @@ except ImportError:  # not CPython
 
 
 class Module:
-    """Stands for a module until the first of its names is asked for; then names are found here."""
+    """Stands for a module, one of ours as well, until the first of its names is asked for; then
+    names are found here."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(__import__(self._name), name)
+        found = getattr(__import__(self._name, None, None, ("__name__",)), name)
         setattr(self, name, found)
         return found
 
@@ -160,14 +161,69 @@ class _Contextlib(Module):
     contextmanager = staticmethod(contextmanager)
 
 
+class _Ctypes(Module):
+    """What calls functions of libc: numbers, strings and their addresses, of ``_ctypes`` alone.
+    ctypes itself makes three dozen types at its start, which takes a millisecond."""
+
+    _CODES: ClassVar = {"c_char": "c", "c_char_p": "z", "c_int": "i", "c_long": "l", "c_ulong": "L"}
+
+    def __getattr__(self, name: str) -> Any:
+        import _ctypes
+
+        if name in ("addressof", "get_errno"):
+            found: Any = getattr(_ctypes, name)
+        elif name == "c_size_t":  # as wide as long, on every Linux
+            found = self.c_ulong
+        elif name in self._CODES:
+            kind: Any = _ctypes._SimpleCData
+            found = type(kind)(name, (kind,), {"_type_": self._CODES[name]})
+        else:
+            return super().__getattr__(name)
+        setattr(self, name, found)
+        return found
+
+    def CDLL(self, path: str | None, *arguments: Any, **more: Any) -> Any:
+        if path is None and not arguments and more == {"use_errno": True}:
+            return _Libc(self.c_int)
+        return __import__("ctypes").CDLL(path, *arguments, **more)
+
+    def create_string_buffer(self, content: Any, *size: int) -> Any:
+        if size or not isinstance(content, bytes):
+            return __import__("ctypes").create_string_buffer(content, *size)
+        buffer = (self.c_char * (len(content) + 1))()
+        buffer.value = content
+        return buffer
+
+
+class _Libc:
+    """``ctypes.CDLL(None, use_errno=True)``."""
+
+    def __init__(self, result: Any) -> None:
+        import _ctypes
+
+        module: Any = _ctypes
+        self._handle = module.dlopen(None, 0)
+        flags = module.FUNCFLAG_CDECL | module.FUNCFLAG_USE_ERRNO
+        kind = module.CFuncPtr
+        self._function = type(kind)("_Function", (kind,), {"_flags_": flags, "_restype_": result})
+
+    def __getattr__(self, name: str) -> Any:
+        found = self._function((name, self))
+        setattr(self, name, found)
+        return found
+
+
 contextlib = _Contextlib("contextlib")
+ctypes = _Ctypes("ctypes")
 json = _Json("json")
 copy = Module("copy")
 enum = Module("enum")
+heapq = Module("_heapq")  # what a loop needs is all there, in C
 importlib = Module("importlib")
 re = Module("re")
 resource = Module("resource")
 socket = Module("socket")
+struct = Module("struct")
 termios = Module("termios")
 
 __all__ = ["partial"]

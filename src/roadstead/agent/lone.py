@@ -160,7 +160,6 @@ class Lone:
         if self._plan is not None:
             self._plan.close()
         if self._guard is not None:
-            self.loop.unwatch(self._guard.seen)
             self._guard.close()
         os.chdir("/")
         if self._hold >= 0:

@@ -8,7 +8,6 @@ alone, which the guard has not seen, is passed on (guard.py).
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +15,7 @@ from roadstead.host import process
 
 if TYPE_CHECKING:
     from roadstead.agent.guard import Guard
-    from roadstead.host.loop import Loop, Timer
+    from roadstead.host.loop import Loop
     from roadstead.step.container import Container
 
 # How long a signal may take from the agent to the guard, of two processes that are sent it one
@@ -35,12 +34,11 @@ class Signals:
         self.ended_by = 0
         self._loop = loop
         self._guard: Guard | None = None
-        self._unseen: dict[int, Timer] = {}
+        self._unseen: set[int] = set()
 
     def watch(self, guard: Guard) -> None:
-        """Listen to the witness."""
+        """This is the witness."""
         self._guard = guard
-        self._loop.watch(guard.seen, self._witnessed)
 
     def hear(self, signo: int, *, alone: bool = False) -> None:
         """A signal has come; ``alone``: to us, and the container has not got it."""
@@ -59,8 +57,8 @@ class Signals:
         if alone:
             self._pass_on(signo)
         elif signo not in self._unseen:
-            later = partial(self._pass_on_unless_seen, signo)
-            self._unseen[signo] = self._loop.call_later(_WITNESS_SECONDS, later)
+            self._unseen.add(signo)
+            self._loop.call_later(_WITNESS_SECONDS, partial(self._pass_on_unless_seen, signo))
 
     def heard_lately(self, signo: int) -> bool:
         """Whether a signal has come to us in the last moment."""
@@ -74,24 +72,9 @@ class Signals:
                 for pid in pids:
                     process.send(pid, process.KILL)
 
-    def _witnessed(self) -> None:
-        """The guard has got signals too: they were for everybody."""
-        assert self._guard is not None
-        for signo in os.read(self._guard.seen, 4096):
-            timer = self._unseen.get(signo)
-            if timer is not None:
-                timer.cancel()
-            else:  # it was faster than our own
-                timer = self._loop.call_later(_WITNESS_SECONDS, lambda: None)
-            self._unseen[signo] = timer
-            self._loop.call_later(_WITNESS_SECONDS, partial(self._forget, signo))
-
-    def _forget(self, signo: int) -> None:
-        self._unseen.pop(signo, None)
-
     def _pass_on_unless_seen(self, signo: int) -> None:
-        self._forget(signo)
-        if self._guard is not None and not self._guard.has_pending(signo):
+        self._unseen.discard(signo)
+        if self._guard is not None and not self._guard.has_seen(signo):
             self._pass_on(signo)
 
     def _pass_on(self, signo: int) -> None:

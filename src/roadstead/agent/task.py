@@ -123,7 +123,7 @@ class _Agent:
                 self._account.failed(error)
             self._place.close()
             raise
-        self._guard = Guard(self._spec.directory, watching.MESSAGES)
+        self._guard = Guard(self._spec.directory, watching.MESSAGES, environ)
 
     # -- what is to be run --------------------------------------------------------------------
 

@@ -12,10 +12,15 @@ module's code is unpacked when it is imported.
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import marshal
 import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
 
 # Runs in the wrapper with ``modules`` defined.  A finder for exactly those; nothing if one changed.
 _LOADER = """
@@ -82,14 +87,29 @@ def build(root: str, module: str) -> bytes:
         file = _file(root, name)
         assert file is not None
         with open(file, "rb") as source:
-            # Without docstrings, a third of the bytes.
-            code = compile(source.read(), file, "exec", dont_inherit=True, optimize=2)
+            code = _compiled(source.read(), file)
             found = os.fstat(source.fileno())
         package = os.path.dirname(file) if file.endswith("/__init__.py") else ""
         packed = marshal.dumps(code)
         entries.append((name, file, package, found.st_mtime_ns, found.st_size, packed))
     loader = compile(_LOADER, "<roadstead image>", "exec", dont_inherit=True)
     return marshal.dumps((loader, tuple(entries)))
+
+
+def _compiled(source: bytes, file: str) -> CodeType:
+    """Without docstrings, a third of the bytes; and without the import of __future__, which looks
+    through directories for a module that does nothing."""
+    tree = ast.parse(source, file)
+    wanted = [each for each in tree.body if _is_future(each)]
+    tree.body = [each for each in tree.body if each not in wanted]
+    flags = __future__.annotations.compiler_flag if wanted else 0
+    code: CodeType = compile(tree, file, "exec", flags, dont_inherit=True, optimize=2)
+    return code
+
+
+def _is_future(statement: ast.stmt) -> bool:
+    """``from __future__ import annotations``, the only one that we have."""
+    return isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
 
 
 def _file(root: str, name: str) -> str | None:

@@ -75,10 +75,12 @@ def _docker(places: Places, environ: Mapping[str, str]) -> tuple[list[str], dict
     """dockerd-rootless.sh, which starts dockerd in rootlesskit's namespaces.
 
     Its containers have a bridge where rootlesskit can make an interface for it, by slirp4netns and
-    /dev/net/tun; elsewhere --network=none is what they can have.
+    /dev/net/tun; elsewhere --network=none is what they can have, and dockerd has to leave the
+    machine's own network as it is: it fails where it may not turn on the forwarding of packets.
     """
     path = search_path(environ)
     with_tun = os.access(_TUN, os.R_OK | os.W_OK) and process.which("slirp4netns", path)
+    without = ["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"]
     argv = [
         process.which("dockerd-rootless.sh", path) or "dockerd-rootless.sh",
         f"--host=unix://{places.socket}",
@@ -86,7 +88,7 @@ def _docker(places: Places, environ: Mapping[str, str]) -> tuple[list[str], dict
         f"--exec-root={places.run}/exec",
         f"--pidfile={places.run}/docker.pid",
         "--shutdown-timeout=1",
-        *([] if with_tun else ["--iptables=false", "--ip6tables=false", "--bridge=none"]),
+        *([] if with_tun else without),
     ]
     own = {"DOCKERD_ROOTLESS_ROOTLESSKIT_NET": "slirp4netns" if with_tun else "host"}
     if not with_tun:

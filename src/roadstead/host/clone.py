@@ -20,19 +20,19 @@ _VFORK: Final = 0x4000
 _INTO_CGROUP: Final = 0x200000000
 _SIGCHLD: Final = 17
 
-# PyDLL keeps the interpreter's lock: the child has it, as after os.fork.
-_syscall = ctypes.PyDLL(None, use_errno=True).syscall
-_syscall.restype = ctypes.c_long
 _supported: list[bool] = []
 
 
 def _clone(group: int, pidfd: int) -> int:
     """clone3(2) into ``group``; 0 in the child, negative errno for a failure."""
+    # PyDLL keeps the interpreter's lock: the child has it, as after os.fork.
+    syscall = ctypes.PyDLL(None, use_errno=True).syscall
+    syscall.restype = ctypes.c_long
     flags = _INTO_CGROUP | _VFORK | (_PIDFD if pidfd else 0)
     # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls,
     # set_tid, set_tid_size, cgroup
     args = struct.pack("=10Qq", flags, pidfd, 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, group)
-    pid: int = _syscall(ctypes.c_long(_CLONE3), args, ctypes.c_size_t(len(args)))
+    pid: int = syscall(ctypes.c_long(_CLONE3), args, ctypes.c_size_t(len(args)))
     return pid if pid >= 0 else -ctypes.get_errno()
 
 

@@ -5,8 +5,8 @@ takes 1.4 to 2.1) and watched through a pidfd, which becomes readable when it en
 polling, and no signal can hit a recycled pid.  What posix_spawn inherits and cannot set (working
 directory, umask, affinity, limits) the caller sets on itself first.
 
-Signals are blocked nowhere and reset to their defaults in children: Python ignores SIGPIPE and
-SIGXFSZ, programs must not inherit that.
+Signals are blocked nowhere (but in a witness: agent/guard.py) and reset to their defaults in
+children: Python ignores SIGPIPE and SIGXFSZ, programs must not inherit that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 import resource
 import select
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +27,7 @@ from roadstead.host.loop import HasFileno
 
 Argv = list[str]
 
-_PAGE: Final = resource.getpagesize()
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 HUP: Final = int(signal.SIGHUP)
 _EXECUTION_TRIES: Final = 1000  # a millisecond each
@@ -107,6 +107,7 @@ def spawn(
     argv: Argv,
     *,
     env: dict[str, str],
+    program: str = "",
     stdio: tuple[int, ...] | None = None,
     keep: tuple[int, ...] = (),
     terminal: str = "",
@@ -114,8 +115,10 @@ def spawn(
     group: int | None = None,
     pid_variable: str = "",
     limits: Mapping[int, int] | None = None,
+    closed: Sequence[int] = (),
+    blocked: Sequence[int] = (),
 ) -> Child:
-    """Start ``argv``.
+    """Start ``argv``, of ``program`` if that is not its first word.
 
     ``stdio`` are our descriptors for its 0, 1 and 2 (default: /dev/null, and ours for 1 and 2), and
     for 3 and on if there are more;
@@ -124,6 +127,8 @@ def spawn(
     ``group`` is the open directory of a control group of version 2 to be born in (host.clone).
     ``pid_variable`` names a variable that is to hold the child's pid; it costs a fork.  So do
     ``limits``, soft limits by the numbers of setrlimit(2), as far as the hard ones let them be.
+    ``closed`` are descriptors that it is not to inherit, ``blocked`` signals that it starts with
+    blocked; both for what has neither a group nor the two that cost a fork.
 
     Raises FileNotFoundError, PermissionError and the like for a program that cannot be executed.
     """
@@ -139,6 +144,7 @@ def spawn(
 
         return Child(*clone.start(group, body))
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
+    actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in closed]
     if terminal:
         # A session leader without a terminal gets the one that it opens (tty_ioctl(4)).
         actions += [(os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0)]
@@ -152,12 +158,12 @@ def spawn(
         actions += _place(stdio, above=max(2, *stdio, *keep) + 1)
     actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in keep]
     pid = os.posix_spawn(
-        argv[0],
+        program or argv[0],
         argv,
         env,
         file_actions=actions,
         setsid=session,
-        setsigmask=[],
+        setsigmask=blocked,
         setsigdef=_DEFAULT_SIGNALS,
     )
     return Child(pid, os.pidfd_open(pid))
@@ -356,6 +362,11 @@ def descriptors() -> frozenset[int]:
             os.fstat(int(name))
             found.add(int(name))
     return frozenset(found)
+
+
+def inherited() -> list[int]:
+    """The descriptors above the standard streams that a program executed here would have too."""
+    return [fd for fd in descriptors() if fd > 2 and os.get_inheritable(fd)]
 
 
 def parent(pid: int) -> int:

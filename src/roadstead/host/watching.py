@@ -1,4 +1,4 @@
-"""A process that watches another: what it holds, and which signals it sees."""
+"""Signals that mean something: which there are, who has been sent them, how one ends by them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Final
 
 from roadstead.host import process
 
-_MOST: Final = 1 << 16
 WINCH: Final = int(signal.SIGWINCH)
 # What the kernel sends for what a process did itself is no message.
 _OWN_FAULTS: Final = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL))
@@ -20,37 +19,26 @@ MESSAGES: Final[list[int]] = [
 ]
 
 
-def keep_only(*descriptors: int) -> None:
-    """Close all descriptors but these; 0, 1 and 2 become /dev/null."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for target in (0, 1, 2):
-        os.dup2(null, target)
-    last = 2
-    for fd in sorted(descriptors):
-        os.closerange(last + 1, fd)
-        last = fd
-    os.closerange(last + 1, _MOST)
-
-
-def witness(signals: list[int], fd: int) -> None:
-    """Write the number of each of ``signals`` that comes to ``fd``, as a byte; do nothing else."""
-    signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+def ignore(signals: list[int]) -> None:
+    """Let each of ``signals`` come, those that were blocked too, and do nothing: programs that are
+    executed from here get them again."""
     for signo in signals:
         signal.signal(signo, _noted)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
-def is_pending(pid: int, signo: int) -> bool:
-    """Whether a signal waits to be taken by ``pid`` (proc(5), SigPnd and ShdPnd)."""
-    bit = 1 << (signo - 1)
+def pending(pid: int) -> frozenset[int]:
+    """The signals that wait to be taken by ``pid`` (proc(5), SigPnd and ShdPnd)."""
+    bits = 0
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             for line in file:
                 name, _, value = line.partition(":")
-                if name in ("SigPnd", "ShdPnd") and int(value, 16) & bit:
-                    return True
+                if name in ("SigPnd", "ShdPnd"):
+                    bits |= int(value, 16)
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return False
+        return frozenset()
+    return frozenset([signo for signo in range(1, 65) if bits >> (signo - 1) & 1])
 
 
 def die_by(signo: int) -> None:
@@ -65,4 +53,4 @@ def die_by(signo: int) -> None:
 
 
 def _noted(signo: int, frame: object) -> None:
-    """The wake-up descriptor has the number."""
+    """That is all."""

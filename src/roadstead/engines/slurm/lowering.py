@@ -9,7 +9,8 @@ program after this translation of its syntax tree:
   ``kw_only`` need 3.10, and making a class at every start costs a millisecond, ``dataclasses``
   itself fifteen;
 * annotations, ``typing``, docstrings and ``TYPE_CHECKING`` blocks go: nothing reads them there;
-* modules of the standard library that take long are imported when they are used;
+* modules of ours, and those of the standard library that take long, are imported when they are
+  used: a task needs half of what its modules name;
 * ``zip(strict=…)`` (3.10) loses its check, which the tests of the installed program have made;
 * ``x[a, *b]`` (3.11) becomes ``x[(a, *b) + ()]``;
 * an assertion stays.
@@ -24,7 +25,10 @@ Pure.
 from __future__ import annotations
 
 import ast
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 PLAIN: Final = "roadstead.agent.plain"
 # What is imported from agent/plain.py instead; of these modules nothing else is.
@@ -35,7 +39,8 @@ _MOVED: Final = {"enum": {"StrEnum"}, "itertools": {"pairwise"}}
 # What stands in agent/lazy.py for modules, and for names of modules, that take long to import.
 LAZY: Final = "roadstead.agent.lazy"
 _LAZY_MODULES: Final = {
-    *("contextlib", "copy", "enum", "importlib", "json", "re", "resource", "socket", "termios"),
+    *("contextlib", "copy", "ctypes", "enum", "heapq", "importlib", "json", "re", "resource"),
+    *("socket", "struct", "termios"),
 }
 _LAZY_NAMES: Final = {
     "contextlib": {"contextmanager", "nullcontext", "suppress"},
@@ -51,10 +56,11 @@ class Untranslatable(Exception):
     """A construct that has no translation here: add one to this module, or write it otherwise."""
 
 
-def lower(source: str, where: str) -> str:
-    """The module ``source``, translated.  ``where`` names it in errors.  Raises Untranslatable."""
+def lower(source: str, where: str, ours: Collection[str] = ()) -> str:
+    """The module ``source``, translated.  ``where`` names it in errors; ``ours`` are the modules
+    that are packed with it, which it imports when it uses them.  Raises Untranslatable."""
     tree = ast.parse(source, where)
-    lowered = ast.fix_missing_locations(_Lowering(where, tree).visit(tree))
+    lowered = ast.fix_missing_locations(_Lowering(where, tree, ours).visit(tree))
     return ast.unparse(lowered) + "\n"
 
 
@@ -88,12 +94,15 @@ def _docless(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 class _Lowering(ast.NodeTransformer):
-    def __init__(self, where: str, tree: ast.Module) -> None:
+    def __init__(self, where: str, tree: ast.Module, ours: Collection[str]) -> None:
         self._where = where
+        self._ours = ours
+        self._in_function = 0
         self._aliases = _aliases(tree)
         self._asked = _asked(tree)
         self._subjects = 0
         self._written_out = False
+        self._late = False
         self._is_lazy_itself = where.endswith(LAZY.rpartition(".")[2] + ".py")
 
     def refuse(self, node: ast.AST, what: str) -> Untranslatable:
@@ -107,6 +116,9 @@ class _Lowering(ast.NodeTransformer):
         if self._written_out:
             names = [ast.alias(name="plain", asname="__plain__")]
             node.body.insert(0, ast.ImportFrom(module="roadstead.agent", names=names, level=0))
+        if self._late:
+            names = [ast.alias(name="Module", asname="__Module__")]
+            node.body.insert(0, ast.ImportFrom(module=LAZY, names=names, level=0))
         return node
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
@@ -117,7 +129,9 @@ class _Lowering(ast.NodeTransformer):
         for one in (arguments.vararg, arguments.kwarg):
             if one is not None:
                 one.annotation = None
+        self._in_function += 1
         self.generic_visit(node)
+        self._in_function -= 1
         node.body = _docless(node.body) or [ast.Pass()]
         return node
 
@@ -182,8 +196,14 @@ class _Lowering(ast.NodeTransformer):
             found.append(ast.ImportFrom(module="roadstead.agent", names=[renamed], level=0))
         return found or None  # type: ignore[return-value]
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | list[ast.stmt] | None:
         module = node.module or ""
+        late = [each for each in node.names if f"{module}.{each.name}" in self._ours]
+        if late and not self._in_function:  # else it is imported where it is used, as it is
+            self._late = True
+            node.names = [each for each in node.names if each not in late]
+            made = [ast.parse(_stand_in(module, each)).body[0] for each in late]
+            return [*([node] if node.names else []), *made]
         if module == "__future__":
             return None
         if module == "collections.abc":  # for annotations, save what is asked with isinstance
@@ -205,7 +225,7 @@ class _Lowering(ast.NodeTransformer):
                 found: list[ast.stmt] = [node] if node.names else []
                 if moved:
                     found.append(ast.ImportFrom(module=there, names=moved, level=0))
-                return found  # type: ignore[return-value]
+                return found
         if module in _REPLACED:
             names = [each for each in node.names if each.name not in _DROPPED[module]]
             wrong = [each.name for each in names if each.name not in _REPLACED[module]]
@@ -397,6 +417,10 @@ def _init(fields: list[_Field], *, keywords: bool, after: bool) -> ast.stmt:
         body.append(f"self.{_AFTER}()")
     lines = "\n".join(f"    {line}" for line in (body[1:] or body))
     return ast.parse(f"def __init__({', '.join(parameters)}):\n{lines}\n").body[0]
+
+
+def _stand_in(module: str, alias: ast.alias) -> str:
+    return f"{alias.asname or alias.name} = __Module__('{module}.{alias.name}')"
 
 
 def _flags(decorator: ast.expr) -> set[str]:

@@ -58,7 +58,7 @@ class Ready:
 
 def _ours(archive: Archive) -> list[str]:
     """What has to be seen by a node that starts the agent as we do."""
-    return [archive.path, sys.executable]
+    return [archive.path, zipapp.interpreter()]
 
 
 def seen_of_ours(archive: Archive) -> list[Seen]:

@@ -1,0 +1,41 @@
+"""What every contained task imports: a snapshot of the agent has it together (boot.py).
+
+A module too many or too few here is a task that starts a little later, nothing else.  What it is
+now, tests/e2e/test_agent_archive.py asks a task, and says.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_ROOMS: Final = {
+    "roadstead": """
+        agent core errors host images oci step systems
+    """,
+    "roadstead.agent": """
+        __main__ accounting cache guard lazy place plain request signals task
+    """,
+    "roadstead.core": """
+        container environment expand jsonform model names
+    """,
+    "roadstead.host": """
+        files linux loop mounts namespaces netlink paths process removal watching wire
+    """,
+    "roadstead.images": """
+        model
+    """,
+    "roadstead.oci": """
+        bundle cdi config environment hooks idmap lookup runtime search
+    """,
+    "roadstead.step": """
+        around container contents devices gate life network plan plugged processes
+        record taskdir wanted
+    """,
+    "roadstead.systems": """
+        commands
+    """,
+}
+PRELOADED: Final = (
+    "roadstead",
+    *[f"{room}.{name}" for room, names in _ROOMS.items() for name in names.split()],
+)
