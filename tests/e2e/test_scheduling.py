@@ -303,6 +303,20 @@ def test_a_time_limit_can_be_moved(site: Engine) -> None:
     assert of(site, job, "%j") == "short"
 
 
+def test_between_two_configurations_there_is_a_controller(engine: Engine) -> None:
+    """Commands wait for it and start no other; what was its spawner stays nowhere, as a zombie."""
+    before = engine.run(["roadstead", "engine", "start"]).check().stdout.splitlines()[0]
+    for _ in range(3):
+        scontrol(engine, "reconfigure")
+        after = engine.run(["roadstead", "engine", "status"]).check().stdout.splitlines()
+        assert before in after
+    engine.run(["srun", "true"]).check()
+    assert [each for each in engine.processes() if each.is_zombie] == []
+    scontrol(engine, "reconfigure")
+    engine.stop().check()  # the one that is about to be there
+    assert engine.watch.settled() == []
+
+
 def test_reconfigure_reads_the_file_again(site: Engine) -> None:
     job = submit(site, "--wrap", "sleep 30")
     reaches(site, job, "RUNNING None")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 from typing import Any
 
 import pytest
@@ -65,6 +66,22 @@ def test_a_signal_before_the_start_is_kept_until_then() -> None:
     assert received[0] == {"op": "signal", "signal": 15}
     ours.close()
     theirs.close()
+
+
+def test_a_size_told_before_the_start_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first may have met a step that had not begun; what the request said is not repeated."""
+    monkeypatch.setattr(attend, "terminal_size", lambda: {"rows": 40, "columns": 120})
+    for early in (1, 0):
+        made = attendance()
+        ours, theirs = wire.pair()
+        made._connection = ours
+        for _ in range(early):
+            made._on_signal(signal.SIGWINCH)
+        made._on_answer({"event": "started", "job_id": 1, "step_id": 0})
+        ours.close()
+        told = [received[0]["op"] for received in iter(theirs.receive, None)]
+        assert told == ["resize", "resize"] * early
+        theirs.close()
 
 
 def test_a_job_that_waits_is_given_up() -> None:

@@ -48,6 +48,7 @@ class Attendance:
         self._started = False
         self._interrupts: list[float] = []
         self._early: list[int] = []
+        self._resized = False  # since the request, which told the terminal's size
         self._input = -1  # the write end of the pipe that carries typed lines
         self._typed = b""  # what it has not taken yet
         self._old_mode: list[Any] | None = None
@@ -200,6 +201,8 @@ class Attendance:
                 self._started = True
                 if self._pending:
                     self._say(f"job {self._job} has been allocated resources")
+                if self._resized:  # what was said before may have met a step that had not begun
+                    self._tell_size()
                 early, self._early = self._early, []
                 for signo in early:
                     self._on_signal(signo)
@@ -268,13 +271,17 @@ class Attendance:
 
     def _on_signal(self, signo: int) -> None:
         if signo == signals.SIGWINCH:
-            self._send({"op": "resize", **terminal_size()})
+            self._resized = True
+            self._tell_size()
         elif not self._started:
             self._on_early_signal(signo)
         elif signo == signals.SIGINT:
             self._on_interrupt()
         else:
             self._send({"op": "signal", "signal": signo})
+
+    def _tell_size(self) -> None:
+        self._send({"op": "resize", **terminal_size()})
 
     def _on_early_signal(self, signo: int) -> None:
         """Before we know of a start: a job that waits is given up; for one that may be starting

@@ -31,12 +31,13 @@ from roadstead.errors import EngineError, RoadsteadError
 from roadstead.host import fork, linux, paths, process, wire
 
 _NAME: Final = "roadstead-ctl"
-_FDS: Final = ("--ready-fd", "--lock-fd")
+_FDS: Final = ("--ready-fd", "--lock-fd", "--listen-fd")
 _IDLE_SECONDS: Final = 600.0
 # Slurm waits until no node can hold a credential of the run before, two minutes; nothing here has
 # one, but a job that is requeued for its exit code must not spin.
 _REQUEUE_DELAY: Final = 2.0
 _LOG_SIZE: Final = 1 << 20
+_SPAWNER_SECONDS: Final = 2.0  # for its last launch, once its controller has gone
 _PATIENCE_MS: Final = (100, 400, 1500, 8000)  # with a controller that is about to end
 
 log = logging.getLogger(__name__)
@@ -45,20 +46,22 @@ log = logging.getLogger(__name__)
 def main(argv: list[str] | None = None, supervise: spawner.Supervise | None = None) -> None:
     """Run the controller to its end.  ``supervise`` stands in for the real supervisor."""
     argv = sys.argv[1:] if argv is None else argv
-    ready = Ready(*[int(argv[argv.index(each) + 1]) if each in argv else -1 for each in _FDS])
+    told = Told(*[int(argv[argv.index(each) + 1]) if each in argv else -1 for each in _FDS])
     try:
         if "--live" in argv:
-            _say_what_lives(os.environ, ready)
+            _say_what_lives(os.environ, told)
             return
-        again = _run(os.environ, ready, supervise or _real_supervisor())
+        listener = _run(os.environ, told, supervise or _real_supervisor())
     except (RoadsteadError, OSError) as failure:
         error = failure if isinstance(failure, RoadsteadError) else _sentence(failure)
         log.error("ended error=%r", str(error))
         line = {"kind": error.kind, "sentence": str(error), "hint": error.hint}
-        ready.say(wire.dumps(line))
+        told.say(wire.dumps(line))
         raise SystemExit(1) from None
-    if again:
-        fork.replace_process([sys.executable, *_arguments_without_descriptors()])
+    if listener is not None:
+        os.set_inheritable(listener, True)
+        arguments = [*_arguments_without_descriptors(), "--listen-fd", str(listener)]
+        fork.replace_process([sys.executable, *arguments])
 
 
 def _sentence(error: OSError) -> EngineError:
@@ -75,14 +78,16 @@ def _sentence(error: OSError) -> EngineError:
     )
 
 
-class Ready:
-    """The pipe on which who started us waits for one line, and the lock for which others wait.
-    -1: there is none."""
+class Told:
+    """The descriptors that we were given: a pipe on which who started us waits for one line, a
+    lock for which others wait, and, of the controller that this process was, the socket at which
+    clients wait.  -1: there is none."""
 
-    def __init__(self, fd: int, lock: int = -1) -> None:
+    def __init__(self, fd: int, lock: int = -1, listener: int = -1) -> None:
         self.fd = fd
         self.lock = lock
-        for each in (fd, lock):
+        self.listener = listener
+        for each in (fd, lock, listener):
             if each >= 0:
                 os.set_inheritable(each, False)
 
@@ -115,21 +120,23 @@ def _arguments_without_descriptors() -> list[str]:
     return arguments
 
 
-def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise) -> bool:
+def _run(environ: Mapping[str, str], told: Told, supervise: spawner.Supervise) -> int | None:
     os.umask(0o077)
     if "--from-job" in sys.argv:
         machine.leave_job()
-    _close_inherited(ready)
+    _close_inherited(told)
     state_directory = paths.state_directory(environ)
     paths.make_private(state_directory)
     _detach(f"{state_directory}/controller.log")
     runtime = _runtime_directory(environ, state_directory)
-    lock = _lock(f"{state_directory}/controller.lock", paths.socket_path(runtime))
+    # Who has the socket is the controller, however long its old spawner takes.
+    rival = "" if told.listener >= 0 else paths.socket_path(runtime)
+    lock = _lock(f"{state_directory}/controller.lock", rival)
     if lock is None:
-        ready.say("ok")
-        return False
+        told.say("ok")
+        return None
     linux.set_process_name(_NAME)
-    link = spawner.start(supervise, lock)
+    link, spawning = spawner.start(supervise, lock)
     _raise_descriptor_limit()
     _name_runtime_directory(state_directory, runtime)
     journal = Journal(paths.journal_path(state_directory))
@@ -156,13 +163,16 @@ def _run(environ: Mapping[str, str], ready: Ready, supervise: spawner.Supervise)
     for name in ("TERM", "INT"):
         controller.loop.on_signal(values.signal_number(name), controller.quit)
     _restore(controller)
-    controller.listen()
+    controller.listen(told.listener)
     log.info("ready pid=%d version=%s runtime=%s", os.getpid(), __version__, runtime)
-    ready.say("ok")
-    again = controller.run()
+    told.say("ok")
+    listener = controller.run()
     journal.close()
+    link.close()
+    if process.becomes_readable(spawning, _SPAWNER_SECONDS):
+        spawning.reap()  # the program that we become would not know that it is its own
     log.info("ended")
-    return again
+    return listener
 
 
 def _restore(controller: Controller) -> None:
@@ -175,23 +185,23 @@ def _restore(controller: Controller) -> None:
     gc.enable()
 
 
-def _close_inherited(ready: Ready) -> None:
+def _close_inherited(told: Told) -> None:
     """Close what the command that started us was given beside its standard streams: a lock that
     would stay taken, a pipe that would not end, a file that every job would have open."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in (ready.fd, ready.lock):
+        if int(name) > 2 and int(name) not in (told.fd, told.lock, told.listener):
             with contextlib.suppress(OSError):  # the one that we have just listed with
                 os.close(int(name))
 
 
-def _say_what_lives(environ: Mapping[str, str], ready: Ready) -> None:
+def _say_what_lives(environ: Mapping[str, str], told: Told) -> None:
     """For an audit while no controller runs: say which steps have not ended, and end."""
     state_directory = paths.state_directory(environ)
     paths.make_private(state_directory)
     _detach(f"{state_directory}/controller.log")
     runtime = _runtime_directory(environ, state_directory)
     if _lock(f"{state_directory}/controller.lock", paths.socket_path(runtime)) is None:
-        ready.say("ok")
+        told.say("ok")
         return
     journal = Journal(paths.journal_path(state_directory))
     found = journal.load()
@@ -200,7 +210,7 @@ def _say_what_lives(environ: Mapping[str, str], ready: Ready) -> None:
     steps = [
         stepspec.directory_of(runtime, step.key, restarts[step.job_id]) for step in found.steps
     ]
-    ready.say(wire.dumps({"steps": steps}))
+    told.say(wire.dumps({"steps": steps}))
 
 
 def _detach(log_path: str) -> None:
@@ -248,7 +258,7 @@ def _name_runtime_directory(state_directory: str, runtime: str) -> None:
 
 
 def _lock(path: str, socket: str) -> int | None:
-    """The lock, held until we end; None when a controller is there and answers."""
+    """The lock, held until we end; None when a controller is there and answers at ``socket``."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     if not _take(lock) and (_answers(socket) or not _wait_for_lock(lock, socket)):
         os.close(lock)
@@ -267,6 +277,8 @@ def _take(lock: int) -> bool:
 
 
 def _answers(socket: str) -> bool:
+    if not socket:
+        return False
     try:
         wire.connect(socket).close()
     except OSError:

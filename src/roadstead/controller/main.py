@@ -151,14 +151,17 @@ class Controller:
 
         self._children.run(body, lambda: None)
 
-    def listen(self) -> None:
-        """Be there for clients."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._socket)  # of a controller that was killed; the lock is ours
-        self._listener = wire.Listener(self._socket)
+    def listen(self, fd: int = -1) -> None:
+        """Be there for clients; ``fd`` is the socket at which they wait already."""
+        if fd < 0:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._socket)  # of a controller that was killed; the lock is ours
+        self._listener = wire.Listener(self._socket, fd)
         self.loop.watch(self._listener, self._accept)
 
-    def run(self) -> bool:
+    def run(self) -> int | None:
+        """Serve until the end; the socket on which the next controller, which this process is to
+        become, goes on listening, None for no such one."""
         self.loop.watch(self._spawner, self._restart_in_place)
         self._watch_idleness()
         self.loop.call_later(_AUDIT_SECONDS, self._audit)
@@ -169,8 +172,10 @@ class Controller:
         if self._plugstack and not self._restart:
             configuration.tell_plugins(self._plugstack, "slurmd_exit")
         if self._listener is not None:
+            if self._restart:  # nobody is to find that there is none, and start another
+                return self._listener.detach()
             self._listener.close()
-        return self._restart
+        return None
 
     def quit(self) -> None:
         """End; supervisors go on, and the next controller finds them."""

@@ -54,17 +54,17 @@ _MOST_STEPS: Final = 500  # of one supervisor: what leaks in Python itself does 
 log = logging.getLogger(__name__)
 
 
-def start(supervise: Supervise, lock: int) -> wire.Connection:
-    """Fork the spawner; the controller's end of the conversation."""
+def start(supervise: Supervise, lock: int) -> tuple[wire.Connection, process.Child]:
+    """Fork the spawner; the controller's end of the conversation, and the process."""
     ours, theirs = wire.pair()
 
     def body() -> None:
         ours.close()
         Spawner(theirs, supervise, lock).run()
 
-    fork.run_in_child(body)
+    child = process.adopt(fork.run_in_child(body))
     theirs.close()
-    return ours
+    return ours, child
 
 
 class Spawner:

@@ -296,12 +296,18 @@ def connect(path: str) -> Connection:
 
 
 class Listener:
-    """A listening socket at ``path``, mode 0600; whoever connects must be this user."""
+    """A listening socket at ``path``, mode 0600; whoever connects must be this user.
+
+    ``fd`` is one that listens there already: it was kept when its process became another program.
+    """
 
     __slots__ = ("_socket", "path")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, fd: int = -1) -> None:
         self.path = path
+        if fd >= 0:
+            self._socket = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
+            return
         self._socket = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
         address, fd = _address(path)
         old = os.umask(0o177)
@@ -325,6 +331,10 @@ class Listener:
             connection.close()
             return None
         return connection
+
+    def detach(self) -> int:
+        """Its descriptor, which stays open; whoever connects waits."""
+        return self._socket.detach()
 
     def close(self, *, unlink: bool = True) -> None:
         self._socket.close()
