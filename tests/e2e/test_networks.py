@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import waiting
+from tests.support import outside, waiting
+from tests.support.components import program
 from tests.support.engine import Engine
 from tests.support.skips import require
 
@@ -88,7 +90,11 @@ def _text(engine: Engine) -> Callable[[], str]:
 
 
 def _name(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
+    """ "" for a process that has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def test_none_has_nothing_but_lo_and_host_has_the_hosts(
@@ -112,6 +118,78 @@ def test_none_has_nothing_but_lo_and_host_has_the_hosts(
     # A bundle may ask for a network; without an option it is the host's, as ever.
     usual = engine.run(["srun", f"--container={bundle}", *look[:2], "readlink /proc/self/ns/net"])
     assert usual.stdout.strip() == os.readlink("/proc/self/ns/net")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("way", ["out", "none"])
+def test_a_private_network_leads_out_where_the_machine_has_the_means(
+    engine: Engine, make_bundle: MakeBundle, runtime: str, way: str
+) -> None:
+    """By slirp4netns, if a tun device can be opened. It leads to no other task, and to nothing that
+    listens on the machine's loopback."""
+    require(runtime, "address", "util-linux", "slirp4netns", "tun")
+    env = {"ROADSTEAD_RUNTIME": runtime, "ROADSTEAD_OCI_CONF": "none"}
+    path: list[str] = []
+    if way == "none":
+        tools = engine.account.mkdir(engine.base / "tools")
+        for name in ("sh", "cat", "env", runtime, "newuidmap", "newgidmap"):
+            (tools / name).symlink_to(program(name) or shutil.which(name) or "")
+        path = ["env", f"PATH={engine.shims}:{tools}"]
+    bundle = make_bundle()
+    with outside.greeter() as (host, port), socket.create_server(("127.0.0.1", 0)) as local:
+        inner = local.getsockname()[1]
+        ask = (
+            f"nc -w 5 {host} {port} </dev/null || echo unreachable;"
+            f" nc -w 2 10.0.2.2 {inner} </dev/null; nc -w 1 127.0.0.1 {inner} </dev/null;"
+            " grep -h nameserver /etc/resolv.conf; ls /proc/sys/net/ipv4/conf"
+        )
+        done = outside.run(
+            engine,
+            [
+                *path,
+                "srun",
+                f"--container={bundle}",
+                "--container-network=private",
+                "sh",
+                "-c",
+                ask,
+            ],
+            env=env,
+        )
+    assert done.returncode == 0, done
+    said = done.stdout.split()
+    if way == "out":
+        assert said == [
+            "hello", "nameserver", "10.0.2.3", "all", "default", "eth0", "lo", "tap0",
+        ], done  # fmt: skip
+    else:
+        assert said[0] == "unreachable", done
+        assert said[-4:] == ["all", "default", "eth0", "lo"], done
+    assert not [each for each in engine.processes() if _name(each.pid) == "slirp4netns"]
+
+
+@pytest.mark.root
+def test_nothing_of_a_way_out_stays_if_the_supervisor_is_killed(
+    engine: Engine, make_bundle: MakeBundle
+) -> None:
+    require("address", "util-linux", "slirp4netns", "tun")
+    bundle = make_bundle()
+    outside.run(engine, ["roadstead", "engine", "start"]).check()
+    command = ["sh", "-c", "ls /proc/sys/net/ipv4/conf; sleep 99"]
+    waits = engine.popen(
+        ["srun", f"--container={bundle}", "--container-network=private", *command],
+        stdout=-1, stderr=-1,
+    )  # fmt: skip
+    for _ in range(5):
+        line = waits.stdout.readline()
+    assert line == "tap0\n"
+    (claim,) = engine.runtime.glob("roadstead/steps/*/claim.json")
+    os.kill(json.loads(claim.read_text())["pid"], signal.SIGKILL)
+    assert engine.finish(waits).returncode == 125
+    waiting.eventually(
+        lambda: not [each for each in engine.processes() if _name(each.pid) == "slirp4netns"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_limits import delegation, enter
-from tests.support import bundle, waiting
+from tests.support import bundle, outside, waiting
 from tests.support.account import Account, Completed
-from tests.support.components import address, program
+from tests.support.components import program
 from tests.support.engine import Engine
 from tests.support.skips import require
 
@@ -405,14 +404,6 @@ def test_a_limit_that_nothing_holds_is_told(engine: Engine) -> None:
     assert "warning: limits.memory of small holds for the job as a whole" in done.stderr
 
 
-# A tun device that a user may open, as many machines have it; whoever runs it is root, and becomes
-# the user.
-OPEN_TUN = (
-    "mount -t tmpfs none /mnt && mknod /mnt/tun c 10 200 && chmod 666 /mnt/tun && "
-    'mount --bind /mnt/tun /dev/net/tun && exec setpriv --reuid={0} --regid={1} --init-groups "$@"'
-)
-
-
 @pytest.mark.root
 @pytest.mark.parametrize("way", ["out", "none"])
 def test_a_pod_reaches_the_outside_where_the_node_has_the_means(engine: Engine, way: str) -> None:
@@ -424,36 +415,17 @@ def test_a_pod_reaches_the_outside_where_the_node_has_the_means(engine: Engine, 
     tools = account.mkdir(engine.base / "tools")
     for name in ("sh", "env", "crun", *(["slirp4netns"] if way == "out" else [])):
         (tools / name).symlink_to(program(name) or shutil.which(name) or "")
-    with socket.create_server((address(), 0)) as found:
-        host, port = found.getsockname()
-        greeter = threading.Thread(target=greet, args=(found,))
-        greeter.start()
+    with outside.greeter() as (host, port):
         ask = f"nc -w 20 {host} {port} || echo unreachable; ls /proc/sys/net/ipv4/conf"
         env = [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
         write(engine, "pod.yaml", pod(sh("main", image, f"echo $IP; {ask}", env=env)))
-        become = OPEN_TUN.format(account.uid, account.gid)
         run = ["env", f"PATH={engine.shims}:{tools}", "roadstead", "pod", "run"]
-        done = Account.current().run(
-            ["unshare", "--mount", "sh", "-c", become, "sh", *run, f"{engine.work}/pod.yaml"],
-            env={**engine.variables, "USER": account.name},
-        )
-        found.shutdown(socket.SHUT_RDWR)
-        greeter.join()
+        done = outside.run(engine, [*run, f"{engine.work}/pod.yaml"])
     said = done.stdout.split()
     if way == "out":
         assert said == ["10.0.2.100", "hello", "all", "default", "lo", "tap0"], done
     else:
         assert said == ["127.0.0.1", "unreachable", "all", "default", "lo"], done
-
-
-def greet(found: socket.socket) -> None:
-    """Say hello to who comes first, until nobody can any more."""
-    try:
-        client, _ = found.accept()
-    except OSError:
-        return
-    with client:
-        client.sendall(b"hello\n")
 
 
 def test_a_port_of_the_node_leads_into_the_pod(shared_engine: Engine, run: Run, image: str) -> None:

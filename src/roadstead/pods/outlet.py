@@ -1,8 +1,7 @@
 """The way out of a pod's own network: slirp4netns(1), where the node has it and lets its user open
-a tun device.
+a tun device (host/slirp.py).
 
-TCP and UDP are carried by a process of the user's in the node's network, so it needs no privilege,
-and what is published is what hostPorts say.  It is begun before any namespace is entered, as
+What is published is what hostPorts say.  It is begun before any namespace is entered, as
 nothing leads back, and told then where they are: who owns a user namespace may enter it from
 outside, and has all rights there.  It ends when the runner does, whose end of a pipe it watches.
 A node without it has pods with a loopback interface and nothing beyond.
@@ -11,24 +10,12 @@ A node without it has pods with a loopback interface and nothing beyond.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Final
 
-from roadstead.host import fork, process
+from roadstead.host import fork, process, slirp
 
-ADDRESS: Final = "10.0.2.100"  # of the pod's (slirp4netns(1), --configure)
-RESOLVER: Final = "10.0.2.3"
-_TUN: Final = "/dev/net/tun"
 _PATIENCE: Final = 20.0
 _SAME, _OTHER = b"s", b"o"  # the user namespace that we are in when the network is there
-_OPTIONS: Final = ("--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path")
-
-
-def program(environ: Mapping[str, str]) -> str:
-    """What would carry a pod's network, "" for nothing."""
-    if not os.access(_TUN, os.R_OK | os.W_OK):
-        return ""
-    return process.which("slirp4netns", environ.get("PATH", "")) or ""
 
 
 class Outlet:
@@ -48,11 +35,13 @@ class Outlet:
             word = os.read(go, 1)
             if not word:
                 return
-            users = (f"--userns-path=/proc/{runner}/ns/user",) if word == _OTHER else ()
+            users = f"/proc/{runner}/ns/user" if word == _OTHER else ""
             for fd in (ready, leave):
                 os.set_inheritable(fd, True)
-            ends = (f"--ready-fd={ready}", f"--exit-fd={leave}")
-            fork.replace_process([path, *_OPTIONS, *users, *ends, f"/proc/{runner}/ns/net", "tap0"])
+            network = f"/proc/{runner}/ns/net"
+            fork.replace_process(
+                slirp.command(path, network, users=users, ready=ready, leave=leave)
+            )
 
         self._child = process.adopt(fork.run_in_child(body, session=True))
         for fd in (go, ready, leave):
@@ -62,7 +51,9 @@ class Outlet:
         """Lead it into the network that we are in now; whether it has come there."""
         is_other = process.namespace("self", "user") != self._users
         os.write(self._go, _OTHER if is_other else _SAME)
-        return process.becomes_readable(self._ready, _PATIENCE) and self._ready.read(1) == b"1"
+        return (
+            process.becomes_readable(self._ready, _PATIENCE) and self._ready.read(1) == slirp.READY
+        )
 
     def close(self) -> None:
         """End it."""

@@ -24,7 +24,7 @@ from roadstead.core.model import (
     StepSpec,
 )
 from roadstead.errors import EngineError, LaunchError, RoadsteadError
-from roadstead.host import carrier, files, linux, paths, process, removal
+from roadstead.host import carrier, files, linux, paths, process, removal, slirp
 from roadstead.host.loop import Loop
 from roadstead.images import holds
 from roadstead.images.store import Store
@@ -138,7 +138,7 @@ class Runner:
         self._hold()
         if self.limits.complaint:
             self.complain(self.limits.complaint)
-        found = outlet.program(os.environ) if self.pod.network == "" else ""
+        found = slirp.program(os.environ.get("PATH", "")) if self.pod.network == "" else ""
         if found:
             self._outlet = outlet.Outlet(found)
         leads = self._listen()  # on the node's addresses, which are out of reach from now on
@@ -171,8 +171,8 @@ class Runner:
         if not self._outlet.open():
             self.complain("warning: slirp4netns has failed: the pod reaches nothing beyond itself")
             return
-        self.sandbox.address, self.sandbox.resolver = outlet.ADDRESS, outlet.RESOLVER
-        self._fields.update({"status.podIP": outlet.ADDRESS, "status.podIPs": outlet.ADDRESS})
+        self.sandbox.address, self.sandbox.resolver = slirp.ADDRESS, slirp.RESOLVER
+        self._fields.update({"status.podIP": slirp.ADDRESS, "status.podIPs": slirp.ADDRESS})
 
     def _adapt(self, wanted: Container, privileged: bool, config: dict[str, Any]) -> None:
         self.sandbox.adapt(wanted, config)

@@ -1,9 +1,9 @@
 """--container-network: networks of the tasks' own, ports that lead into them, and names of peers.
 
 ``host`` is the machine's network; ``none`` is one with nothing but ``lo``; ``private`` is such a
-one with a cable to the step's *hub*, and no other way out. The runtime makes the namespaces, as
-config.json asks. The hub is a process in a network namespace of its own, which holds the host's
-ports that were published, and carries what connects to them.
+one with a cable to the step's *hub*, and, where that can be had, a way out (outlet.py). The runtime
+makes the namespaces, as config.json asks. The hub is a process in a network namespace of its own,
+which holds the host's ports that were published, and carries what connects to them.
 
     host          127.0.0.1:8080 ──▶ ┐
     task 0  eth0 100.127.128.1 ◀───▶ │ hub: 100.127.0.1:80 → 100.127.128.1:80   task0
@@ -13,6 +13,8 @@ What a task calls ``task1`` is an address of the hub's, where nothing listens bu
 published; the hub passes no packets on. So tasks do not reach each other in any other way, and need
 no firewall. None of it needs root or a tun device: the cables are veth(4) pairs, which the owner of
 both namespaces may make, and the step's own user namespace owns both.
+
+What leads out leads nobody in, and not to other tasks: what it carries comes from the machine.
 
 A container is connected while it waits at its gate (gate.py), by the pidfd of its first process, so
 that no other process can be mistaken for that one. The hub ends when its supervisor has: with it go
@@ -36,6 +38,7 @@ from roadstead.step.life import Life, Until
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, StepSpec, TaskSpec
+    from roadstead.step.outlet import Outlet
 
 _NAME: Final = "roadstead-hub"
 _SECONDS: Final = 10.0
@@ -61,12 +64,19 @@ def hosts_file(directory: str, procid: int) -> str:
     return f"{directory}/hosts-{procid}"
 
 
+def resolver_file(directory: str) -> str:
+    """What is /etc/resolv.conf where there is a way out; ``directory`` is the step's."""
+    return f"{directory}/resolv.conf"
+
+
 class Network:
     """The networks of one step's containers."""
 
     def __init__(self, spec: StepSpec, notice: Callable[[str], None]) -> None:
         self._spec, self._notice = spec, notice
         self._hub: _Hub | None = None
+        self._way_out = ""  # the program
+        self._outlets: list[Outlet] = []
 
     def request(self, task: TaskSpec) -> ContainerRequest | None:
         """What the task's container is to be."""
@@ -101,6 +111,12 @@ class Network:
             )
         if not private:
             return tasks
+        from roadstead.host import slirp  # and step.outlet: for these alone
+
+        self._way_out = slirp.program(self._spec.env.get("PATH", ""))
+        if self._way_out:
+            text = f"nameserver {slirp.RESOLVER}\n" + _searched()
+            files.write_atomically(resolver_file(self._spec.directory), text, mode=0o644)
         leads: list[_Lead] = []
         try:
             # Who shares a container has the ports of the one that has brought it.
@@ -161,9 +177,29 @@ class Network:
             raise LaunchError(
                 f"--container-network=private: {admission.failure or 'the hub does not answer'}"
             )
+        if self._way_out:
+            yield from self._lead_out(task.procid, pid)
+
+    def _lead_out(self, procid: int, pid: int) -> Life[None]:
+        """Have a container's network reach beyond this machine."""
+        from roadstead.step.outlet import Outlet
+
+        try:
+            outlet = Outlet(self._way_out, pid)
+        except OSError as error:
+            raise RuntimeFailure(f"the container cannot be found: {error.strerror}") from None
+        self._outlets.append(outlet)
+        if (yield Until(outlet, _SECONDS)) != 0:
+            self._notice(
+                f"warning: --container-network=private: slirp4netns has failed: task {procid} "
+                "reaches nothing beyond what is published"
+            )
 
     def close(self) -> None:
         """The step has ended."""
+        for each in self._outlets:
+            each.close()
+        self._outlets = []
         if self._hub is not None:
             self._hub.close()
             self._hub = None
@@ -224,6 +260,17 @@ def _of_the_host() -> str:
             return file.read(1 << 20)
     except OSError:
         return ""
+
+
+def _searched() -> str:
+    """The lines of the machine's resolv.conf(5) that say how names are completed, and which do not
+    name a server."""
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+            lines = file.read(1 << 16).splitlines()
+    except OSError:
+        return ""
+    return "".join(f"{line}\n" for line in lines if line.split()[:1] in (["search"], ["options"]))
 
 
 # -- the hub, seen from the supervisor ------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import LaunchError
-from roadstead.step.network import hosts_file
+from roadstead.step.network import hosts_file, resolver_file
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, Mount, StepSpec
@@ -47,8 +47,12 @@ def names(request: ContainerRequest, spec: StepSpec, procid: int) -> list[dict[s
         return []
     options = ("bind", "ro", "nosuid", "nodev", "noexec")
     found = [_bind(hosts_file(spec.directory, procid), "/etc/hosts", options)]
-    if request.network != "none" and os.path.isfile(_RESOLVER):
-        found.append(_bind(_RESOLVER, _RESOLVER, options))
+    if request.network == "none":
+        return found
+    own = resolver_file(spec.directory)
+    source = own if request.network == "private" and os.path.isfile(own) else _RESOLVER
+    if os.path.isfile(source):
+        found.append(_bind(source, _RESOLVER, options))
     return found
 
 
