@@ -59,6 +59,16 @@ class Case(NamedTuple):
     err: str = ""
 
 
+# A hook makes one container a second later than the other, and each a file.
+LATE = r"""mkdir hooks made
+printf '#!/bin/sh\nmkdir %s/first || sleep 1\nmktemp %s/made/XXXXXX\n' $PWD $PWD >hook
+chmod 755 hook
+printf '{"version": "1.0.0", "hook": {"path": "%s/hook"}, "when": {"always": true},
+"stages": ["createRuntime"]}' $PWD >hooks/late.json
+LATE="--container-hooks-dir=$PWD/hooks --container-mounts=$PWD/made:/made"
+"""
+
+
 CASES: dict[str, Case] = {
     # The Containers Guide's forms of request.
     "guide: batch": Case(
@@ -287,6 +297,35 @@ scancel $(running); wait $!; ls -A""",
     "--container-name": Case(
         "srun -n1 --container $I --container-name=c sh -c 'echo x >/own; cat /own'", "x"
     ),
+    "--container-sync": Case(
+        LATE + "srun -n2 --container-sync $LATE --container $B sh -c 'ls /made | wc -l'", "2|2"
+    ),
+    "--container-sync, cancelled while one is waited for": Case(
+        LATE.replace("sleep 1", "exec sleep 60")
+        + """srun -n2 --container-sync $LATE --container $B echo ran & until ls made | grep -q .
+do sleep 0.1; done; scancel $(running); wait $!""",
+        code=143,
+        err=r"\A(?s:(?!.*has no container))",
+    ),
+    # So that the first of these can fail: what comes without.
+    "no --container-sync": Case(
+        LATE + "srun -n2 $LATE --container $B sh -c 'ls /made | wc -l'", "1|2"
+    ),
+    "--container-sync, and one that cannot start": Case(
+        """printf '0 sh -c "echo ran"\n1 nosuch-here\n' >programs
+srun -n2 --container-sync --multi-prog --container $B programs""",
+        code=127,
+        err="nosuch-here: not found",
+    ),
+    "--container-sync of a part of the job": Case(
+        "salloc -Q -n4 srun -n2 --container-sync --container $B echo x", "x|x"
+    ),
+    "--container-sync of several components": Case(
+        "srun -n1 --container-sync --container $B echo x : -n1 --container $B echo y", "x|y"
+    ),
+    "--container-sync of one that is alone": Case(
+        "srun -n1 --container-sync --container $B echo x", "x"
+    ),
     "--container-per=node": Case(
         "srun -N1 -n2 --container-per=node --container $B sh -c 'test -d /proc/1 && echo x'", "x|x"
     ),
@@ -319,6 +358,12 @@ DIFFERENCES: dict[str, tuple[Case, str]] = {
     "--container-per=node": (
         _REFUSED._replace(line=CASES["--container-per=node"].line),
         "each task has an agent of its own there",
+    ),
+    "--container-sync of several components": (
+        CASES["--container-sync of several components"]._replace(
+            out="", code=1, err="--container-sync is for a step of one component on a Slurm cluster"
+        ),
+        "the tasks of a component are not told how many the others have",
     ),
     "--dry-run": (
         _REFUSED._replace(line=CASES["--dry-run"].line),
@@ -357,6 +402,9 @@ LACKING: dict[str, dict[str, str]] = {
         "to the batch script": _OUTPUT,
         "--container-mounts": _SOURCE,
         "--container-save": _OUTPUT,
+        "--container-sync": _SOURCE,
+        "--container-sync, cancelled while one is waited for": _SOURCE,
+        "no --container-sync": _SOURCE,
         "--container-save of a step that is cancelled": _OUTPUT,
         "a signal comes once": _SOURCE,
         "plugin": _PLUGINS,

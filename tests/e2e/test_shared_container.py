@@ -52,6 +52,14 @@ def test_tasks_share_files_memory_and_processes_and_nothing_else(
     assert not list((bundle / "rootfs").glob("w*"))
 
 
+def test_tasks_that_share_a_container_are_there_with_it(
+    engine: Engine, make_bundle: MakeBundle, runtime: dict[str, str]
+) -> None:
+    """--container-sync waits for containers, and theirs is one."""
+    said = engine.run([*srun(make_bundle(), "--container-sync"), "echo", "x"], env=runtime).check()
+    assert said.stdout == "x\n" * 3
+
+
 def test_each_task_has_its_own_exit_code_or_signal(
     engine: Engine, make_bundle: MakeBundle, runtime: dict[str, str]
 ) -> None:

@@ -184,7 +184,14 @@ def test_a_terminal(run: Run) -> None:
 
 
 def test_several_tasks_and_a_batch_script(run: Run) -> None:
-    done = run("sh", "-c", "echo $SLURM_PROCID of $SLURM_NTASKS", ntasks="2", overcommit="")
+    done = run(
+        "sh",
+        "-c",
+        "echo $SLURM_PROCID of $SLURM_NTASKS",
+        ntasks="2",
+        overcommit="",
+        container_sync="",
+    )
     assert sorted(done.stdout.split("\n")) == ["", "0 of 2", "1 of 2"], done
     script = run.engine.account.write(
         run.engine.work / "job", "#!/bin/sh\ncat /srv/hello; exit 4\n"

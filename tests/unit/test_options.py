@@ -96,7 +96,7 @@ SLURM_LETTERS = {
 OUR_OWN = {
     "container-env-policy", "container-hooks", "container-hooks-dir", "container-id",
     "container-network", "container-per", "container-publish", "container-readonly",
-    "container-system", "container-writable", "partition", "states", "users",
+    "container-sync", "container-system", "container-writable", "partition", "states", "users",
     "dockerd", "dockerd-image", "podman-service",
     "image", "volume",  # Shifter's
     # Pyxis's and the Container Engine's

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from roadstead.agent.screen import Screen
+    from roadstead.step.meeting import Meeting
     from roadstead.step.save import Saving
     from roadstead.systems import System
 
@@ -114,6 +115,7 @@ class _Agent:
         self._environ = environ
         self._node = node_name(environ)
         self._account = accounting.Task(told, environ, verb)
+        self._told_meeting = told.get("meeting") or {}
         self._place = Place(environ, self._node)
         try:
             self._spec, self._task = self._specify(told)
@@ -243,7 +245,9 @@ class _Agent:
     def _start(self) -> None:
         spec = self._spec
         enclosed = "" if self._leaves else self._place.path
-        self._around = Around.of(spec, self._loop, self._lives, self._hear_of_plugins)
+        self._around = Around.of(
+            spec, self._loop, self._lives, self._hear_of_plugins, meeting=self._come()
+        )
         self._around.plugged.begin()
         if spec.container is not None and spec.container.save:
             self._saving = self._check_save()
@@ -274,6 +278,17 @@ class _Agent:
             self._open_screen(made)
             self._loop.on_signal(watching.WINCH, self._resized)
         self._lives.start(self._life(made, stdio), self._ended, self._failed)
+
+    def _come(self) -> Meeting | None:
+        """To where the step's tasks wait for each other, if they do: early, as they are waited for
+        there."""
+        # Not SLURM_NTASKS, which may still be the job's.
+        ntasks = _Numbers(self._environ).of("SLURM_STEP_NUM_TASKS", self._spec.ntasks)
+        if not self._told_meeting or ntasks == 1:
+            return None
+        from roadstead.agent.meeting import There
+
+        return There(self._told_meeting, self._environ, ntasks)
 
     def _check_save(self) -> Saving:
         """--container-save, before anything runs.  Raises LaunchError."""

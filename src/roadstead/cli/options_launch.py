@@ -198,6 +198,8 @@ ROWS: tuple[Option, ...] = (
            "file|oci:dir[:tag]", "save what the container is at the end of the step"),
     Option("container-stage", "", REQUIRED, LAUNCH, "_CONTAINER_STAGE",
            treatment=ONE_NODE),
+    Option("container-sync", "", NO_ARG, SRUN, "_CONTAINER_SYNC", "",
+           "start no program before the containers of all tasks are there"),
     Option("container-system", "", REQUIRED, LAUNCH, "_CONTAINER_SYSTEM", "name",
            "have this container system run the container, not an OCI runtime"),
     Option("container-workdir", "", REQUIRED, LAUNCH,

@@ -39,6 +39,7 @@ _DETAILS: Final = (
     "container-hooks-dir",
     "container-network",
     "container-publish",
+    "container-sync",
     "container-system",
     "container-per",
 )
@@ -116,6 +117,7 @@ def of(
         network=network,
         publish=published,
         system=system,
+        sync="container-sync" in options,
         per=cast("Per", choice(options, "container-per", Per, "task")),
         verbose="verbose" in options,
     )

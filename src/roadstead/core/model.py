@@ -82,7 +82,7 @@ class ContainerRequest:
     away), ``devices`` names of CDI devices. ``network`` "" is the host's, without names of peers;
     ``per`` says who has a container: each task, or all tasks of a node together. ``system`` is the
     container system that is to run it, "" for an OCI runtime; ``bundle`` may then be the reference
-    of an image that it has itself.
+    of an image that it has itself. ``sync``: no program of the step starts before all can.
     """
 
     bundle: str
@@ -114,6 +114,7 @@ class ContainerRequest:
     publish: tuple[Port, ...] = ()
     per: Per = "task"
     system: str = ""
+    sync: bool = False
     verbose: bool = False
 
 

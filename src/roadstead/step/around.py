@@ -1,4 +1,5 @@
-"""What stands around the containers of a step: plugins that hear of them, and their networks."""
+"""What stands around the containers of a step: plugins that hear of them, their networks, and the
+meeting of those that wait for each other."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from roadstead.core.model import StepSpec, TaskSpec
     from roadstead.host.loop import Loop
+    from roadstead.step.meeting import Meeting
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Around:
     lives: Lives
     plugged: Plugged
     network: Network
+    meeting: Meeting | None = None
 
     @classmethod
     def of(
@@ -35,21 +38,36 @@ class Around:
         notice: Callable[[str], None],
         command: list[int] | None = None,
         records: str = "",
+        meeting: Meeting | None = None,
     ) -> Around:
         """``command`` is where an srun with plugins waits (plugged.py), if one does; ``records``
         where the job's are, if it is ours to begin and to end."""
         plugged = Plugged(spec, loop, command or [], notice, records)
-        return cls(loop, lives, plugged, Network(spec, notice))
+        return cls(loop, lives, plugged, Network(spec, notice), meeting)
 
     def prepared(self, tasks: list[TaskSpec]) -> list[TaskSpec]:
         """The tasks, as plugins and networks will have them.  Raises RoadsteadError."""
         return self.plugged.prepared(self.network.prepared(tasks))
 
     def stops(self, task: TaskSpec) -> bool:
-        """Whether the task's container is to wait at a gate before its program starts."""
+        """Whether something is to be done to the task's container between it and its program."""
         return self.network.is_private(task) or self.plugged.has(
             "container_created", "task_post_fork"
         )
+
+    def waits(self, task: TaskSpec) -> bool:
+        """Whether the task's program is to wait until all others can start, too."""
+        return self.meeting is not None and self.meeting.wants(task)
+
+    def stand(self, task: TaskSpec) -> Life[None]:
+        """Its container is there: wait for the others.  Raises RuntimeFailure."""
+        if self.meeting is not None and self.meeting.wants(task):
+            yield from self.meeting.stand(task)
+
+    def left(self, task: TaskSpec) -> None:
+        """The task has ended."""
+        if self.meeting is not None:
+            self.meeting.left(task)
 
     def created(
         self, task: TaskSpec, items: Mapping[str, object], state: Mapping[str, object]
@@ -60,8 +78,11 @@ class Around:
         known = {"S_TASK_PID": pid, **items}
         yield from self.plugged.call("task_post_fork", task, known)
         yield from self.plugged.call("container_created", task, known, state)
+        yield from self.stand(task)
 
     def close(self) -> None:
         """The step has ended."""
         self.network.close()
+        if self.meeting is not None:
+            self.meeting.close()
         self.plugged.close()

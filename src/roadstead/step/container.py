@@ -82,6 +82,7 @@ class Container:
         self._patience = float(os.environ.get("ROADSTEAD_RUNTIME_TIMEOUT") or _COMMAND_SECONDS)
         self._around = around
         self._refusal: RoadsteadError | None = None
+        self._is_held = False  # at its gate, by those around: no failure of the runtime's
         if host is not None:
             self.directory.fill_process(host.directory)
         else:
@@ -174,7 +175,10 @@ class Container:
         if self.gate is not None and self._around is not None:
             self.gate.watch(self._around.loop, self._created)
         try:
-            status = yield from self._life_by_mode(stdio, terminal)
+            if self.gate is None and self._around is not None and self._around.waits(self.task):
+                status = yield from self._life_after_meeting(stdio, terminal)
+            else:
+                status = yield from self._life_by_mode(stdio, terminal)
         except RuntimeFailure as failure:
             raise self._refusal or failure from None
         finally:
@@ -185,18 +189,34 @@ class Container:
             raise self._refusal
         return status
 
+    def _life_after_meeting(self, stdio: Stdio, terminal: str) -> Life[int]:
+        """Without a gate, to be able to start is all that it can tell the others."""
+        assert self._around is not None
+        mine = tuple([os.dup(fd) for fd in stdio])  # the step's are closed once all are started
+        try:
+            yield from self._around.stand(self.task)
+            return (yield from self._life_by_mode(mine, terminal))
+        finally:
+            for fd in mine:
+                os.close(fd)
+
     def _created(self, state: dict[str, Any]) -> None:
         """It is there, and waits at its gate."""
         assert self._around is not None
         assert self.gate is not None
         gate = self.gate
+        self._is_held = True
 
         def refuse(error: RoadsteadError) -> None:
+            self._is_held = False
             self._refusal = error
             gate.open(go=False)
 
-        life = self._around.created(self.task, self.items, state)
-        self._around.lives.start(life, lambda _: gate.open(), refuse)
+        def admit(_: None) -> None:
+            self._is_held = False
+            gate.open()
+
+        self._around.lives.start(self._around.created(self.task, self.items, state), admit, refuse)
 
     def _life_by_mode(self, stdio: Stdio, terminal: str) -> Life[int]:
         if self.commands.mode == "run":
@@ -343,6 +363,8 @@ class Container:
         try:
             child = self._spawn(operation, argv, stdio or (null, memory, memory), "")
             status = yield Until(child, self._patience)
+            while status is None and self._is_held:
+                status = yield Until(child, self._patience)
             if status is None:
                 self._kill(child)
                 yield Until(child)
@@ -365,6 +387,9 @@ class Container:
             # What crun and runc take for --preserve-fds where they are not told (sd_listen_fds(3)).
             env = {**env, "LISTEN_FDS": str(len(stdio) - _STREAMS)}
         born = self._inside if operation in ("run", "create") else nullcontext()
+        cpus = self.task.cpus
+        if cpus:  # a child has those of who starts it, and this may be long after the step's start
+            os.sched_setaffinity(0, cpus)
         try:
             with born as group:
                 child = process.spawn(
@@ -378,6 +403,9 @@ class Container:
                 )
         except OSError as error:
             raise RuntimeFailure(f"cannot execute {argv[0]}: {error.strerror}") from None
+        finally:
+            if cpus:
+                os.sched_setaffinity(0, self.plan.spec.cpus)
         self._setup = child if operation in _BEFORE_THE_START else None
         return child
 

@@ -24,43 +24,12 @@ from roadstead.host import process
 from roadstead.oci import runtime
 from roadstead.step.container import Container, Stdio
 from roadstead.step.life import Life, Until
+from roadstead.step.moment import Moment
 
 if TYPE_CHECKING:
     from roadstead.core.model import TaskSpec
     from roadstead.step.around import Around
     from roadstead.step.plan import Plan
-
-
-class _Moment:
-    """Something that will have happened once; any number of lives can wait for it."""
-
-    def __init__(self) -> None:
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def come(self) -> None:
-        os.eventfd_write(self._event, 1)
-
-    def awaited(self) -> _Awaited:
-        return _Awaited(os.dup(self._event))
-
-    def close(self) -> None:
-        os.close(self._event)
-
-
-class _Awaited:
-    """One that waits for it, as for a child."""
-
-    peak = 0
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def reap(self) -> int:
-        os.close(self._fd)
-        return 0
 
 
 class Shared(Container):
@@ -80,7 +49,7 @@ class Shared(Container):
         self.commands: runtime.BuiltIn = replace(self.commands, mode="create", descriptors=0)
         self.members = 0
         self.failure: RoadsteadError | None = None
-        self._ready, self._over = _Moment(), _Moment()
+        self._ready, self._over = Moment(), Moment()
         self._begun = False
 
     def join(self) -> Life[None]:
@@ -186,13 +155,7 @@ class Member(Container):
     def _joined(self, stdio: Stdio) -> process.Child:
         built_in = replace(self.shared.commands, log=self._log, descriptors=max(0, len(stdio) - 3))
         argv = built_in.joining(f"{self.directory.path}/process.json")
-        if self.task.cpus:
-            os.sched_setaffinity(0, self.task.cpus)
-        try:
-            return self._spawn("run", argv, stdio, "")
-        finally:
-            if self.task.cpus:
-                os.sched_setaffinity(0, self.plan.spec.cpus)
+        return self._spawn("run", argv, stdio, "")
 
     def stop_setup(self, processes: list[int]) -> bool:
         if self.child is None:

@@ -24,7 +24,7 @@ from roadstead.core.model import ExitRecord, TaskExit, to_json
 from roadstead.errors import LaunchError, RoadsteadError
 from roadstead.host import linux, paths, process, removal, terminal
 from roadstead.host.loop import Loop, Timer
-from roadstead.step import broadcast, mpi, named, record, scripts, shared, sweep, usage
+from roadstead.step import broadcast, meeting, mpi, named, record, scripts, shared, sweep, usage
 from roadstead.step import plan as plans
 from roadstead.step.around import Around
 from roadstead.step.arrival import Arrival
@@ -198,6 +198,8 @@ class Supervisor:
 
     def _make_tasks(self, made: list[Plan | None]) -> None:
         wanted = broadcast.of_program(self.spec, task_specs(self.spec), look_up)
+        if (found := meeting.of(self.spec, wanted)) is not None:
+            self.around = replace(self.around, meeting=found)
         specs = self.around.prepared(self.mpi.prepared(wanted))
         supervised = [(made[each.part], each, self.limits.inside(each.procid)) for each in specs]
         containers = shared.of_tasks(supervised, self._notice, self.around)

@@ -205,6 +205,7 @@ class Task:
 
     def _finish(self, ended: TaskExit) -> None:
         self.running = False
+        self._supervisor.around.left(self.spec)
         self._supervisor.task_ended(replace(ended, node=self.spec.node))
 
     def close(self) -> None:

@@ -112,7 +112,8 @@ class TaskDirectory:
             written = around.plugged.edited(self.task, written, self.items)
             if waits:
                 self._let_it_wait(written)
-            if around.stops(self.task):
+            # A container system has no such point; its containers wait before they are made.
+            if around.stops(self.task) or (plan.system is None and around.waits(self.task)):
                 self.gate = Gate(self.path)
                 self.gate.add_to(written)
         self.has_last_hooks = bool((written.get("hooks") or {}).get("poststop"))

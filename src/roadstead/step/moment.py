@@ -1,0 +1,48 @@
+"""Something that will have happened once; any number of lives can wait for it (life.py)."""
+
+from __future__ import annotations
+
+import os
+
+
+class Moment:
+    """One, which comes when somebody says so."""
+
+    def __init__(self) -> None:
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._awaited: list[Awaited] = []
+
+    def come(self) -> None:
+        """Let all go on that wait for it, and those that will."""
+        os.eventfd_write(self._event, 1)
+
+    def awaited(self) -> Awaited:
+        """What one life waits for."""
+        made = Awaited(os.dup(self._event))
+        self._awaited.append(made)
+        return made
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        os.close(self._event)
+        for each in self._awaited:
+            each.reap()
+
+
+class Awaited:
+    """One that waits for it, as for a child."""
+
+    peak = 0
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def reap(self) -> int:
+        """It has come, or nobody waits."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        return 0
