@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -315,6 +316,20 @@ def test_between_two_configurations_there_is_a_controller(engine: Engine) -> Non
     scontrol(engine, "reconfigure")
     engine.stop().check()  # the one that is about to be there
     assert engine.watch.settled() == []
+
+
+def test_a_controller_that_is_killed_after_it_has_restarted_is_followed_by_another(
+    engine: Engine,
+) -> None:
+    """The socket that it has kept is its alone: no supervisor of its has it, too."""
+    scontrol(engine, "reconfigure")
+    job = submit(engine, "--wrap", "sleep 60")
+    reaches(engine, job, "RUNNING None")
+    (pid,) = engine.state.glob("**/controller.lock")
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    assert of(engine, job) == "RUNNING None"
+    engine.run(["scancel", job]).check()
+    reaches(engine, job, "CANCELLED None")
 
 
 def test_reconfigure_reads_the_file_again(site: Engine) -> None:

@@ -129,14 +129,12 @@ def _run(environ: Mapping[str, str], told: Told, supervise: spawner.Supervise) -
     paths.make_private(state_directory)
     _detach(f"{state_directory}/controller.log")
     runtime = _runtime_directory(environ, state_directory)
-    # Who has the socket is the controller, however long its old spawner takes.
-    rival = "" if told.listener >= 0 else paths.socket_path(runtime)
-    lock = _lock(f"{state_directory}/controller.lock", rival)
+    lock = _lock(f"{state_directory}/controller.lock", paths.socket_path(runtime), told.listener)
     if lock is None:
         told.say("ok")
         return None
     linux.set_process_name(_NAME)
-    link, spawning = spawner.start(supervise, lock)
+    link, spawning = spawner.start(supervise, lock, told.listener)
     _raise_descriptor_limit()
     _name_runtime_directory(state_directory, runtime)
     journal = Journal(paths.journal_path(state_directory))
@@ -257,12 +255,17 @@ def _name_runtime_directory(state_directory: str, runtime: str) -> None:
     os.rename(temporary, link)
 
 
-def _lock(path: str, socket: str) -> int | None:
-    """The lock, held until we end; None when a controller is there and answers at ``socket``."""
+def _lock(path: str, socket: str, listener: int = -1) -> int | None:
+    """The lock, held until we end; None when a controller is there and answers at ``socket``.
+
+    Who has the ``listener`` is the controller, however long its old spawner takes to end.
+    """
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    if not _take(lock) and (_answers(socket) or not _wait_for_lock(lock, socket)):
-        os.close(lock)
-        return None
+    if not _take(lock):
+        answered = listener < 0 and _answers(socket)
+        if answered or not _wait_for_lock(lock, socket, listener):
+            os.close(lock)
+            return None
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock
@@ -277,8 +280,6 @@ def _take(lock: int) -> bool:
 
 
 def _answers(socket: str) -> bool:
-    if not socket:
-        return False
     try:
         wire.connect(socket).close()
     except OSError:
@@ -286,7 +287,7 @@ def _answers(socket: str) -> bool:
     return True
 
 
-def _wait_for_lock(lock: int, socket: str) -> bool:
+def _wait_for_lock(lock: int, socket: str, listener: int) -> bool:
     """Wait for the lock; False if a controller answers now: it was starting, or restarting.
 
     Its holder may be a controller that ends, or the spawner of one that has ended, until it has
@@ -294,14 +295,20 @@ def _wait_for_lock(lock: int, socket: str) -> bool:
     it, whose lock is ours too (flock(2): the lock is of the open file), and we look at the socket.
     Raises EngineError if nothing of this comes true.
     """
-    waiter = process.adopt(fork.run_in_child(lambda: fcntl.flock(lock, fcntl.LOCK_EX)))
+
+    def wait() -> None:
+        if listener >= 0:
+            os.close(listener)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+    waiter = process.adopt(fork.run_in_child(wait))
     poll = select.poll()
     poll.register(waiter.fileno(), select.POLLIN)
     try:
         for milliseconds in _PATIENCE_MS:
             if poll.poll(milliseconds):
                 return True
-            if _answers(socket):
+            if listener < 0 and _answers(socket):
                 return False
     finally:
         waiter.signal(process.KILL)

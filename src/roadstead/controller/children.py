@@ -18,15 +18,22 @@ log = logging.getLogger(__name__)
 class Children:
     """The processes that one loop waits for."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, first: Callable[[], None]) -> None:
+        """``first`` is what each of them does before all else: let go of what is not its own."""
         self._loop = loop
+        self._first = first
 
     def run(
         self, body: Callable[[], object], then: Callable[[], None], *, tries: int = _TRIES
     ) -> None:
         """Have a process of its own do something that can be begun again, and does nothing where it
         has been done; one that is killed at it is followed by another.  ``then`` comes last."""
-        child = process.adopt(fork.run_in_child(body))
+
+        def all_of_it() -> None:
+            self._first()
+            body()
+
+        child = process.adopt(fork.run_in_child(all_of_it))
 
         def ended() -> None:
             self._loop.unwatch(child)

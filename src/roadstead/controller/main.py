@@ -15,7 +15,6 @@ import contextlib
 import errno
 import logging
 import os
-import select
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +36,7 @@ from roadstead.core.model import ExitRecord, compact_json, from_json
 from roadstead.core.reactor import react
 from roadstead.core.state import State
 from roadstead.errors import EngineError, RoadsteadError
-from roadstead.host import paths, post, wire
+from roadstead.host import paths, post, process, wire
 from roadstead.host.loop import Loop, Timer
 from roadstead.step import audit, named, record, sweep
 
@@ -69,7 +68,7 @@ class Controller:
     ) -> None:
         self.state = state
         self.loop = Loop(after_turn=self._after_turn)
-        self._children = Children(self.loop)
+        self._children = Children(self.loop, self._leave_listener)
         self._plugstack = configuration.plugstack(os.environ)
         self._journal = journal
         self._spawner = spawner
@@ -158,6 +157,11 @@ class Controller:
                 os.unlink(self._socket)  # of a controller that was killed; the lock is ours
         self._listener = wire.Listener(self._socket, fd)
         self.loop.watch(self._listener, self._accept)
+
+    def _leave_listener(self) -> None:
+        """In a child of ours, which may outlive us: clients are to see that nobody listens."""
+        if self._listener is not None:
+            self._listener.close(unlink=False)
 
     def run(self) -> int | None:
         """Serve until the end; the socket on which the next controller, which this process is to
@@ -568,24 +572,18 @@ class Controller:
         self._idle_timer = None
         assert self._listener is not None
         os.unlink(self._socket)
-        if not _is_readable(self._listener):
+        if not process.becomes_readable(self._listener, 0):
             self.loop.unwatch(self._listener)
             self._listener.close(unlink=False)
             self._listener = None
             log.info("idle, ending")
             self.quit()
             return
-        while _is_readable(self._listener):
+        while process.becomes_readable(self._listener, 0):
             self._accept()
         self.loop.unwatch(self._listener)
         self._listener.close(unlink=False)
         self.listen()
-
-
-def _is_readable(source: wire.Listener) -> bool:
-    poll = select.poll()
-    poll.register(source.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _other_version(version: object) -> dict[str, Any]:

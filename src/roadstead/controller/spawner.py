@@ -54,12 +54,18 @@ _MOST_STEPS: Final = 500  # of one supervisor: what leaks in Python itself does 
 log = logging.getLogger(__name__)
 
 
-def start(supervise: Supervise, lock: int) -> tuple[wire.Connection, process.Child]:
-    """Fork the spawner; the controller's end of the conversation, and the process."""
+def start(supervise: Supervise, lock: int, listener: int) -> tuple[wire.Connection, process.Child]:
+    """Fork the spawner; the controller's end of the conversation, and the process.
+
+    ``listener`` is the socket at which clients wait already, -1 for none: it is the controller's
+    alone, or nobody would see it gone while a supervisor lives.
+    """
     ours, theirs = wire.pair()
 
     def body() -> None:
         ours.close()
+        if listener >= 0:
+            os.close(listener)
         Spawner(theirs, supervise, lock).run()
 
     child = process.adopt(fork.run_in_child(body))
