@@ -170,6 +170,15 @@ def test_what_is_no_greeting_ends_the_conversation(srun: Srun, line: str) -> Non
     link.close()
 
 
+def test_who_says_nothing_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "_GREETING_SECONDS", 0.05)
+    made = Srun()
+    link = lines.connect("127.0.0.1", made.listener.port, 5)
+    assert link.hear() is None
+    link.close()
+    made.close()
+
+
 def test_a_place_that_is_gone_is_told(srun: Srun) -> None:
     agent = srun.agent(0)
     os.write(srun.ends, b".")  # srun has ended

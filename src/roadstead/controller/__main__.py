@@ -15,7 +15,6 @@ import fcntl
 import gc
 import logging
 import os
-import resource
 import select
 import sys
 from collections.abc import Mapping
@@ -135,7 +134,7 @@ def _run(environ: Mapping[str, str], told: Told, supervise: spawner.Supervise) -
         return None
     linux.set_process_name(_NAME)
     link, spawning = spawner.start(supervise, lock, told.listener)
-    _raise_descriptor_limit()
+    process.raise_descriptor_limit()  # a waiting srun is four; tasks keep the spawner's
     _name_runtime_directory(state_directory, runtime)
     journal = Journal(paths.journal_path(state_directory))
     conf = configuration.load(environ)
@@ -338,12 +337,6 @@ def _same_boot(state_directory: str) -> bool:
         with open(path, "w", encoding="ascii") as file:
             file.write(now)
     return last == now
-
-
-def _raise_descriptor_limit() -> None:
-    """A waiting srun is four descriptors here.  Tasks keep the limit that the spawner has."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -354,6 +354,12 @@ def keep_only(*kept: int) -> None:
         os.close(null)
 
 
+def raise_descriptor_limit() -> None:
+    """Be able to have as many descriptors as the hard limit allows (getrlimit(2))."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def descriptors() -> frozenset[int]:
     """The descriptors that are open here."""
     found = set()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _NAME = "roadstead-meet"
 _COMING_SECONDS = 120.0  # from the first agent to the last
+_GREETING_SECONDS = 20.0  # for whoever connects, to say who it is
 
 
 def begin() -> dict[str, Any]:
@@ -38,6 +39,7 @@ def begin() -> dict[str, Any]:
     def body() -> None:
         linux.set_process_name(_NAME)
         process.keep_only(listener.fileno(), srun)
+        process.raise_descriptor_limit()  # a task is one of them
         Place(Loop(), listener, token, srun).run()
 
     # Not a child of srun's: which would have to wait for it.
@@ -71,7 +73,8 @@ class Place:
         link = self._listener.accept()
         if link is not None:
             self._links.append(link)
-            _Agent(self, self._loop, link)
+            agent = _Agent(self, self._loop, link)
+            self._loop.call_later(_GREETING_SECONDS, agent.part_if_strange)
 
     def admit(self, agent: _Agent, words: list[str]) -> bool:
         """Who it is; False for nobody of this step."""
@@ -120,14 +123,26 @@ class _Agent:
         self._place, self._loop, self.link = place, loop, link
         self.procid = -1
         self.stands = False
+        self._gone = False
         loop.watch(link, self._hear)
 
     def _hear(self) -> None:
         said = self.link.hear()
         if said is None or not all(map(self._heed, said)):
-            self._loop.unwatch(self.link)
-            self.link.close()
-            self._place.left(self)
+            self._part()
+
+    def part_if_strange(self) -> None:
+        """It has had the time to say who it is."""
+        if self.procid < 0:
+            self._part()
+
+    def _part(self) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        self._loop.unwatch(self.link)
+        self.link.close()
+        self._place.left(self)
 
     def _heed(self, line: str) -> bool:
         if self.procid < 0:
