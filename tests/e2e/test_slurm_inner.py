@@ -127,7 +127,9 @@ def test_pods(site: Place) -> None:
     done = site.run(f"cat > pod.json <<'X'\n{text}\nX\nsalloc -Q -N1 -n2 bash -c '{inside}'")
     assert (done.returncode, done.stdout) == (3, "client: hello\n" * 2), done
     is_clean(site)
-    server["command"] = ["sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; sleep 60 & wait"]
+    # Slurm signals every process: the sleep may have ended of it before the shell hears of it.
+    loop = "while :; do sleep 60 & wait; done"
+    server["command"] = ["sh", "-c", f"trap 'echo bye; exit 0' TERM; echo up; {loop}"]
     document["metadata"] = {"name": "long"}
     text = json.dumps(document)
     done = site.run(
