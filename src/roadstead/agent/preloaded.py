@@ -10,7 +10,7 @@ from typing import Final
 
 _ROOMS: Final = {
     "roadstead": """
-        agent core errors host images oci step systems
+        agent core errors host images oci step
     """,
     "roadstead.agent": """
         __main__ accounting cache guard lazy place plain request signals task
@@ -19,20 +19,17 @@ _ROOMS: Final = {
         container environment expand jsonform model names
     """,
     "roadstead.host": """
-        files linux loop mounts namespaces netlink paths process removal watching wire
+        files linux loop mounts namespaces paths process removal watching wire
     """,
     "roadstead.images": """
         model
     """,
     "roadstead.oci": """
-        bundle cdi config environment hooks idmap lookup runtime search
+        bundle config edits environment idmap lookup runtime search
     """,
     "roadstead.step": """
-        around container contents devices gate life network plan plugged processes
+        around container contents devices gate life plan plugged processes
         record taskdir wanted
-    """,
-    "roadstead.systems": """
-        commands
     """,
 }
 PRELOADED: Final = (

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from roadstead.errors import ConfigError, LaunchError
 from roadstead.host.files import read_trusted as read_trusted
+from roadstead.oci.edits import Edits
 from roadstead.oci.hooks import STAGES
 
 DIRECTORIES: Final = ("/etc/cdi", "/var/run/cdi")
@@ -34,34 +35,6 @@ def _matches(pattern: str, text: str) -> bool:
     import re  # most containers have no such devices, and an agent's start counts
 
     return re.fullmatch(pattern, text) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Edits:
-    """What is done to a container: entries of a specification, checked.
-
-    ``nodes`` are (path of the host, path inside, permissions), ``mounts`` entries of config.json,
-    ``hooks`` (stage, entry of config.json).  ``dropped`` names what else is asked for:
-    groups, network devices and cache classes are not a user's to give.
-    """
-
-    env: tuple[str, ...] = ()
-    nodes: tuple[tuple[str, str, str], ...] = ()
-    mounts: tuple[dict[str, Any], ...] = ()
-    hooks: tuple[tuple[str, dict[str, Any]], ...] = ()
-    dropped: tuple[str, ...] = ()
-
-    def __add__(self, other: Edits) -> Edits:
-        return Edits(
-            self.env + other.env,
-            self.nodes + other.nodes,
-            self.mounts + other.mounts,
-            self.hooks + other.hooks,
-            self.dropped + other.dropped,
-        )
-
-    def __bool__(self) -> bool:
-        return bool(self.env or self.nodes or self.mounts or self.hooks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from roadstead.step import network
 from roadstead.step.life import Life, Lives
-from roadstead.step.network import Network
 from roadstead.step.plugged import Plugged
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from roadstead.core.model import StepSpec, TaskSpec
     from roadstead.host.loop import Loop
     from roadstead.step.meeting import Meeting
+    from roadstead.step.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Around:
     loop: Loop
     lives: Lives
     plugged: Plugged
-    network: Network
+    network: Network | None
     meeting: Meeting | None = None
 
     @classmethod
@@ -43,17 +44,20 @@ class Around:
         """``command`` is where an srun with plugins waits (plugged.py), if one does; ``records``
         where the job's are, if it is ours to begin and to end."""
         plugged = Plugged(spec, loop, command or [], notice, records)
-        return cls(loop, lives, plugged, Network(spec, notice), meeting)
+        asked = [part.container.network for part in spec.parts or (spec,) if part.container]
+        found = network.Network(spec, notice) if any(asked) else None
+        return cls(loop, lives, plugged, found, meeting)
 
     def prepared(self, tasks: list[TaskSpec]) -> list[TaskSpec]:
         """The tasks, as plugins and networks will have them.  Raises RoadsteadError."""
-        return self.plugged.prepared(self.network.prepared(tasks))
+        if self.network is not None:
+            tasks = self.network.prepared(tasks)
+        return self.plugged.prepared(tasks)
 
     def stops(self, task: TaskSpec) -> bool:
         """Whether something is to be done to the task's container between it and its program."""
-        return self.network.is_private(task) or self.plugged.has(
-            "container_created", "task_post_fork"
-        )
+        is_private = self.network is not None and self.network.is_private(task)
+        return is_private or self.plugged.has("container_created", "task_post_fork")
 
     def waits(self, task: TaskSpec) -> bool:
         """Whether the task's program is to wait until all others can start, too."""
@@ -74,15 +78,21 @@ class Around:
     ) -> Life[None]:
         """The container waits there.  Raises RoadsteadError where it is not to go on."""
         pid = state.get("pid")
-        yield from self.network.admit(task, pid if isinstance(pid, int) else 0)
+        if self.network is not None:
+            yield from self.network.admit(task, pid if isinstance(pid, int) else 0)
         known = {"S_TASK_PID": pid, **items}
         yield from self.plugged.call("task_post_fork", task, known)
         yield from self.plugged.call("container_created", task, known, state)
         yield from self.stand(task)
 
+    def close_network(self) -> None:
+        """The step's tasks have ended."""
+        if self.network is not None:
+            self.network.close()
+
     def close(self) -> None:
         """The step has ended."""
-        self.network.close()
+        self.close_network()
         if self.meeting is not None:
             self.meeting.close()
         self.plugged.close()

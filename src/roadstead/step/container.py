@@ -26,7 +26,7 @@ from roadstead.oci import runtime
 from roadstead.step import processes, scripts
 from roadstead.step.life import Life, Until, until_ours
 from roadstead.step.taskdir import TaskDirectory
-from roadstead.systems.commands import Told
+from roadstead.systems import commands as told
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from roadstead.step.gate import Gate
     from roadstead.step.plan import Plan
     from roadstead.systems import System
+    from roadstead.systems.commands import Told
 
 Stdio = tuple[int, ...]
 
@@ -116,6 +117,14 @@ class Container:
             descriptors=int(plan.spec.launch.mpi == "pmi2"),
         )
 
+    @property
+    def _system_commands(self) -> Told | None:
+        """The commands, where a container system is told them."""
+        if self.plan.system is None:
+            return None
+        assert isinstance(self.commands, told.Told)
+        return self.commands
+
     def hand_over_terminal(self) -> str:
         """The path of a socket to which the runtime will send the container's terminal; "" if it
         will not: then it copies between that and the terminal it was given."""
@@ -145,7 +154,7 @@ class Container:
         contents = plan.contents
         assert contents is not None
         share = next((each for each in spec.shares if each.node == self.task.node), None)
-        return Told(
+        return told.Told(
             system,
             plan.program,
             self.directory.container_id,
@@ -258,9 +267,9 @@ class Container:
     def _run_failure(self, status: int) -> RoadsteadError | None:
         """What the runtime has to say of itself, if it was not the program that failed."""
         name = self.commands.program
-        if isinstance(self.commands, Told):
+        if self._system_commands is not None:
             assert self.child is not None
-            return self.commands.failure(status, self.child.comm)
+            return self._system_commands.failure(status, self.child.comm)
         if status < 0:  # a container's end by a signal is 128 + signal here
             return RuntimeFailure(f"{name} was killed by signal {-status}")
         if self.commands.log:
@@ -380,8 +389,8 @@ class Container:
     ) -> process.Child:
         env = self.plan.runtime_env
         soft: dict[int, int] = {}
-        if isinstance(self.commands, Told):
-            env = self.commands.environment if operation == "run" else self.commands.base
+        if (its := self._system_commands) is not None:
+            env = its.environment if operation == "run" else its.base
             soft = scripts.limits(self.plan.spec.limits) if operation == "run" else {}
         if operation in ("run", "create") and len(stdio) > _STREAMS and self.plan.conf is not None:
             # What crun and runc take for --preserve-fds where they are not told (sd_listen_fds(3)).
@@ -469,8 +478,8 @@ class Container:
         if self.child is None:
             return []
         below = [self.child.pid, *processes.below(self.child.pid, self.plan.spec.directory)]
-        if isinstance(self.commands, Told):
-            found = self.commands.processes(self.child, below)
+        if self._system_commands is not None:
+            found = self._system_commands.processes(self.child, below)
             self._setup = None if found else self._setup
             return found
         own = process.namespace("self", "mnt")
@@ -485,7 +494,7 @@ class Container:
             "delete": self.commands.command("delete"),
             "path": self.plan.runtime_env.get("PATH", ""),
             "litter": self.plan.system.litter if self.plan.system is not None else "",
-            "env": self.commands.base if isinstance(self.commands, Told) else {},
+            "env": self._system_commands.base if self._system_commands is not None else {},
             "state": self.commands.state,
             "directory": self.directory.path,
             "cgroups": self.directory.cgroups,
@@ -493,8 +502,8 @@ class Container:
 
     def close(self) -> None:
         """Remove the task's directory, and what a runtime that was killed has left of its state."""
-        if isinstance(self.commands, Told):
-            self.commands.close()
+        if self._system_commands is not None:
+            self._system_commands.close()
         self.directory.remove()
         if self.commands.state and os.path.lexists(self.commands.state):
             removal.remove_tree(self.commands.state)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import LaunchError
 from roadstead.oci import cdi
+from roadstead.oci.edits import Edits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ _COUNTED: Final = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_O
 
 def of_step(
     request: ContainerRequest, spec: StepSpec, notice: Callable[[str], None]
-) -> dict[str, cdi.Edits]:
+) -> dict[str, Edits]:
     """What the containers on each of the step's nodes get; nothing for a node without devices.
 
     Raises LaunchError.  Call before the process has a user namespace.
@@ -42,7 +43,7 @@ def of_step(
         names = _of_job(share, registry, request.devices)
         if names:
             counted = ",".join(str(number) for number in range(len(names)))
-            renumbered = cdi.Edits(env=tuple(f"{name}={counted}" for name in _COUNTED))
+            renumbered = Edits(env=tuple(f"{name}={counted}" for name in _COUNTED))
             both = registry.edits([*request.devices, *names], "the job's GPU: device")
             found[share.node] = both + renumbered
         elif request.verbose:
@@ -56,7 +57,7 @@ def of_step(
     return {node: edits for node, edits in found.items() if edits}
 
 
-def variables(edits: cdi.Edits, gpus: tuple[int, ...] | None) -> tuple[str, ...]:
+def variables(edits: Edits, gpus: tuple[int, ...] | None) -> tuple[str, ...]:
     """The variables that devices bring to a task's container, of whose GPUs it sees some: in there
     they are counted from 0."""
     if gpus is None:
@@ -104,7 +105,7 @@ def _by_number(index: int, registry: cdi.Registry, kinds: list[str]) -> str:
     return found[0] if len(found) == 1 else ""
 
 
-def _check(edits: cdi.Edits) -> None:
+def _check(edits: Edits) -> None:
     for host, _, _ in edits.nodes:
         try:
             mode = os.stat(host).st_mode
@@ -123,7 +124,7 @@ def _check(edits: cdi.Edits) -> None:
             )
 
 
-def mounts(edits: cdi.Edits) -> list[dict[str, Any]]:
+def mounts(edits: Edits) -> list[dict[str, Any]]:
     """The entries of config.json.  A device file is mounted: only root could make one."""
     found: list[dict[str, Any]] = [
         {
@@ -137,7 +138,7 @@ def mounts(edits: cdi.Edits) -> list[dict[str, Any]]:
     return [*found, *edits.mounts]
 
 
-def rules(edits: cdi.Edits) -> list[dict[str, Any]]:
+def rules(edits: Edits) -> list[dict[str, Any]]:
     """The entries of ``linux.resources.devices`` by which root's containers may use them."""
     found = []
     for host, _, permissions in edits.nodes:

@@ -13,13 +13,14 @@ from roadstead import systems
 from roadstead.errors import LaunchError, RuntimeFailure
 from roadstead.host import mounts, namespaces, overlay, process
 from roadstead.oci import cdi, hooks, idmap, runtime, search
-from roadstead.oci.hooks import Hook
 from roadstead.step import contents, devices, record, taskdir
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, StepSpec, TaskSpec
     from roadstead.oci import bundle as bundles
     from roadstead.oci.conf import OciConf
+    from roadstead.oci.edits import Edits
+    from roadstead.oci.hooks import Hook
     from roadstead.step.contents import Contents
     from roadstead.step.named import Named
     from roadstead.systems import System
@@ -39,7 +40,7 @@ class Plan:
     runtime_root: str
     runtime_env: dict[str, str]
     named: Named | None = None
-    devices: dict[str, cdi.Edits] = field(default_factory=dict)  # by node
+    devices: dict[str, Edits] = field(default_factory=dict)  # by node
     hooks: tuple[Hook, ...] = ()
     shared: str = ""  # the root that all tasks have, if it is neither the bundle's nor each its own
     hide: bool = False  # a hybrid machine's cgroup2 tree is to be kept from the runtime
@@ -272,7 +273,8 @@ def _read(
         raise LaunchError(
             f"--device: {spec.oci_conf} leaves containers to the runtime (IgnoreFileConfigJson)"
         )
-    wanted_hooks = tuple(hooks.read(request.hooks_dirs, cdi.read_trusted))
+    dirs = request.hooks_dirs
+    wanted_hooks = tuple(hooks.read(dirs, cdi.read_trusted)) if dirs else ()
     called = runtime.program_name(conf) if conf else os.path.basename(program)
     system = systems.find(request.system, spec.env) if request.system else None
     if system is not None:

@@ -463,7 +463,7 @@ class Supervisor:
     # -- the end ------------------------------------------------------------------------------
 
     def _all_ended(self) -> None:
-        self.around.network.close()
+        self.around.close_network()
         for timer in self._timers.values():
             timer.cancel()
         if self.ending is not None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from roadstead.errors import BundleError, LaunchError, RuntimeFailure
 from roadstead.host import cgroup, files, namespaces, overlay, paths, process, removal
 from roadstead.oci import bundle as bundles
-from roadstead.oci import cdi, config, environment, idmap, lookup, pause
+from roadstead.oci import config, environment, idmap, lookup, pause
+from roadstead.oci.edits import Edits
 from roadstead.step import devices, limits, wanted
 from roadstead.step.gate import Gate
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 # Where the step's own files are seen inside: on the container's own tmpfs, so that nothing has to
 # be made in a root file system that may be read-only or shared (Slurm 22.05 uses /tmp/slurm).
-_NO_EDITS: Final = cdi.Edits()
+_NO_EDITS: Final = Edits()
 _SPOOL_INSIDE: Final = "slurm"
 _PAUSE_INSIDE: Final = ".roadstead-pause"
 _RLIMITS: Final = {
@@ -256,7 +257,7 @@ class TaskDirectory:
         )
 
     @property
-    def _edits(self) -> cdi.Edits:
+    def _edits(self) -> Edits:
         return self.plan.devices.get(self.task.node or self.plan.spec.node, _NO_EDITS)
 
     def _wanted_hooks(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import LaunchError
-from roadstead.step.network import hosts_file, resolver_file
+from roadstead.step import network
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, Mount, StepSpec
@@ -46,10 +46,10 @@ def names(request: ContainerRequest, spec: StepSpec, procid: int) -> list[dict[s
     if not request.network:
         return []
     options = ("bind", "ro", "nosuid", "nodev", "noexec")
-    found = [_bind(hosts_file(spec.directory, procid), "/etc/hosts", options)]
+    found = [_bind(network.hosts_file(spec.directory, procid), "/etc/hosts", options)]
     if request.network == "none":
         return found
-    own = resolver_file(spec.directory)
+    own = network.resolver_file(spec.directory)
     source = own if request.network == "private" and os.path.isfile(own) else _RESOLVER
     if os.path.isfile(source):
         found.append(_bind(source, _RESOLVER, options))
