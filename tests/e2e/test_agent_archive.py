@@ -114,7 +114,8 @@ def test_what_a_task_imports_is_what_is_preloaded(archive: zipapp.Archive, user:
     agent = base / "agent.pyz"
     agent.write_bytes(Path(archive.path).read_bytes())
     container = os.fspath(bundle.make_bundle(user, base / "bundle"))
-    asked = {"options": {"container": container}, "cwd": "/", "records": ""}
+    records = os.fspath(user.mkdir(base / "records", 0o700))
+    asked = {"options": {"container": container}, "cwd": "/", "records": records}
     env = {
         "SLURM_ROADSTEAD_REQUEST": json.dumps({"v": 1, "components": [asked]}),
         **{"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURMD_NODENAME": "n7"},

@@ -18,12 +18,12 @@ needs those from N on.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 
-from roadstead.agent import cache
 from roadstead.errors import RoadsteadError
-from roadstead.host import files, paths, wire
+from roadstead.host import files, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class Task:
 
     def _write(self, event: str, more: Mapping[str, Any]) -> None:
         at = time.time()
-        line = wire.dumps({"event": event, **self._key, "node": self._node, "at": at, **more})
+        said = {"event": event, **self._key, "node": self._node, "at": at, **more}
+        line = json.dumps(said, separators=(",", ":"))  # as whoever looks for a job expects it
         for place in self._places:
             # Whatever is wrong there (a quota, somebody else's directory), the task goes on.
             with contextlib.suppress(OSError, RoadsteadError):
@@ -114,7 +115,7 @@ def _step(text: str) -> str:
 def _on_node(environ: Mapping[str, str]) -> str:
     """Where a node keeps them that does not see the submitter's."""
     try:
-        return f"{cache.place(environ)}/{_OWN}"
+        return f"{paths.node_cache(environ)}/{_OWN}"
     except RoadsteadError:
         return ""
 

@@ -26,10 +26,9 @@ from typing import Any, Final
 
 from roadstead.core import values
 from roadstead.core.model import from_json, to_json
-from roadstead.errors import EngineError, LaunchError
+from roadstead.errors import LaunchError
 from roadstead.host import files, paths, removal
 
-VARIABLE: Final = "ROADSTEAD_NODE_CACHE"
 QUOTA_VARIABLE: Final = "ROADSTEAD_NODE_QUOTA"
 _QUOTA: Final = 32 << 30
 _STALE_SECONDS: Final = 600.0
@@ -48,16 +47,6 @@ class Staged:
     kind: str
     size: int
     image: str = ""
-
-
-def place(environ: Mapping[str, str]) -> str:
-    """The directory, not made.  Raises EngineError for one that cannot be."""
-    named = environ.get(VARIABLE, "")
-    if named and not named.startswith("/"):
-        raise EngineError(
-            f"{VARIABLE}={named}: not an absolute path", hint="name a local directory"
-        )
-    return named or f"/var/tmp/roadstead-{os.getuid()}"
 
 
 def quota(environ: Mapping[str, str]) -> int:

@@ -18,7 +18,7 @@ from roadstead.agent import accounting, cache, install, tell
 from roadstead.agent.place import node_name
 from roadstead.core.model import from_json, to_json
 from roadstead.errors import RoadsteadError
-from roadstead.host import wire
+from roadstead.host import paths, wire
 
 VARIABLE: Final = "SLURM_ROADSTEAD_ASKED"
 # Of doctor/checks.py: what a container needs of a node, and costs little to look at.
@@ -94,7 +94,7 @@ def _sees(wanted: Seen) -> bool:
 
 def answer(question: Question, environ: dict[str, str]) -> Answer:
     """Look at this node."""
-    top = cache.place(environ)
+    top = paths.node_cache(environ)
     script = install.own_script()
     if question.install or question.keys:
         cache.prepare(top)

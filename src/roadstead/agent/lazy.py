@@ -78,16 +78,26 @@ class _Json(Module):
     def load(self, file: Any) -> Any:
         return self.loads(file.read())
 
-    def dumps(self, value: Any, *, ensure_ascii: bool = True, **more: Any) -> str:
+    def dumps(
+        self,
+        value: Any,
+        *,
+        ensure_ascii: bool = True,
+        separators: tuple[str, str] | None = None,
+        **more: Any,
+    ) -> str:
         try:
             from _json import encode_basestring, encode_basestring_ascii, make_encoder
         except ImportError:
             made = None
         else:
             encode = encode_basestring_ascii if ensure_ascii else encode_basestring
-            made = make_encoder({}, _refuse, encode, None, ": ", ", ", False, False, True)
+            item, key = separators or (", ", ": ")
+            made = make_encoder({}, _refuse, encode, None, key, item, False, False, True)
         if made is None or more:
-            text: str = __import__("json").dumps(value, ensure_ascii=ensure_ascii, **more)
+            text: str = __import__("json").dumps(
+                value, ensure_ascii=ensure_ascii, separators=separators, **more
+            )
             return text
         return "".join(made(value, 0))
 

@@ -13,13 +13,13 @@ _ROOMS: Final = {
         agent core errors host images oci step
     """,
     "roadstead.agent": """
-        __main__ accounting cache guard lazy place plain request signals task
+        __main__ accounting guard lazy place plain request signals task
     """,
     "roadstead.core": """
-        container environment expand jsonform model names
+        container expand jsonform model names
     """,
     "roadstead.host": """
-        files linux loop mounts namespaces paths process removal watching wire
+        files linux loop mounts namespaces paths process removal watching
     """,
     "roadstead.images": """
         model
@@ -28,7 +28,7 @@ _ROOMS: Final = {
         bundle config edits environment idmap lookup runtime search
     """,
     "roadstead.step": """
-        around container contents devices gate life plan plugged processes
+        around container contents life plan plugged processes
         record taskdir wanted
     """,
 }

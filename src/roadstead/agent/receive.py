@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from roadstead.agent import cache, check, tell
 from roadstead.core.model import from_json, to_json
 from roadstead.errors import ImageError, RoadsteadError
-from roadstead.host import files, wire
+from roadstead.host import files, paths, wire
 from roadstead.images import unpack
 from roadstead.images.model import ImageConfig, Record
 from roadstead.images.store import Store
@@ -47,7 +47,7 @@ class Receipt:
 
 def receive(parcel: Parcel, environ: dict[str, str]) -> None:
     """Unpack it, if nobody has.  Raises RoadsteadError, OSError."""
-    top = cache.place(environ)
+    top = paths.node_cache(environ)
     cache.prepare(top)
     path = f"{top}/incoming/{os.path.basename(parcel.name)}"
     try:
@@ -115,7 +115,7 @@ def main() -> int:
     try:
         receive(from_json(Parcel, wire.loads(environ.pop(check.VARIABLE))), environ)
     except ImageError as error:
-        told = Receipt(node=node, error=str(error).replace("ROADSTEAD_IMAGES", cache.VARIABLE))
+        told = Receipt(node=node, error=str(error).replace("ROADSTEAD_IMAGES", paths.NODE_CACHE))
     except RoadsteadError as error:
         told = Receipt(node=node, error=str(error))
     except OSError as error:

@@ -14,6 +14,7 @@ too.  What is ours to fail is 125, 126 or 127, with a sentence on standard error
 from __future__ import annotations
 
 import gc
+import json
 import os
 import pwd
 import time
@@ -35,7 +36,7 @@ from roadstead.core.model import (
     Terminal,
 )
 from roadstead.errors import EngineError, LaunchError, RoadsteadError
-from roadstead.host import linux, paths, process, removal, terminal, watching, wire
+from roadstead.host import linux, paths, process, removal, terminal, watching
 from roadstead.host.loop import Loop
 from roadstead.oci import runtime, search
 from roadstead.step import plan as plans
@@ -476,7 +477,7 @@ def _what_we_are_told(
 
 def _component(text: str, at: int) -> dict[str, Any]:
     try:
-        told = wire.loads(text)
+        told = json.loads(text)
     except ValueError:
         told = None
     return requests.component(told, at)

@@ -24,6 +24,7 @@ from roadstead.core.model import (
     JobSpec,
     to_json,
 )
+from roadstead.core.names import PLUGSTACK
 from roadstead.core.seats import Seats
 from roadstead.core.state import State, allocation_of
 from roadstead.errors import RequestError
@@ -229,7 +230,7 @@ def launch(state: State, effects: Effects, step: Step, place: Place, at: float) 
     job = state.jobs[step.job_id]
     spec = stepspec.step_spec(state, job, step, place, at)
     wanted = step.request.container
-    plugged = job.spec.plugged or environment.PLUGSTACK in spec.env
+    plugged = job.spec.plugged or PLUGSTACK in spec.env
     if (plugged or (wanted is not None and wanted.name)) and not job.named:
         effects(do.Save(state.put_job(replace(job, named=True))))
     # Its environment is the supervisor's now; here it would only take room.

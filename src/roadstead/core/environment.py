@@ -21,8 +21,6 @@ if TYPE_CHECKING:  # agents need names of variables, and no states
     from roadstead.core.lifecycle import Job
 
 _LOOPBACK = "127.0.0.1"
-# By this a command with plugins hands over where they are named (plugins/stack.py).
-PLUGSTACK = "SLURM_SPANK__PLUGSTACK"
 _DEFAULT_DEBUG = 3  # srun(1), SRUN_DEBUG: "info"
 
 # By these GPU libraries know what is theirs.

@@ -23,6 +23,7 @@ from roadstead.core import (
     hostlist,
     mail,
     multiprog,
+    names,
     needs,
     values,
 )
@@ -95,7 +96,7 @@ def job(kind: JobKind, message: Message, site: Site, extra: Extra) -> JobSpec:
         argv=argv,
         script=_script(message) if kind == "batch" else "",
         env=env,
-        plugged=environment.PLUGSTACK in env,
+        plugged=names.PLUGSTACK in env,
         umask=_umask(message),
         container=container.of(message, options, cwd, _directory(options, cwd)),
         stdio=_stdio(kind, options),

@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+NODE_CACHE = "ROADSTEAD_NODE_CACHE"
+
 
 def state_directory(environ: Mapping[str, str]) -> str:
     """The state directory of this user on this host (not made)."""
@@ -193,3 +195,16 @@ def _check_directory(path: str) -> None:
             f"{path} is open to other users (mode {found.st_mode & 0o7777:04o})",
             hint=f"chmod 700 {path}",
         )
+
+
+def node_cache(environ: Mapping[str, str]) -> str:
+    """Where a node keeps what a user's steps have sent there (agent/cache.py), not made.
+
+    To be asked before a user namespace is entered.  Raises EngineError for one that cannot be.
+    """
+    named = environ.get(NODE_CACHE, "")
+    if named and not named.startswith("/"):
+        raise EngineError(
+            f"{NODE_CACHE}={named}: not an absolute path", hint="name a local directory"
+        )
+    return named or f"/var/tmp/roadstead-{os.getuid()}"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from roadstead.core.environment import PLUGSTACK
+from roadstead.core.names import PLUGSTACK
 from roadstead.errors import LaunchError, RoadsteadError
 from roadstead.host import wire
 from roadstead.step import record

@@ -16,8 +16,7 @@ from roadstead.host import cgroup, files, namespaces, overlay, paths, process, r
 from roadstead.oci import bundle as bundles
 from roadstead.oci import config, environment, idmap, lookup, pause
 from roadstead.oci.edits import Edits
-from roadstead.step import devices, limits, wanted
-from roadstead.step.gate import Gate
+from roadstead.step import devices, gate, limits, wanted
 
 if TYPE_CHECKING:
     from roadstead.core.model import EnvPolicy, TaskSpec
@@ -51,7 +50,7 @@ class TaskDirectory:
         self.path = self._make_directory()
         self.report = f"{self.path}/state.json"
         self.rootfs = plan.rootfs  # a private layer's, once it is there
-        self.gate: Gate | None = None
+        self.gate: gate.Gate | None = None
         self.has_last_hooks = False
 
     def substitutions(self) -> Substitutions:
@@ -115,7 +114,7 @@ class TaskDirectory:
                 self._let_it_wait(written)
             # A container system has no such point; its containers wait before they are made.
             if around.stops(self.task) or (plan.system is None and around.waits(self.task)):
-                self.gate = Gate(self.path)
+                self.gate = gate.Gate(self.path)
                 self.gate.add_to(written)
         self.has_last_hooks = bool((written.get("hooks") or {}).get("poststop"))
         files.write_atomically(f"{self.path}/config.json", self._as_json(written))
@@ -201,7 +200,7 @@ class TaskDirectory:
         excluded = plan.conf.env_exclude.search if plan.conf and plan.conf.env_exclude else None
         wishes = environment.Wishes(
             kept=plan.request.keep_env,
-            devices=devices.variables(self._edits, self.task.gpus),
+            devices=devices.variables(self._edits, self.task.gpus) if self._edits else (),
             own=plan.request.set_env,
         )
         return plan.request.env_policy, self.task.env, image, excluded, wishes
@@ -220,7 +219,7 @@ class TaskDirectory:
                 self._make_layer()
             readonly = True if request.readonly else None if plan.keeps_readonly else False
         asked = wanted.mounts(request, plan.spec, self._notice if self.task.procid == 0 else None)
-        brought = devices.mounts(self._edits)
+        brought = devices.mounts(self._edits) if self._edits else []
         names = wanted.names(request, plan.spec, self.task.procid)
         args = self.task.argv
         mounts = [*brought, *names, *asked, *self._spool_mounts(bundle)]
@@ -248,7 +247,9 @@ class TaskDirectory:
             hooks=request.hooks,
             disabled_hooks=conf.disable_hooks if conf else (),
             added_hooks=(*self._edits.hooks, *self._wanted_hooks(bundle, args, mounts)),
-            device_rules=tuple(devices.rules(self._edits)) if plan.privileged else (),
+            device_rules=tuple(devices.rules(self._edits))
+            if plan.privileged and self._edits
+            else (),
             report=self.report if reports else "",
             limits={name: resource.getrlimit(number)[1] for name, number in _RLIMITS.items()},
             propagated={f"RLIMIT_{name}": soft for name, soft in plan.spec.limits.items()},

@@ -24,7 +24,7 @@ from roadstead.core.model import from_json, to_json
 from roadstead.engines.slurm import real
 from roadstead.engines.slurm.zipapp import Archive
 from roadstead.errors import EngineError, LaunchError, RoadsteadError, RuntimeFailure
-from roadstead.host import program, wire
+from roadstead.host import paths, program, wire
 
 if TYPE_CHECKING:
     from roadstead.engines.slurm.spool import Packed
@@ -87,7 +87,7 @@ def examine(
         checks=checks,
         copied=dict(copied or {}),
     )
-    settled = f"{cache.place(environ)}/agent/{archive.digest}"
+    settled = f"{paths.node_cache(environ)}/agent/{archive.digest}"
     here = ["/bin/sh", "-c", _IF_SEEN, "sh", f"{archive.place}/{archive.digest}", settled]
     answers = _ask(nodes, job, here, question, environ)
     if len({each.agent for each in answers.values() if not each.error}) < 2 and not any(
@@ -193,7 +193,8 @@ def no_room(nodes: Sequence[str], answers: Mapping[str, Answer], wanted: int) ->
     return LaunchError(
         f"{hostlist.fold(list(nodes))} has no room for the container: {wanted >> 20} MiB are "
         f"needed in {place}, and {least >> 20} MiB are free",
-        hint=f"make room there, set {cache.VARIABLE} to another directory, or --exclude the nodes",
+        hint=f"make room there, set {paths.NODE_CACHE} to another directory, or --exclude the "
+        "nodes",
     )
 
 

@@ -19,6 +19,7 @@ import time
 
 from roadstead.engines.slurm import known, zipapp
 from roadstead.errors import RequestError
+from roadstead.host import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,7 +168,9 @@ def for_batch(part: dict[str, Any], environ: Mapping[str, str]) -> str:
             text = base64.encodebytes(file.read()).decode("ascii")
     tag = sys.implementation.cache_tag or ""
     landing = f"{cache.LANDING}/{cache.TRAVELLING}"
-    return carried.start(archive.command, archive.path, tag, cache.place(environ), landing, text)
+    return carried.start(
+        archive.command, archive.path, tag, paths.node_cache(environ), landing, text
+    )
 
 
 def _tell_of_what_was_sent(
@@ -175,13 +178,12 @@ def _tell_of_what_was_sent(
 ) -> None:
     """Say in a batch script's part by what its node is to recognise the container, and what it is
     there if it was sent before."""
-    from roadstead.agent import cache
     from roadstead.engines.slurm.spool import Spool
 
     part["see"] = list(wanted)
     packed = Spool(environ).known(_name(part)) if sent else None
     if packed is not None:
-        part["staged"] = _staged(packed, cache.place(environ))
+        part["staged"] = _staged(packed, paths.node_cache(environ))
 
 
 def _nodes(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -231,7 +233,7 @@ class _Staging:
         from roadstead.agent import cache
         from roadstead.engines.slurm import accounting, preflight
 
-        cache.place(self._environ), cache.quota(self._environ)  # said here, if they are wrong
+        paths.node_cache(self._environ), cache.quota(self._environ)  # said here, if they are wrong
         see = self._see()
         keys = [packed.key for packed in map(self._packed_before, self._parts) if packed]
         self._progress(f"looking at {_of_nodes(self._nodes)}", 0, 0)
