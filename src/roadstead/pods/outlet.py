@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from roadstead.host import fork, process, slirp
+from roadstead.host import process, slirp
 
 _PATIENCE: Final = 20.0
 _SAME, _OTHER = b"s", b"o"  # the user namespace that we are in when the network is there
@@ -24,41 +24,24 @@ class Outlet:
     def __init__(self, path: str) -> None:
         """Begin it, in the node's network."""
         go, self._go = os.pipe2(os.O_CLOEXEC)
-        said, ready = os.pipe2(os.O_CLOEXEC)
-        self._ready = open(said, "rb", buffering=0)  # noqa: SIM115
-        leave, self._leave = os.pipe2(os.O_CLOEXEC)
         runner = os.getpid()
         self._users = process.namespace("self", "user")
 
-        def body() -> None:
-            process.keep_only(go, ready, leave)
+        def where() -> tuple[str, str] | None:
             word = os.read(go, 1)
-            if not word:
-                return
             users = f"/proc/{runner}/ns/user" if word == _OTHER else ""
-            for fd in (ready, leave):
-                os.set_inheritable(fd, True)
-            network = f"/proc/{runner}/ns/net"
-            fork.replace_process(
-                slirp.command(path, network, users=users, ready=ready, leave=leave)
-            )
+            return (f"/proc/{runner}/ns/net", users) if word else None
 
-        self._child = process.adopt(fork.run_in_child(body, session=True))
-        for fd in (go, ready, leave):
-            os.close(fd)
+        self._slirp = slirp.Slirp(path, where, go)
+        os.close(go)
 
     def open(self) -> bool:
         """Lead it into the network that we are in now; whether it has come there."""
         is_other = process.namespace("self", "user") != self._users
         os.write(self._go, _OTHER if is_other else _SAME)
-        return (
-            process.becomes_readable(self._ready, _PATIENCE) and self._ready.read(1) == slirp.READY
-        )
+        return process.becomes_readable(self._slirp, _PATIENCE) and self._slirp.reap() == 0
 
     def close(self) -> None:
         """End it."""
-        self._ready.close()
-        for fd in (self._go, self._leave):
-            os.close(fd)
-        self._child.signal(process.KILL)
-        self._child.reap()
+        os.close(self._go)
+        self._slirp.close()

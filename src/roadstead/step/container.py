@@ -395,8 +395,9 @@ class Container:
         if operation in ("run", "create") and len(stdio) > _STREAMS and self.plan.conf is not None:
             # What crun and runc take for --preserve-fds where they are not told (sd_listen_fds(3)).
             env = {**env, "LISTEN_FDS": str(len(stdio) - _STREAMS)}
-        born = self._inside if operation in ("run", "create") else nullcontext()
-        cpus = self.task.cpus
+        makes = operation in ("run", "create")
+        born = self._inside if makes else nullcontext()
+        cpus = self.task.cpus if makes else ()
         if cpus:  # a child has those of who starts it, and this may be long after the step's start
             os.sched_setaffinity(0, cpus)
         try:

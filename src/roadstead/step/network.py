@@ -38,7 +38,7 @@ from roadstead.step.life import Life, Until
 
 if TYPE_CHECKING:
     from roadstead.core.model import ContainerRequest, StepSpec, TaskSpec
-    from roadstead.step.outlet import Outlet
+    from roadstead.host.slirp import Slirp
 
 _NAME: Final = "roadstead-hub"
 _SECONDS: Final = 10.0
@@ -76,7 +76,7 @@ class Network:
         self._spec, self._notice = spec, notice
         self._hub: _Hub | None = None
         self._way_out = ""  # the program
-        self._outlets: list[Outlet] = []
+        self._outlets: list[Slirp] = []
 
     def request(self, task: TaskSpec) -> ContainerRequest | None:
         """What the task's container is to be."""
@@ -182,14 +182,14 @@ class Network:
 
     def _lead_out(self, procid: int, pid: int) -> Life[None]:
         """Have a container's network reach beyond this machine."""
-        from roadstead.step.outlet import Outlet
+        from roadstead.step import outlet
 
         try:
-            outlet = Outlet(self._way_out, pid)
+            begun = outlet.begin(self._way_out, pid)
         except OSError as error:
             raise RuntimeFailure(f"the container cannot be found: {error.strerror}") from None
-        self._outlets.append(outlet)
-        if (yield Until(outlet, _SECONDS)) != 0:
+        self._outlets.append(begun)
+        if (yield Until(begun, _SECONDS)) != 0:
             self._notice(
                 f"warning: --container-network=private: slirp4netns has failed: task {procid} "
                 "reaches nothing beyond what is published"

@@ -268,6 +268,7 @@ def _read(
     assert request is not None
     opaque = conf is not None and conf.ignore_file_config_json
     found = None if opaque else contents.of(request, spec)
+    # Asked only where there is something to ask: an agent imports what it uses.
     edits = devices.of_step(request, spec, notice) if request.devices or spec.shares else {}
     if opaque and edits:
         raise LaunchError(

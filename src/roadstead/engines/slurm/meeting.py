@@ -55,7 +55,7 @@ class Place:
 
     def __init__(self, loop: Loop, listener: lines.Listener, token: str, srun: int) -> None:
         self._loop, self._listener, self._token, self._srun = loop, listener, token, srun
-        self._links: list[lines.Lines] = []
+        self._links: set[lines.Lines] = set()
         self._agents: dict[int, _Agent] = {}
         self._ntasks = 0
         self._answer = ""
@@ -72,7 +72,7 @@ class Place:
     def _accept(self) -> None:
         link = self._listener.accept()
         if link is not None:
-            self._links.append(link)
+            self._links.add(link)
             agent = _Agent(self, self._loop, link)
             self._loop.call_later(_GREETING_SECONDS, agent.part_if_strange)
 
@@ -99,6 +99,7 @@ class Place:
 
     def left(self, agent: _Agent) -> None:
         """It has closed its end: has ended, in whatever way."""
+        self._links.discard(agent.link)
         if self._agents.get(agent.procid) is agent:
             self._tell(f"gone {agent.procid}")
 
