@@ -38,6 +38,19 @@ def test_a_task_prolog_changes_its_task(engine: Engine) -> None:
     assert sorted(done.stderr.splitlines()) == ["0: on stderr 0", "1: on stderr 1"]
 
 
+@pytest.mark.parametrize("around", [[], ["--task-prolog=before", "--task-epilog=after"]])
+def test_a_task_has_its_cpus_whatever_comes_before_it(engine: Engine, around: list[str]) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two CPUs")
+    look = "grep Cpus_allowed_list /proc/self/status"
+    program(engine, "before", f'echo "print $({look})"')
+    program(engine, "after", look)
+    done = engine.run(["srun", "-n2", "--cpu-bind=cores", *around, *look.split()]).check()
+    found = done.stdout.splitlines()
+    assert len(set(found)) == 2, done  # each task its own, and what is around it the same
+    assert len(found) == (6 if around else 2), done
+
+
 def test_a_task_prolog_that_fails_keeps_its_task_from_starting(engine: Engine) -> None:
     bad = program(engine, "bad", "exit 3")
     done = engine.run(["srun", f"--task-prolog={bad}", "echo", "started"])

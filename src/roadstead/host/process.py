@@ -18,7 +18,7 @@ import os
 import resource
 import select
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -352,6 +352,20 @@ def keep_only(*kept: int) -> None:
         os.dup2(null, stream)
     if null > 2:
         os.close(null)
+
+
+@contextlib.contextmanager
+def on_cpus(cpus: Collection[int], otherwise: Collection[int]) -> Iterator[None]:
+    """Children that are started within it have ``cpus``, if there are any: a child has those of
+    who starts it, which has ``otherwise`` (sched_setaffinity(2))."""
+    if not cpus:
+        yield
+        return
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, otherwise)
 
 
 def raise_descriptor_limit() -> None:

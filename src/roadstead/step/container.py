@@ -398,10 +398,8 @@ class Container:
         makes = operation in ("run", "create")
         born = self._inside if makes else nullcontext()
         cpus = self.task.cpus if makes else ()
-        if cpus:  # a child has those of who starts it, and this may be long after the step's start
-            os.sched_setaffinity(0, cpus)
         try:
-            with born as group:
+            with process.on_cpus(cpus, self.plan.spec.cpus), born as group:
                 child = process.spawn(
                     argv,
                     env=env,
@@ -413,9 +411,6 @@ class Container:
                 )
         except OSError as error:
             raise RuntimeFailure(f"cannot execute {argv[0]}: {error.strerror}") from None
-        finally:
-            if cpus:
-                os.sched_setaffinity(0, self.plan.spec.cpus)
         self._setup = child if operation in _BEFORE_THE_START else None
         return child
 

@@ -62,7 +62,8 @@ def epilog(task: Task, program: str, stdio: tuple[int, ...]) -> Life[None]:
 
 def _run(task: Task, program: str, what: str, stdio: tuple[int, ...]) -> Life[int]:
     try:
-        child = task.child = process.spawn([program], env=task.spec.env, stdio=stdio)
+        with task.on_cpus():
+            child = task.child = process.spawn([program], env=task.spec.env, stdio=stdio)
     except OSError as error:
         task.complain(f"--task-{what}: cannot execute {program}: {error.strerror}")
         return 1

@@ -15,6 +15,8 @@ from roadstead.step.life import Life, Until
 from roadstead.step.plugged import failed
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from roadstead.core.model import Reason
     from roadstead.step.container import Container
     from roadstead.step.supervisor import Supervisor
@@ -53,12 +55,7 @@ class Task:
         life = self._supervisor.around.plugged.followed(
             life, self.spec, items, self._supervisor.plugin_failed
         )
-        if self.spec.cpus:
-            # A child has the CPUs of who starts it; each node of the step has its own.
-            os.sched_setaffinity(0, self.spec.cpus)
         self._supervisor.lives.start(life, self._ended, self._failed)
-        if self.spec.cpus:
-            os.sched_setaffinity(0, self._supervisor.spec.cpus)
         self._report_binding()
 
     def _own_life(self, stdio: tuple[int, ...], terminal: str) -> Life[int]:
@@ -81,6 +78,10 @@ class Task:
             for fd in mine:
                 os.close(fd)
         return status
+
+    def on_cpus(self) -> AbstractContextManager[None]:
+        """What is started within has the task's CPUs; each node of the step has its own."""
+        return process.on_cpus(self.spec.cpus, self._supervisor.spec.cpus)
 
     @property
     def directory(self) -> str:
@@ -107,7 +108,8 @@ class Task:
             argv[0] = f"{self._supervisor.spec.directory}/spool/startup"
         program = look_up(argv[0], self.spec.env.get("PATH", os.defpath))
         try:
-            with self._supervisor.limits.inside(self.spec.procid) as group:
+            inside = self._supervisor.limits.inside(self.spec.procid)
+            with self.on_cpus(), inside as group:
                 self.child = process.spawn(
                     [program, *argv[1:]],
                     env=self.spec.env,
