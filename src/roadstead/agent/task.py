@@ -369,7 +369,8 @@ class _Agent:
         self._when_heard(heard, unsure=forgets)
 
     def _failed(self, error: RoadsteadError) -> None:
-        unsure = self._system is not None and error.kind == "runtime"
+        meets = self._around is not None and self._around.meeting is not None
+        unsure = (meets or self._system is not None) and error.kind == "runtime"
 
         def told() -> None:
             self._error = error
@@ -380,8 +381,9 @@ class _Agent:
         self._when_heard(told, unsure=unsure)
 
     def _when_heard(self, then: Callable[[], None], *, unsure: bool) -> None:
-        """A container system's own processes are sent what is for the whole step too (signals.py).
-        That they ended of it is not their failure; and we may hear of it a moment after them."""
+        """A container system's own processes are sent what is for the whole step too (signals.py),
+        and so are those whom we wait for (meeting.py).  That they ended of it is not their failure;
+        and we may hear of it a moment after them."""
         if unsure and not self._heard:
             self._loop.call_later(_SIGNAL_SECONDS, then)
         else:
