@@ -156,6 +156,19 @@ def test_signals_reach_the_program(run: Run) -> None:
     assert (done.returncode, done.stdout) == (7, "got\n"), done
 
 
+def test_a_signal_comes_once(run: Run) -> None:
+    """Also where a process of the system's own waits for the program, and passes signals on."""
+    script = (
+        "n=0; trap 'n=$((n+1)); echo $n' USR1; trap 'exit $n' USR2; echo up; while :; do :; done"
+    )
+    process = run.start("sh", "-c", script)
+    for number in range(1, 9):
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == f"{number}\n"
+    process.send_signal(signal.SIGUSR2)
+    assert run.engine.finish(process).returncode == 8
+
+
 def test_a_cancelled_step_ends(run: Run) -> None:
     """By SIGTERM, which the program may use, or which ends it."""
     process = run.start("sh", "-c", _AFTER)

@@ -469,6 +469,16 @@ def executable(pid: int) -> str:
         return ""
 
 
+def executed(pid: int) -> tuple[int, int]:
+    """The device and the inode of what ``pid`` executes, whatever it is called where it runs; zeros
+    where that cannot be known."""
+    try:
+        found = os.stat(f"/proc/{pid}/exe")
+    except OSError:
+        return (0, 0)
+    return (found.st_dev, found.st_ino)
+
+
 @dataclass(frozen=True, slots=True)
 class SignalState:
     """What a process does with signals, and whether it is the first of a pid namespace."""

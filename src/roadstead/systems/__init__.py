@@ -138,7 +138,9 @@ class System:
     ``forgets``    whether it says 0 where its own processes were ended by a signal
     ``litter``     what a process of its own leaves when it is killed: a pattern with {pid} in it
     ``becomes``    whether its process becomes the program, by exec: then its name tells who ended
-    ``comms``      the names of its own processes, where the program shares their mount namespace
+    ``waits``      whether its first process waits for the program, and may pass signals on: then it
+                   is sent none of the step's, nor what executes the same, and no signal comes twice
+    ``comms``      the names of its other processes, where the program shares their mount namespace
     """
 
     name: str = ""
@@ -160,6 +162,7 @@ class System:
     forgets: bool = False
     litter: str = ""
     becomes: bool = False
+    waits: bool = False
     comms: tuple[str, ...] = ()
 
     def check(self, program: str, container: Container) -> None:

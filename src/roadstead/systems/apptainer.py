@@ -25,6 +25,7 @@ class Apptainer(System):
     keeps = ("APPTAINER_", "SINGULARITY_")
     passes_descriptors = True
     reraises = True
+    waits = True
 
     @property
     def own(self) -> tuple[str, ...]:  # type: ignore[override]

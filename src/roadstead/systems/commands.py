@@ -177,6 +177,8 @@ class Told:
         first = self.system.first(self.path, self.container) if self.container else 0
         if first:
             return [first, *process.descendants(first)]
+        if self.system.waits:
+            below = self._without_own(child, below)
         if self.system.comms:
             return [each for each in below if process.name(each) not in self.system.comms]
         own = process.namespace("self", "mnt")
@@ -184,6 +186,19 @@ class Told:
         if self.system.becomes and process.name(child.pid) == os.path.basename(self.path)[:15]:
             return []
         return found
+
+    @staticmethod
+    def _without_own(child: process.Child, below: list[int]) -> list[int]:
+        """What neither executes the same as the one that waits, nor lives in a mount namespace that
+        this has made for itself and what serves it, as those of file systems."""
+        apart, mine = process.namespace(child.pid, "mnt"), process.namespace("self", "mnt")
+        executed = process.executed(child.pid)
+        return [
+            pid
+            for pid in below
+            if process.executed(pid) != executed
+            and (apart == mine or process.namespace(pid, "mnt") != apart)
+        ]
 
     def failure(self, status: int, comm: str) -> RoadsteadError | None:
         """What it was where it was the system that has failed; None where it was the program, or

@@ -25,7 +25,8 @@ class Udocker(System):
     mounts_readonly = False
     litter = "/tmp/prooted-{pid}-*"  # PRoot 5.1 heeds no PROOT_TMP_DIR
     signal_status = 255
-    comms = ("udocker", "python3", "proot", "proot-x86_64", "proot-arm64")
+    waits = True
+    comms = ("proot", "proot-x86_64", "proot-arm64")
 
     def check(self, program: str, container: Container) -> None:
         """See System."""
