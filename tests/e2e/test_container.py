@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roadstead.host import process, sealed
 from tests.support.account import Account
 from tests.support.engine import Engine
 from tests.support.skips import require
@@ -194,6 +197,26 @@ def test_hooks_run_only_if_they_are_allowed(
     assert "prestart" in refused.stderr
     engine.run([*argv, "--container-hooks=run", "true"]).check()
     assert mark.exists()
+
+
+def test_crun_starts_once(engine: Engine, make_bundle: Callable[..., Path]) -> None:
+    """It is content with the sealed copy that it is started from (host/sealed.py), and makes none
+    of its own."""
+    require("crun")
+    if any(map(sealed._is_on, sealed._BY_FILE)):
+        pytest.skip("a security module knows crun by its file")
+    env = {"ROADSTEAD_RUNTIME": "crun", "ROADSTEAD_OCI_CONF": "none"}
+    argv = ["srun", "--container", str(make_bundle()), "sh", "-c", "echo up; exec cat"]
+    step = engine.popen(argv, env=env, stdin=subprocess.PIPE)
+    assert step.stdout.readline() == "up\n"
+    runtimes = {
+        process.executable(pid)
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+        if process.arguments(pid)[:1] == [shutil.which("crun")]
+        and engine.base.name in " ".join(process.arguments(pid))
+    }
+    assert engine.finish(step, typed="").returncode == 0
+    assert runtimes == {"/memfd:crun_cloned (deleted)"}
 
 
 def test_names_with_shell_characters(engine: Engine, make_bundle: Callable[..., Path]) -> None:

@@ -51,7 +51,8 @@ class Place:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:  # others are there
             return
-        mounts.detach_below(self.path)
+        if not mounts.detach(self.path):  # it is on disk, and mounts may be anywhere in it
+            mounts.detach_below(self.path)
         for name in ("/steps", "/containers", ""):
             with contextlib.suppress(OSError):  # it is not there, or not empty: an oci.conf's
                 os.rmdir(self.path + name)

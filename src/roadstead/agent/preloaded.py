@@ -19,7 +19,7 @@ _ROOMS: Final = {
         container expand jsonform model names
     """,
     "roadstead.host": """
-        files linux loop mounts namespaces paths process removal watching
+        files linux loop mounts namespaces paths process removal sealed watching
     """,
     "roadstead.images": """
         model

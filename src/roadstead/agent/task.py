@@ -218,6 +218,7 @@ class _Agent:
                 os.makedirs(self._spec.directory, mode=0o700)
                 hold = record.hold(self._spec.directory)
             self._start()
+            gc.freeze()  # what is there now stays: it is not looked through
             gc.enable()
             while self._status is None and self._error is None:
                 self._loop.run()

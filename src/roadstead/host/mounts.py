@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from typing import Final
@@ -27,6 +28,18 @@ def detach_below(path: str) -> list[str]:
     for point in points:
         linux.unmount(point, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
     return points
+
+
+def detach(path: str) -> bool:
+    """Unmount what is mounted at ``path``, and all in it, even while it is in use; whether anything
+    was.  Raises OSError for a mount that is not ours to take away."""
+    try:
+        linux.unmount(path, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # no mount point
+            return False
+        raise
+    return True
 
 
 # File systems that other hosts have too, as a rule (filesystems(5), and what sites mount).

@@ -108,6 +108,7 @@ def spawn(
     *,
     env: dict[str, str],
     program: str = "",
+    executed: int = -1,
     stdio: tuple[int, ...] | None = None,
     keep: tuple[int, ...] = (),
     terminal: str = "",
@@ -118,7 +119,8 @@ def spawn(
     closed: Sequence[int] = (),
     blocked: Sequence[int] = (),
 ) -> Child:
-    """Start ``argv``, of ``program`` if that is not its first word.
+    """Start ``argv``, of ``program`` if that is not its first word; or of what is open as
+    ``executed``, a number that is none of the child's.
 
     ``stdio`` are our descriptors for its 0, 1 and 2 (default: /dev/null, and ours for 1 and 2), and
     for 3 and on if there are more;
@@ -132,6 +134,7 @@ def spawn(
 
     Raises FileNotFoundError, PermissionError and the like for a program that cannot be executed.
     """
+    program = program or argv[0] if executed < 0 else f"/proc/self/fd/{executed}"
     if group is not None or pid_variable or limits:
 
         def body() -> None:
@@ -140,7 +143,7 @@ def spawn(
                 resource.setrlimit(number, (lower(soft, hard), hard))
             if pid_variable:
                 env[pid_variable] = str(os.getpid())
-            _execute(argv, env, stdio, keep, terminal, session)
+            _execute(program, argv, env, stdio, keep, terminal, session)
 
         return Child(*clone.start(group, body))
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
@@ -155,10 +158,10 @@ def spawn(
     elif stdio is None:
         actions += [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     else:
-        actions += _place(stdio, above=max(2, *stdio, *keep) + 1)
+        actions += _place(stdio, above=max(2, executed, *stdio, *keep) + 1)
     actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in keep]
     pid = os.posix_spawn(
-        program or argv[0],
+        program,
         argv,
         env,
         file_actions=actions,
@@ -190,6 +193,7 @@ def _place(stdio: tuple[int, ...], *, above: int) -> list[tuple[int, ...]]:
 
 
 def _execute(
+    program: str,
     argv: Argv,
     env: dict[str, str],
     stdio: tuple[int, ...] | None,
@@ -216,7 +220,7 @@ def _execute(
     for signo in _DEFAULT_SIGNALS:
         signal.signal(signo, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    os.execve(argv[0], argv, env)
+    os.execve(program, argv, env)
 
 
 def adopt(pid: int) -> Child:

@@ -18,52 +18,36 @@ from roadstead.errors import BundleError
 MAX_CONFIG: Final = 16 << 20
 MAX_ENTRIES: Final = 10_000  # of any array in it
 
-# path in config.json → type; "[]" steps into each element.  Only what config.py touches.
-_SHAPE: Final[tuple[tuple[str, type | tuple[type, ...], str], ...]] = (
-    ("root", dict, "an object"),
-    ("root.path", str, "a string"),
-    ("root.readonly", bool, "true or false"),
-    ("process", dict, "an object"),
-    ("process.args", list, "an array"),
-    ("process.args.[]", str, "a string"),
-    ("process.env", list, "an array"),
-    ("process.env.[]", str, "a string"),
-    ("process.cwd", str, "a string"),
-    ("process.terminal", bool, "true or false"),
-    ("process.user", dict, "an object"),
-    ("process.user.uid", int, "a number"),
-    ("process.user.gid", int, "a number"),
-    ("process.user.additionalGids", list, "an array"),
-    ("process.user.additionalGids.[]", int, "a number"),
-    ("process.rlimits", list, "an array"),
-    ("process.rlimits.[]", dict, "an object"),
-    ("process.rlimits.[].type", str, "a string"),
-    ("process.rlimits.[].hard", int, "a number"),
-    ("process.rlimits.[].soft", int, "a number"),
-    ("process.oomScoreAdj", int, "a number"),
-    ("mounts", list, "an array"),
-    ("mounts.[]", dict, "an object"),
-    ("mounts.[].destination", str, "a string"),
-    ("mounts.[].source", str, "a string"),
-    ("mounts.[].type", str, "a string"),
-    ("mounts.[].options", list, "an array"),
-    ("mounts.[].options.[]", str, "a string"),
-    ("annotations", dict, "an object"),
-    ("hooks", dict, "an object"),
-    ("linux", dict, "an object"),
-    ("linux.namespaces", list, "an array"),
-    ("linux.namespaces.[]", dict, "an object"),
-    ("linux.namespaces.[].type", str, "a string"),
-    ("linux.seccomp", dict, "an object"),
-    ("linux.uidMappings", list, "an array"),
-    ("linux.uidMappings.[]", dict, "an object"),
-    ("linux.uidMappings.[].hostID", int, "a number"),
-    ("linux.uidMappings.[].size", int, "a number"),
-    ("linux.gidMappings", list, "an array"),
-    ("linux.gidMappings.[]", dict, "an object"),
-    ("linux.gidMappings.[].hostID", int, "a number"),
-    ("linux.gidMappings.[].size", int, "a number"),
-)
+_RANGE: Final = {"hostID": int, "size": int}
+# Types of what config.py touches: an object's by its names, an array's by the one of its entries.
+_SHAPE: Final[dict[str, Any]] = {
+    "root": {"path": str, "readonly": bool},
+    "process": {
+        "args": [str],
+        "env": [str],
+        "cwd": str,
+        "terminal": bool,
+        "user": {"uid": int, "gid": int, "additionalGids": [int]},
+        "rlimits": [{"type": str, "hard": int, "soft": int}],
+        "oomScoreAdj": int,
+    },
+    "mounts": [{"destination": str, "source": str, "type": str, "options": [str]}],
+    "annotations": {},
+    "hooks": {},
+    "linux": {
+        "namespaces": [{"type": str}],
+        "seccomp": {},
+        "uidMappings": [_RANGE],
+        "gidMappings": [_RANGE],
+    },
+}
+_CALLED: Final = {
+    str: "a string",
+    int: "a number",
+    bool: "true or false",
+    list: "an array",
+    dict: "an object",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +132,16 @@ def _parse(where: str, text: str) -> dict[str, Any]:
 
 def _without_nulls(node: dict[str, Any]) -> dict[str, Any]:
     """A null counts as absent, as it does for the runtimes."""
-    return {name: value for name, value in node.items() if value is not None}
+    if None in node.values():
+        return {name: value for name, value in node.items() if value is not None}
+    return node
 
 
 def _check_shape(where: str, config: dict[str, Any]) -> None:
-    for path, kind, name in _SHAPE:
-        for found in _values(config, path.split(".")):
-            if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
-                raise BundleError(f"{where}: {path.replace('.[]', '[]')} is not {name}")
+    misfit = _misfit(config, _SHAPE)
+    if misfit is not None:
+        path, kind = misfit
+        raise BundleError(f"{where}: {path} is not {_CALLED[kind]}")
     _check_arrays(where, config)
     if not isinstance(config.get("root"), dict) or not config["root"].get("path"):
         raise BundleError(f"{where}: no root.path", hint='add "root": {"path": "rootfs"}')
@@ -169,30 +155,55 @@ def _check_shape(where: str, config: dict[str, Any]) -> None:
             )
 
 
+def _misfit(node: Any, shape: Any, path: str = "") -> tuple[str, type] | None:
+    """Where something is not of its type, and what that would be.  (A task's start waits for this:
+    what fits costs one look.  JSON has no types but these, and True is no int here.)"""
+    kind: type = shape if isinstance(shape, type) else type(shape)
+    found_kind = type(node)
+    if found_kind is not kind:
+        return path, kind
+    if isinstance(shape, dict):
+        pairs = [
+            (f"{path}.{name}" if path else name, node[name], shape[name])
+            for name in shape
+            if name in node and type(node[name]) is not shape[name]
+        ]
+    else:
+        (inner,) = shape
+        pairs = [(f"{path}[]", each, inner) for each in node if type(each) is not inner]
+    for where, each, inner in pairs:
+        found = _misfit(each, inner, where)
+        if found is not None:
+            return found
+    return None
+
+
 def _check_arrays(where: str, config: dict[str, Any]) -> None:
     """Runtimes take minutes for what nobody needs: some compare each entry with all others."""
+    pending: list[Any] = [config]
+    while pending:
+        node = pending.pop()
+        if type(node) is list and len(node) > MAX_ENTRIES:
+            raise BundleError(
+                f"{where}: {_path_of(node, config)} has {len(node)} entries, "
+                f"and {MAX_ENTRIES} are the most"
+            )
+        inner = node.values() if type(node) is dict else node
+        pending += [each for each in inner if type(each) is dict or type(each) is list]
+
+
+def _path_of(wanted: Any, config: dict[str, Any]) -> str:
+    """Where in a config that is."""
     pending: list[tuple[str, Any]] = [("", config)]
     while pending:
         path, node = pending.pop()
+        if node is wanted:
+            return path
         if isinstance(node, dict):
             pending += [(f"{path}.{name}" if path else name, each) for name, each in node.items()]
         elif isinstance(node, list):
-            if len(node) > MAX_ENTRIES:
-                raise BundleError(
-                    f"{where}: {path} has {len(node)} entries, and {MAX_ENTRIES} are the most"
-                )
-            pending += [(f"{path}[]", each) for each in node if isinstance(each, dict | list)]
-
-
-def _values(node: Any, steps: list[str]) -> list[Any]:
-    """What stands at a path; nothing where it is absent."""
-    nodes = [node]
-    for step in steps:
-        if step == "[]":
-            nodes = [item for node in nodes if isinstance(node, list) for item in node]
-        else:
-            nodes = [n[step] for n in nodes if isinstance(n, dict) and step in n]
-    return nodes
+            pending += [(f"{path}[]", each) for each in node]
+    return ""
 
 
 def _rootfs(path: str, config: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ rules, ids only from the mapping, limits no higher than ours.
 
 from __future__ import annotations
 
+import marshal
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,22 +79,13 @@ class Change:
     oom_score_adj: int = 0
 
 
-def _copied(value: Any) -> Any:
-    """A JSON value of its own, as deep as it goes."""
-    if isinstance(value, dict):
-        return {name: _copied(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_copied(each) for each in value]
-    return value
-
-
 def rewrite(bundle: Bundle, change: Change) -> tuple[dict[str, Any], list[str]]:
     """The task's config.json, and notes on what of the bundle's could not be kept.
 
     Raises BundleError for a bundle with host hooks, or with orders to the runtime, where the policy
     is to refuse them.
     """
-    config: dict[str, Any] = _copied(bundle.config)
+    config: dict[str, Any] = marshal.loads(marshal.dumps(bundle.config))  # a copy, all of it
     notes: list[str] = []
     config.setdefault("ociVersion", "1.0.2")
     config["root"]["path"] = change.rootfs

@@ -27,7 +27,8 @@ Mode = Literal["run", "detach", "create"]
 KNOWN: Final = ("crun", "runc")
 # Looked at after PATH: Debian has runc where a user's PATH does not look.
 ALSO: Final = "/usr/local/bin:/usr/bin:/usr/sbin"
-_CLONES: Final = tuple(f"/memfd:{name}_cloned" for name in KNOWN)
+_CLONED: Final = "_cloned"
+_CLONES: Final = tuple(f"/memfd:{name}{_CLONED}" for name in KNOWN)
 
 
 class Commands(Protocol):
@@ -81,6 +82,12 @@ class BuiltIn:
     @property
     def program(self) -> str:
         return os.path.basename(self.path)
+
+    @property
+    def copy_name(self) -> str:
+        """What a copy is called that saves the runtime making one (host/sealed.py); "" where it is
+        its own affair: runc is twenty times crun's size."""
+        return f"{self.program}{_CLONED}" if self.program == "crun" else ""
 
     @property
     def state(self) -> str:

@@ -18,10 +18,11 @@ import resource
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import LaunchError, RoadsteadError, RuntimeFailure
-from roadstead.host import console, namespaces, process, removal
+from roadstead.host import console, namespaces, process, removal, sealed
 from roadstead.oci import runtime
 from roadstead.step import processes, scripts
 from roadstead.step.life import Life, Until, until_ours
@@ -400,7 +401,8 @@ class Container:
         cpus = self.task.cpus if makes else ()
         try:
             with process.on_cpus(cpus, self.plan.spec.cpus), born as group:
-                child = process.spawn(
+                start = partial(
+                    process.spawn,
                     argv,
                     env=env,
                     stdio=stdio,
@@ -409,10 +411,28 @@ class Container:
                     group=group,
                     limits=soft,
                 )
+                child = self._start_of_copy(argv[0], start, len(stdio)) or start()
         except OSError as error:
             raise RuntimeFailure(f"cannot execute {argv[0]}: {error.strerror}") from None
         self._setup = child if operation in _BEFORE_THE_START else None
         return child
+
+    def _start_of_copy(
+        self, path: str, start: Callable[..., process.Child], least: int
+    ) -> process.Child | None:
+        """Start the runtime of a copy, where that is better."""
+        commands = self.commands
+        if not isinstance(commands, runtime.BuiltIn) or not commands.copy_name:
+            return None
+        copied = sealed.copy(path, commands.copy_name, least=least)
+        if copied < 0:
+            return None
+        try:
+            return start(executed=copied)
+        except PermissionError:  # somebody has a list of what may be executed here (fapolicyd)
+            return None
+        finally:
+            os.close(copied)
 
     def _end_calls(self) -> Life[None]:
         """End the runtime that a shell which was killed has left at work, and which is our child
