@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from roadstead.agent.meeting import There
 from roadstead.core.model import TaskSpec
 from roadstead.engines.slurm import meeting as beside
-from roadstead.errors import RuntimeFailure
+from roadstead.errors import EngineError, RuntimeFailure
 from roadstead.host import lines
 from roadstead.host.loop import Loop
 from roadstead.step.life import Lives
@@ -187,3 +189,38 @@ def test_a_place_that_is_gone_is_told(srun: Srun) -> None:
     with pytest.raises(RuntimeFailure, match=r"cannot be reached at 127\.0\.0\.1:"):
         srun.agent(1)
     agent.close()
+
+
+def conf(tmp_path: Path, text: str) -> dict[str, str]:
+    path = tmp_path / "slurm.conf"
+    path.write_text(text)
+    return {"SLURM_CONF": os.fspath(path)}
+
+
+def test_the_port_is_one_that_nodes_reach(tmp_path: Path) -> None:
+    with socket.socket() as busy:
+        busy.bind(("", 0))
+        busy.listen()
+        taken = busy.getsockname()[1]
+        environ = conf(tmp_path, f"ClusterName=one\n srunportrange = {taken}-{taken}  # two\n")
+        with pytest.raises(
+            EngineError, match=rf"no port, in .* SrunPortRange={taken}-{taken}: none"
+        ):
+            beside._listener(environ)
+    listener = beside._listener(environ)
+    assert listener.port == taken
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "#SrunPortRange=5-6\n", "SrunPortRange=\n", "SrunPortRange=x\n"]
+)
+def test_without_a_range_it_is_any(tmp_path: Path, text: str) -> None:
+    listener = beside._listener(conf(tmp_path, text))
+    assert listener.port > 0
+    listener.close()
+
+
+def test_the_ports_of_a_range() -> None:
+    assert sorted(beside.ports("60001-60005")) == list(range(60001, 60006))
+    assert beside.ports("5-4") == beside.ports("nonsense") == [0]

@@ -207,13 +207,15 @@ def _become_srun(
         if each.contained and its.elsewhere and "chdir" not in dict(each.pairs):
             each.pairs = [*each.pairs, ("chdir", "/")]  # the agent knows where it is meant to be
     agents = [each.agent for each in ready]
-    _meet(components, parts)
+    _meet(components, parts, environ)
     argv = rewrite.srun(components, options.is_about_containers, agents, environ)
     told = wire.dumps(request.whole(parts))
     real.become("srun", argv, rewrite.environment(environ, told))
 
 
-def _meet(components: Sequence[Component], parts: list[dict[str, Any]]) -> None:
+def _meet(
+    components: Sequence[Component], parts: list[dict[str, Any]], environ: Mapping[str, str]
+) -> None:
     """Where the step's tasks are to wait for each other, have a place for that."""
     if not any("container-sync" in each.asked for each in components):
         return
@@ -225,7 +227,7 @@ def _meet(components: Sequence[Component], parts: list[dict[str, Any]]) -> None:
     if not _is_lone(components):
         from roadstead.engines.slurm import meeting
 
-        parts[0]["meeting"] = meeting.begin()
+        parts[0]["meeting"] = meeting.begin(environ)
 
 
 def _ready(

@@ -86,6 +86,20 @@ def slurm_conf(environ: Mapping[str, str]) -> str:
     return ""
 
 
+def slurm_setting(wanted: str, environ: Mapping[str, str]) -> str:
+    """The value of a key of that slurm.conf; "" where it is not there, or the file cannot be read
+    (slurm.conf(5): keys in any case, what is behind a # is a comment)."""
+    try:
+        with open(slurm_conf(environ), encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                key, equals, value = line.partition("#")[0].partition("=")
+                if equals and key.strip().lower() == wanted.lower():
+                    return value.strip()
+    except OSError:
+        pass
+    return ""
+
+
 def _checked(word: str, where: str) -> str:
     if word not in (LOCAL, SLURM):
         raise EngineError(f"{where}={word}: no such engine", hint="local, slurm or auto")

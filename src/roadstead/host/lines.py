@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _LONGEST: Final = 200  # bytes
 
@@ -42,11 +46,27 @@ class Lines:
 class Listener:
     """Where this machine is reached, at all its addresses and a port that is free."""
 
-    def __init__(self) -> None:
+    def __init__(self, ports: Iterable[int] = (0,)) -> None:
+        """``ports``: the first of these that is free.  Raises OSError where none is."""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._socket.bind(("", 0))
-        self._socket.listen(1024)
+        try:
+            self._bind(ports)
+            self._socket.listen(1024)
+        except OSError:
+            self._socket.close()
+            raise
         self.port: int = self._socket.getsockname()[1]
+
+    def _bind(self, ports: Iterable[int]) -> None:
+        for port in ports:
+            try:
+                self._socket.bind(("", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return
+        raise OSError(errno.EADDRINUSE, "none of the ports is free")
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -11,7 +11,6 @@ where there is accounting.  What waits has nothing of ours yet but the job's com
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -116,7 +115,7 @@ def entries(
     place = records.place(environ)
     marks = [mark for job in jobs for mark in (b'"job":%d,' % job, b'"array":"%d_' % job)]
     first = accounting.day(since) if since is not None else ""
-    cluster = _cluster(environ)
+    cluster = choice.slurm_setting("ClusterName", environ).lower()
     for day in sorted(_names(place)):
         if day < first:
             continue
@@ -147,16 +146,6 @@ def _entry(line: bytes) -> Entry | None:
     if not isinstance(found, dict) or any(name not in found for name in needed):
         return None
     return found
-
-
-def _cluster(environ: Mapping[str, str]) -> str:
-    """The name in slurm.conf, as tasks have it; "" where that cannot be read."""
-    with contextlib.suppress(OSError), open(choice.slurm_conf(environ), encoding="utf-8") as file:
-        for line in file:
-            key, equals, value = line.partition("#")[0].partition("=")
-            if equals and key.strip().lower() == "clustername":
-                return value.strip().lower()
-    return ""
 
 
 def steps(found: Iterable[Entry]) -> dict[int, dict[str, Any]]:

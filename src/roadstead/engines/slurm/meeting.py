@@ -18,12 +18,16 @@ from __future__ import annotations
 
 import hmac
 import os
+import random
 
+from roadstead.engines import choice
+from roadstead.errors import EngineError
 from roadstead.host import fork, lines, linux, process
 from roadstead.host.loop import Loop, Timer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 _NAME = "roadstead-meet"
@@ -31,10 +35,13 @@ _COMING_SECONDS = 120.0  # from the first agent to the last
 _GREETING_SECONDS = 20.0  # for whoever connects, to say who it is
 
 
-def begin() -> dict[str, Any]:
-    """Start it; what its agents are told.  It watches this process, which is to become srun."""
+def begin(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Start it; what its agents are told.  It watches this process, which is to become srun.
+
+    Raises EngineError where no port is free for it.
+    """
     token = os.urandom(16).hex()
-    listener, srun = lines.Listener(), os.pidfd_open(os.getpid())
+    listener, srun = _listener(environ), os.pidfd_open(os.getpid())
 
     def body() -> None:
         linux.set_process_name(_NAME)
@@ -48,6 +55,29 @@ def begin() -> dict[str, Any]:
     os.close(srun)
     listener.close()
     return {"port": listener.port, "token": token}
+
+
+def _listener(environ: Mapping[str, str]) -> lines.Listener:
+    """At a port that nodes reach: where a firewall is between them and srun, slurm.conf says which
+    ports it lets pass (SrunPortRange)."""
+    between = choice.slurm_setting("SrunPortRange", environ)
+    try:
+        return lines.Listener(ports(between))
+    except OSError as error:
+        where = f", in slurm.conf's SrunPortRange={between}" if between else ""
+        raise EngineError(f"--container-sync: no port{where}: {error.strerror}") from None
+
+
+def ports(between: str) -> list[int]:
+    """The ports of a range FIRST-LAST, in an order of their own: several sruns look at once.  [0],
+    any, where there is no such range."""
+    first, _, last = between.partition("-")
+    try:
+        found = list(range(int(first), int(last) + 1))
+    except ValueError:
+        return [0]
+    random.shuffle(found)
+    return found or [0]
 
 
 class Place:
