@@ -126,6 +126,22 @@ def test_a_child_that_is_yet_to_become_a_task_is_waited_for(tmp_path: Path) -> N
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_two_who_sweep_do_it_one_after_the_other(tmp_path: Path, keep: bool) -> None:
+    """As a controller and whoever joins a named container; together they disturb each other."""
+    for number in range(3):
+        directory = os.fspath(tmp_path / f"1.{number}")
+        for each in range(200):
+            os.makedirs(f"{directory}/task-0/{each}/deep/deeper/{each}")
+        record.write_claim(directory, {"pid": os.getpid(), "start_time": "1", "mark": "none"})
+        sweepers = [
+            process.adopt(fork.run_in_child(lambda where=directory: sweep.sweep(where, keep=keep)))
+            for _ in range(3)
+        ]
+        assert [each.reap() for each in sweepers] == [0, 0, 0]
+        assert (os.listdir(directory) == [record.CLAIM]) if keep else not os.path.exists(directory)
+
+
 def test_a_directory_without_a_claim_goes(tmp_path: Path) -> None:
     directory = os.fspath(tmp_path / "1.2")
     os.mkdir(directory)

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from roadstead.host import cgroup, files, fork, mounts, process, removal
@@ -31,8 +32,13 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
     claim = record.read_claim(directory) or {}
     if record.is_running(claim):
         return []
+    with _alone(directory):
+        # Somebody else may have done it meanwhile.
+        return _swept(directory, claim, keep=keep) if os.path.lexists(directory) else []
+
+
+def _swept(directory: str, claim: dict[str, Any], *, keep: bool) -> list[str]:
     mark = str(claim.get("mark") or directory)
-    _wait_for_forks(directory)
     found = _kill_all(claim, mark)
     for group in claim.get("groups", []):
         found += [f"process {pid}" for pid in cgroup.kill(str(group))]
@@ -94,20 +100,26 @@ def remove_litter(pattern: str, since: float) -> list[str]:
     return found
 
 
-def _wait_for_forks(directory: str) -> None:
-    """Wait until every child that the supervisor has forked is the program that it was to be."""
+@contextlib.contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    """Wait until every child that the supervisor has forked is the program that it was to be, and
+    until nobody else sweeps here: whoever joins a named container does, and the controller; of two
+    that remove one tree, one finds directories that it has just emptied not empty."""
     try:
         held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:  # there is none, or it is no step's
+        yield
         return
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        # flock(2) knows no time limit: a child waits for it, and we for the child.
-        waiter = process.adopt(fork.run_in_child(lambda: fcntl.flock(held, fcntl.LOCK_EX)))
-        if not waiter.ends_within(_FORK_SECONDS):
-            waiter.signal(process.KILL)
-        waiter.reap()
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # flock(2) knows no time limit: a child waits for it, and we for the child.
+            waiter = process.adopt(fork.run_in_child(lambda: fcntl.flock(held, fcntl.LOCK_EX)))
+            if not waiter.ends_within(_FORK_SECONDS):
+                waiter.signal(process.KILL)
+            waiter.reap()
+        yield
     finally:
         os.close(held)
 
