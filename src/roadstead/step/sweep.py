@@ -33,8 +33,7 @@ def sweep(directory: str, *, keep: bool = False) -> list[str]:
     if record.is_running(claim):
         return []
     with _alone(directory):
-        # Somebody else may have done it meanwhile.
-        return _swept(directory, claim, keep=keep) if os.path.lexists(directory) else []
+        return _swept(directory, claim, keep=keep)
 
 
 def _swept(directory: str, claim: dict[str, Any], *, keep: bool) -> list[str]:
@@ -43,8 +42,9 @@ def _swept(directory: str, claim: dict[str, Any], *, keep: bool) -> list[str]:
     for group in claim.get("groups", []):
         found += [f"process {pid}" for pid in cgroup.kill(str(group))]
     if patterns := {str(each.get("litter") or "") for each in claim.get("containers", [])} - {""}:
-        since = os.stat(f"{directory}/{record.CLAIM}").st_mtime
-        found += [line for pattern in patterns for line in remove_litter(pattern, since)]
+        with contextlib.suppress(FileNotFoundError):  # somebody else has swept meanwhile
+            since = os.stat(f"{directory}/{record.CLAIM}").st_mtime
+            found += [line for pattern in patterns for line in remove_litter(pattern, since)]
     # Nothing runs that could make more: what is there now is all that has to go.
     found += sweep_inner(directory)
     found += remove_claimed(claim)
