@@ -69,6 +69,11 @@ LATE="--container-hooks-dir=$PWD/hooks --container-mounts=$PWD/made:/made"
 """
 
 
+# Three tasks on one node, and what each says when all are there.
+SHARED = "srun -N1 -n3 --container-per=node --container $B"
+MEET = "touch /dev/shm/$SLURM_PROCID; until [ $(ls /dev/shm | wc -l) = 3 ]; do sleep 0.05; done"
+
+
 CASES: dict[str, Case] = {
     # The Containers Guide's forms of request.
     "guide: batch": Case(
@@ -329,6 +334,40 @@ srun -n2 --container-sync --multi-prog --container $B programs""",
     "--container-per=node": Case(
         "srun -N1 -n2 --container-per=node --container $B sh -c 'test -d /proc/1 && echo x'", "x|x"
     ),
+    "--container-per=node: memory, processes and a layer in common": Case(
+        f"{SHARED} --container-writable=private sh -c 'touch /w$SLURM_PROCID; {MEET}; ls -d /w*;"
+        " readlink /proc/self/ns/pid; sleep 0.2' | sort -u | sed s/pid:.*/one/",
+        "/w0|/w1|/w2|one",
+    ),
+    "--container-per=node: an exit each": Case(
+        f"{SHARED} sh -c 'exit $((SLURM_PROCID + 3))'",
+        code=5,
+        err=r"(?s:(?=.*task 0: Exited with exit code 3)(?=.*task 1: .* 4)(?=.*task 2: .* 5))",
+    ),
+    "--container-per=node: a signal is for all, and comes once": Case(
+        f"""{SHARED} sh -c 'trap "echo usr1" USR1; {MEET}; echo up
+for i in 1 2 3 4 5 6; do sleep 0.2; done' >said &
+said said up; scancel -s USR1 $(running); wait $!; cat said""",
+        "up|up|up|usr1|usr1|usr1",
+    ),
+    "--container-per=node, cancelled": Case(
+        f"{SHARED} sh -c '{MEET}; echo up; exec sleep 60' >said & said said up; "
+        "scancel $(running); wait $!",
+        code=143,
+    ),
+    "--container-per=node, and one that cannot start": Case(
+        """printf '0,1 echo ran\n2 nosuch-here\n' >programs
+srun -N1 -n3 --container-per=node --multi-prog --container $B programs""",
+        code=127,
+        err="nosuch-here: not found in the container",
+    ),
+    "--container-per=node with --container-sync": Case(
+        f"{SHARED} --container-sync sh -c '{MEET}; echo x'", "x|x|x"
+    ),
+    "--container-per=node of a batch script": Case(
+        "batch --container $B --container-per=node --wrap true | grep -o 'for the .*\\|exit .*'",
+        "for the tasks of a step, not for a batch script|exit 1:0",
+    ),
     "--dry-run": Case(
         "srun --dry-run --container $B nosuch-here", code=127, err="nosuch-here: not"
     ),
@@ -355,9 +394,9 @@ DIFFERENCES: dict[str, tuple[Case, str]] = {
         _REFUSED._replace(line=CASES["--container-name"].line),
         "Slurm tells nobody on the nodes when a job ends, and the container would stay",
     ),
-    "--container-per=node": (
-        _REFUSED._replace(line=CASES["--container-per=node"].line),
-        "each task has an agent of its own there",
+    "--container-per=node, and one that cannot start": (
+        CASES["--container-per=node, and one that cannot start"]._replace(out="ran|ran"),
+        "each task has an agent of its own there, which looks for its program",
     ),
     "--container-sync of several components": (
         CASES["--container-sync of several components"]._replace(
@@ -420,6 +459,7 @@ AS_ROOT = (
     *("tasks of a node", "array", "--container-mounts", "--container-readonly", "who one is"),
     *("--container-writable=private", "images are not written to", "its own pids", "plugin"),
     *("network none", "network host", "network private, a port of the host", "--chdir"),
+    "--container-per=node: memory, processes and a layer in common",
 )
 
 

@@ -258,7 +258,9 @@ class Field:
                 name = Path(f"/proc/{each.pid}/comm").read_text().strip()
                 # RunTimeCreate and its like are given to a shell.
                 shell = name == "sh" and _CALL.search(each.command)
-                kind = "runtime" if shell else _ENGINES.get(name)
+                # crun is started from a descriptor, and called by its number (host/sealed.py).
+                copied = name.isdecimal() and each.command.partition(" ")[0].endswith("/crun")
+                kind = "runtime" if shell or copied else _ENGINES.get(name)
                 if kind == "supervisor" and _parent_name(each.pid) == "roadstead-step":
                     kind = "child"
                 if kind:

@@ -41,7 +41,7 @@ from tests.support.slurm_cluster import SlurmCluster
 from tests.support.trials import Failure
 
 # Without the last where nodes have none of our commands.
-FORMS = ("srun", "srun private", "batch", "step of a batch")
+FORMS = ("srun", "srun private", "srun shared", "batch", "step of a batch")
 # Who is sent SIGKILL, by its name in ps; "scancel" and "slurmd" are done in other ways.
 VICTIMS = {
     "nobody": (),
@@ -49,6 +49,7 @@ VICTIMS = {
     "slurmd": (),
     "agent": ("roadstead-agent",),
     "guard": ("roadstead-guard",),
+    "keeper": ("roadstead-keep", ".roadstead-paus"),
     "runtime": ("crun", "crun:[1:CHILD]", "runc"),
     "task": ("sh", "sleep", "busybox"),
     "slurmstepd": ("slurmstepd",),
@@ -86,11 +87,12 @@ class Trial:
         )
 
 
-def plan(seed: int, number: int, *, bare: bool = False) -> Trial:
-    """The trial of this number: the same for the same seed."""
+def plan(seed: int, number: int, *, bare: bool = False, shared: bool = False) -> Trial:
+    """The trial of this number: the same for the same seed.  ``shared``: of tasks of one node, in
+    one container."""
     forms = FORMS[:-1] if bare else FORMS
     chance = random.Random(f"{seed}.{number}")
-    return Trial(
+    trial = Trial(
         number=number,
         form=chance.choice(forms),
         tasks=chance.choice((1, 3)),
@@ -99,6 +101,9 @@ def plan(seed: int, number: int, *, bare: bool = False) -> Trial:
         victim=chance.choice(list(VICTIMS)),
         kill=chance.choice((0.0, chance.uniform(0, 0.1), chance.uniform(0, 0.7))),
     )
+    if shared:
+        trial.form, trial.tasks = "srun shared", 3
+    return trial
 
 
 def run(
@@ -106,10 +111,11 @@ def run(
     numbers: range,
     keep: bool,
     *,
-    bare: bool = False,
+    kind: str = "cluster",
     show: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Do the trials of these numbers.  Raises Failure."""
+    """Do the trials of these numbers, of a ``kind`` as script/trials has it.  Raises Failure."""
+    bare = kind == "bare"
     name = os.environ.get("ROADSTEAD_TEST_USER", "roadstead-test")
     user = Account.named(name)
     product = locate(user)
@@ -123,13 +129,12 @@ def run(
             bundle = make_bundle(user, engine.base / "bundle")
             trials = _Trials(engine, cluster, bundle)
             for number in numbers:
-                trial = plan(seed, number, bare=bare)
+                trial = plan(seed, number, bare=bare, shared=kind == "shared")
                 if bare and number % 2 == 0:
                     leaks.remove(engine.state / "roadstead" / "clusters")
                 try:
                     trials.do(trial)
                 except AssertionError as error:
-                    kind = "bare" if bare else "cluster"
                     repeat = f"--kind {kind} --seed {seed} --first {number} --count 1"
                     raise Failure(f"{trial.label}: {error}", repeat) from None
             trials.last()
@@ -199,6 +204,9 @@ class _Trials:
         if trial.form == "srun private":
             container.append("--container-writable=private")
         nodes = ["-n", str(trial.tasks), "-N", str(trial.tasks)]
+        if trial.form == "srun shared":
+            container.append("--container-per=node")
+            nodes = ["-n", str(trial.tasks), "-N1"]
         if trial.form.startswith("srun"):
             return ["srun", "-J", trial.name, *nodes, *container, "sh", "-c", program]
         if trial.form == "batch":
@@ -249,7 +257,12 @@ class _Trials:
 
     def _is(self, pid: str, names: tuple[str, ...]) -> bool:
         try:
-            if Path(f"/proc/{pid}/comm").read_text().strip() not in names:
+            first = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
+            called = {
+                Path(f"/proc/{pid}/comm").read_text().strip(),
+                os.path.basename(os.fsdecode(first)),
+            }
+            if not called & {*names}:  # crun is started from a descriptor, whose name is a number
                 return False
             if names == ("slurmstepd",):  # those of our cluster are all that there are of its node
                 return os.fsencode(self.cluster.base) in Path(f"/proc/{pid}/environ").read_bytes()

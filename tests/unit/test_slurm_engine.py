@@ -124,7 +124,7 @@ def test_a_jobs_name_is_not_its_steps() -> None:
     assert "--job-name=app" in rewrite.srun([each], OURS, [AGENT], {**named, "SLURM_JOB_ID": "1"})
 
 
-REFUSED = ["--container-name=x", "--dry-run", "--bcast=/tmp/x", "--container-per=node"]
+REFUSED = ["--container-name=x", "--dry-run", "--bcast=/tmp/x"]
 
 
 @pytest.mark.parametrize("option", REFUSED)

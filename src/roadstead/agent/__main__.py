@@ -23,6 +23,10 @@ def main(argv: list[str]) -> int:
         from roadstead.agent import guard
 
         return guard.main(rest)
+    if verb == "keep":
+        from roadstead.agent import keeper
+
+        return keeper.main(rest)
     if verb in ("pod", "daemon"):
         from roadstead.agent import inner
 

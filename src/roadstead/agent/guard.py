@@ -42,7 +42,8 @@ class Guard:
         self, directory: str, signals: list[int], environ: Mapping[str, str] = os.environ
     ) -> None:
         """Start it, for the step whose ``directory`` this is, as a witness of ``signals``."""
-        self._argv = [NAME, "-c", _SHELL, NAME, *_own_command(), directory, str(os.getpid())]
+        own = own_command("guard")
+        self._argv = [NAME, "-c", _SHELL, NAME, *own, directory, str(os.getpid())]
         self._signals = signals
         self._environ = dict(environ)
         # Those of our children that are yet to become a program hold the pipe as well: it hangs up
@@ -89,13 +90,13 @@ def _end(guard: process.Child) -> None:
     guard.reap()
 
 
-def _own_command() -> list[str]:
-    """What starts the agent that this is: of the package, or of the one file that we came from
-    (boot.py), be it a snapshot, whose modules have no files, or the archive."""
+def own_command(verb: str) -> list[str]:
+    """What starts ``verb`` of the agent that this is: of the package, or of the one file that we
+    came from (boot.py), be it a snapshot, whose modules have no files, or the archive."""
     ours = globals().get("__file__", "")
     if not os.path.isfile(ours):
-        return [sys.executable, "-IS", os.path.abspath(sys.argv[0]), "guard"]
-    return [sys.executable, "-IS", os.path.join(os.path.dirname(ours), "__main__.py"), "guard"]
+        return [sys.executable, "-IS", os.path.abspath(sys.argv[0]), verb]
+    return [sys.executable, "-IS", os.path.join(os.path.dirname(ours), "__main__.py"), verb]
 
 
 def main(words: list[str]) -> int:

@@ -36,6 +36,7 @@ class Place:
         """Make it, and look at it.  Raises EngineError."""
         if "/" in node or node in ("", ".", ".."):
             raise EngineError(f"{node!r} is not the name of a node")
+        self.node = node
         self.path = _path(environ, node)
         self._lock = _hold(self.path)
 

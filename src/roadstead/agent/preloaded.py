@@ -13,7 +13,7 @@ _ROOMS: Final = {
         agent core errors host images oci step
     """,
     "roadstead.agent": """
-        __main__ accounting guard lazy place plain request signals task
+        __main__ accounting given guard lazy place plain request signals task
     """,
     "roadstead.core": """
         container expand jsonform model names

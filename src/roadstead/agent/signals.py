@@ -15,6 +15,7 @@ from roadstead.host import process
 
 if TYPE_CHECKING:
     from roadstead.agent.guard import Guard
+    from roadstead.agent.joined import Joined
     from roadstead.host.loop import Loop
     from roadstead.step.container import Container
 
@@ -30,7 +31,7 @@ class Signals:
     """
 
     def __init__(self, loop: Loop) -> None:
-        self.container: Container | None = None
+        self.container: Container | Joined | None = None
         self.ended_by = 0
         self._loop = loop
         self._guard: Guard | None = None

@@ -14,31 +14,20 @@ too.  What is ours to fail is 125, 126 or 127, with a sentence on standard error
 from __future__ import annotations
 
 import gc
-import json
 import os
-import pwd
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from roadstead.agent import accounting, cache
-from roadstead.agent import request as requests
+from roadstead.agent import accounting, given
 from roadstead.agent.guard import Guard
 from roadstead.agent.place import Place, node_name
 from roadstead.agent.signals import Signals
-from roadstead.core import container, multiprog
-from roadstead.core.model import (
-    BATCH_STEP,
-    Launch,
-    StepSpec,
-    TaskSpec,
-    Terminal,
-)
-from roadstead.errors import EngineError, LaunchError, RoadsteadError
-from roadstead.host import linux, paths, process, removal, terminal, watching
+from roadstead.errors import LaunchError, RoadsteadError
+from roadstead.host import linux, process, removal, terminal, watching
 from roadstead.host.loop import Loop
-from roadstead.oci import runtime, search
+from roadstead.oci import runtime
 from roadstead.step import plan as plans
 from roadstead.step import processes, record, scripts, sweep
 from roadstead.step.around import Around
@@ -49,8 +38,10 @@ from roadstead.step.plugged import failed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from roadstead.agent.joined import Joined
     from roadstead.agent.screen import Screen
     from roadstead.step.meeting import Meeting
+    from roadstead.step.plan import Plan
     from roadstead.step.save import Saving
     from roadstead.systems import System
 
@@ -97,7 +88,8 @@ class _Agent:
         self._verb = verb
         self._loop = Loop()
         self._lives = Lives(self._loop)
-        self._container: Container | None = None
+        self._container: Container | Joined | None = None
+        self._plan: Plan | None = None
         self._around: Around | None = None
         self._screen: Screen | None = None
         self._late_failure: RoadsteadError | None = None
@@ -108,18 +100,17 @@ class _Agent:
         self._alone = False
         self._heard = 0  # the first signal that was to end us all
         self._started = time.time()
-        self._held = -1  # what keeps here what was sent
         self._parent = os.getppid()
         for signo in watching.MESSAGES:
             self._loop.on_signal(signo, partial(self._signalled, signo))
-        told, self._argv, self._script = _what_we_are_told(verb, argv, environ)
+        self._given = given.read(verb, argv, environ)
         self._environ = environ
-        self._node = node_name(environ)
-        self._account = accounting.Task(told, environ, verb)
-        self._told_meeting = told.get("meeting") or {}
-        self._place = Place(environ, self._node)
+        self._account = accounting.Task(self._given.told, environ, verb)
+        self._place = Place(environ, node_name(environ))
         try:
-            self._spec, self._task = self._specify(told)
+            self._spec, self._task, self._held = given.specify(
+                self._given, verb, environ, self._place
+            )
             self._place.sweep()
         except BaseException as error:
             if isinstance(error, RoadsteadError):
@@ -128,81 +119,19 @@ class _Agent:
             raise
         self._guard = Guard(self._spec.directory, watching.MESSAGES, environ)
 
-    # -- what is to be run --------------------------------------------------------------------
-
-    def _specify(self, told: dict[str, Any]) -> tuple[StepSpec, TaskSpec]:
-        environ = self._environ
-        number = _Numbers(environ)
-        cwd = os.getcwd()
-        options = told["options"]
-        submitted = told["cwd"]
-        directory = os.path.normpath(os.path.join(submitted, options.get("chdir", "")))
-        request = container.of(told, options, submitted, directory)
-        if request is None:
-            raise EngineError("no container is named")
-        procid = number.of("SLURM_PROCID", 0)
-        step_id = BATCH_STEP if self._verb == "batch" else number.of("SLURM_STEP_ID", 0)
-        path = f"{self._place.path}/steps/{number.of('SLURM_JOB_ID', 0)}.{step_id}.{procid}"
-        pmi = "PMI_FD" in environ
-        argv = self._argv
-        if "programs" in told:
-            source = told["programs"]
-            programs = multiprog.parse(
-                source["text"], source["source"], number.of("SLURM_NTASKS", 1), tuple(argv[1:])
-            )
-            argv = list(multiprog.argv_of(programs, procid))
-        env = {
-            **environ,
-            record.MARK: path,
-            "SLURM_CONTAINER": request.bundle,
-            **({"SLURM_CONTAINER_ID": request.id} if request.id else {}),
-            **({"PMI_FD": "3"} if pmi else {}),
-        }
-        if "see" in told:
-            from roadstead.agent import found
-
-            told = found.settle(told, self._node)
-        if "staged" in told:
-            request, self._held = cache.container(request, told["staged"])
-            cwd = directory  # which may be in the container though it is not on this node
-        spec = StepSpec(
-            job_id=number.of("SLURM_JOB_ID", 0),
-            step_id=step_id,
-            kind="batch" if self._verb == "batch" else "run",
-            name=environ.get("SLURM_JOB_NAME", ""),
-            user=_user(environ),
-            uid=os.getuid(),
-            gid=os.getgid(),
-            node=self._node,
-            cwd=cwd,
-            argv=tuple(argv),
-            env=env,
-            script=self._script,
-            ntasks=number.of("SLURM_NTASKS", 1),
-            container=request,
-            oci_conf=search.find(environ, slurms=False) or "",
-            terminal=_terminal(told, procid),
-            umask=paths.umask(),
-            launch=Launch(mpi="pmi2" if pmi else "pmix" if "PMIX_RANK" in environ else "none"),
-            directory=path,
-        )
-        task = TaskSpec(
-            procid=procid,
-            localid=number.of("SLURM_LOCALID", 0),
-            argv=tuple(argv),
-            env=env,
-            node=self._node,
-            nodeid=number.of("SLURM_NODEID", 0),
-        )
-        return spec, task
-
     @property
     def _leaves(self) -> bool:
         """Whether what runs the container may leave something outside a namespace of ours."""
         request = self._spec.container
         assert request is not None
         elsewhere = bool(self._spec.oci_conf) or not plans.nests(request, self._spec)
-        return elsewhere or bool(request.save)
+        return not self._shares and (elsewhere or bool(request.save))
+
+    @property
+    def _shares(self) -> bool:
+        """Whether the task's container is the node's: nothing of it is ours, and on what it needs
+        the keeper decides (keeper.py)."""
+        return self._spec.container is not None and self._spec.container.per == "node"
 
     # -- the life -----------------------------------------------------------------------------
 
@@ -246,19 +175,41 @@ class _Agent:
 
     def _start(self) -> None:
         spec = self._spec
-        enclosed = "" if self._leaves else self._place.path
+        assert spec.container is not None
+        # A network of a shared container is the keeper's to make.
+        apart = replace(spec.container, network="") if self._shares else spec.container
         self._around = Around.of(
-            spec, self._loop, self._lives, self._hear_of_plugins, meeting=self._come()
+            replace(spec, container=apart),
+            self._loop,
+            self._lives,
+            self._hear_of_plugins,
+            meeting=self._come(),
         )
         self._around.plugged.begin()
-        if spec.container is not None and spec.container.save:
+        if spec.container.save:
             self._saving = self._check_save()
+        made = self._join() if self._shares else self._make()
+        stdio: tuple[int, ...] = (0, 1, 2)
+        if spec.launch.mpi == "pmi2":
+            stdio = (0, 1, 2, int(self._environ["PMI_FD"]))
+        if spec.terminal is not None:
+            assert isinstance(made, Container)
+            self._open_screen(made)
+            self._loop.on_signal(watching.WINCH, self._resized)
+        self._lives.start(self._life(made, stdio), self._ended, self._failed)
+
+    def _make(self) -> Container:
+        """A container of the task's own."""
+        spec, around = self._spec, self._around
+        assert around is not None
+        enclosed = "" if self._leaves else self._place.path
         (plan,) = plans.prepare(spec, self._notice, enclosed=enclosed)
         assert plan is not None
+        self._plan = plan
         if spec.script:
             scripts.write_startup(spec)
-        (self._task,) = self._around.prepared([self._task])
-        made = Container(plan, self._task, self._notice, around=self._around)
+        (self._task,) = around.prepared([self._task])
+        made = Container(plan, self._task, self._notice, around=around)
         if isinstance(made.commands, runtime.BuiltIn):
             attached = spec.terminal is not None
             made.commands = replace(
@@ -273,24 +224,32 @@ class _Agent:
                 files=[] if self._saving is None else self._saving.files,
             )
             record.write_claim(spec.directory, claim)
-        stdio: tuple[int, ...] = (0, 1, 2)
-        if spec.launch.mpi == "pmi2":
-            stdio = (0, 1, 2, int(self._environ["PMI_FD"]))
-        if spec.terminal is not None:
-            self._open_screen(made)
-            self._loop.on_signal(watching.WINCH, self._resized)
-        self._lives.start(self._life(made, stdio), self._ended, self._failed)
+        return made
+
+    def _join(self) -> Joined:
+        """The one that the tasks of this node share."""
+        from roadstead.agent import joined
+
+        assert self._around is not None
+        joined.check(self._spec)
+        (self._task,) = self._around.prepared([self._task])
+        made = joined.Joined(
+            self._given, self._spec, self._task, self._environ, self._around, self._notice
+        )
+        self._container = self._signals.container = made
+        return made
 
     def _come(self) -> Meeting | None:
         """To where the step's tasks wait for each other, if they do: early, as they are waited for
         there."""
         # Not SLURM_NTASKS, which may still be the job's.
-        ntasks = _Numbers(self._environ).of("SLURM_STEP_NUM_TASKS", self._spec.ntasks)
-        if not self._told_meeting or ntasks == 1:
+        ntasks = given.Numbers(self._environ).of("SLURM_STEP_NUM_TASKS", self._spec.ntasks)
+        meeting = self._given.told.get("meeting")
+        if not meeting or ntasks == 1:
             return None
         from roadstead.agent.meeting import There
 
-        return There(self._told_meeting, self._environ, ntasks)
+        return There(meeting, self._environ, ntasks)
 
     def _check_save(self) -> Saving:
         """--container-save, before anything runs.  Raises LaunchError."""
@@ -312,7 +271,7 @@ class _Agent:
 
             self._screen = screen.Screen(self._loop, path)
 
-    def _life(self, made: Container, stdio: tuple[int, ...]) -> Life[int]:
+    def _life(self, made: Container | Joined, stdio: tuple[int, ...]) -> Life[int]:
         """The container's, and what plugins hear of afterwards: it is all of a step that there is
         here."""
         assert self._around is not None
@@ -354,8 +313,8 @@ class _Agent:
             if self._saving is None or self._signals.ended_by:
                 told()
                 return
-            assert self._container is not None
-            self._saving.start(self._container.plan, saved)
+            assert self._plan is not None
+            self._saving.start(self._plan, saved)
 
         def heard() -> None:
             nonlocal status
@@ -404,7 +363,7 @@ class _Agent:
     @property
     def _system(self) -> System | None:
         """The container system that runs the container, if one does."""
-        return self._container.plan.system if self._container is not None else None
+        return self._plan.system if self._plan is not None else None
 
     def _signalled(self, signo: int) -> None:
         if signo in process.ENDING:
@@ -443,7 +402,8 @@ class _Agent:
             self._notice(f"error: processes {left} do not end (blocked in the kernel)")
         if self._container is not None:
             self._container.close()
-            self._container.plan.close()
+        if self._plan is not None:
+            self._plan.close()
         if self._system is not None and self._system.litter:
             sweep.remove_litter(self._system.litter, self._started)
         if hold >= 0:
@@ -452,49 +412,3 @@ class _Agent:
             removal.remove_tree(self._spec.directory)
         self._guard.close()
         self._place.close()
-
-
-class _Numbers:
-    """The numbers in the environment."""
-
-    def __init__(self, environ: dict[str, str]) -> None:
-        self._environ = environ
-
-    def of(self, name: str, usual: int) -> int:
-        text = self._environ.get(name, "")
-        return int(text) if text.isascii() and text.isdigit() else usual
-
-
-def _what_we_are_told(
-    verb: str, argv: list[str], environ: dict[str, str]
-) -> tuple[dict[str, Any], list[str], str]:
-    """The request, the program's argv and the batch script; what tells us goes no further."""
-    if verb == "batch":
-        with open(argv[0], encoding="utf-8", errors="surrogateescape") as file:
-            text, body = requests.taken_apart(file.read())
-        return _component(text, 0), ["startup", *argv[1:]], body
-    text = environ.pop(requests.VARIABLE, "")
-    at, *command = argv
-    return _component(text, int(at)), command, ""
-
-
-def _component(text: str, at: int) -> dict[str, Any]:
-    try:
-        told = json.loads(text)
-    except ValueError:
-        told = None
-    return requests.component(told, at)
-
-
-def _user(environ: dict[str, str]) -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return environ.get("USER", str(os.getuid()))
-
-
-def _terminal(told: dict[str, Any], procid: int) -> Terminal | None:
-    if not told.get("terminal") or procid or not os.isatty(0):
-        return None
-    columns, rows = os.get_terminal_size(0)
-    return Terminal(rows=rows, columns=columns)

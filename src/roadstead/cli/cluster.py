@@ -208,6 +208,7 @@ def _become_srun(
             each.pairs = [*each.pairs, ("chdir", "/")]  # the agent knows where it is meant to be
     agents = [each.agent for each in ready]
     _meet(components, parts, environ)
+    _share(components, parts)
     argv = rewrite.srun(components, options.is_about_containers, agents, environ)
     told = wire.dumps(request.whole(parts))
     real.become("srun", argv, rewrite.environment(environ, told))
@@ -228,6 +229,13 @@ def _meet(
         from roadstead.engines.slurm import meeting
 
         parts[0]["meeting"] = meeting.begin(environ)
+
+
+def _share(components: Sequence[Component], parts: list[dict[str, Any]]) -> None:
+    """Where the tasks of a node share a container, have them know each other by a token."""
+    for each, part in zip(components, parts, strict=True):
+        if each.asked.get("container-per") == "node":
+            part["token"] = os.urandom(16).hex()
 
 
 def _ready(

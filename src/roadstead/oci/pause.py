@@ -2,8 +2,9 @@
 
 If a task's program were the first, its end would be the end of all others (pid_namespaces(7)).  An
 image need not have any program that waits, and none of the host's need run in it; so this one is an
-ELF file of two system calls that needs nothing: it has its children's ends thrown away, which are
-those of orphans in the container, and waits for ever.
+ELF file of three system calls that needs nothing: it is killed when whoever keeps the container is
+(prctl(2)), has its children's ends thrown away, which are those of orphans in the container, and
+waits for ever.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ _HEADERS: Final = 64 + 56
 
 _CODE: Final = {
     "x86_64": bytes.fromhex(
+        "b89d000000"  # mov eax, 157     prctl(
+        "bf01000000"  # mov edi, 1         PR_SET_PDEATHSIG,
+        "be09000000"  # mov esi, 9         SIGKILL)
+        "0f05"  # syscall
         "b80d000000"  # mov eax, 13      rt_sigaction(
         "bf11000000"  # mov edi, 17        SIGCHLD,
-        "488d3517000000"  # lea rsi, action  &action,
+        "488d351e000000"  # lea rsi, action  &action,
         "31d2"  # xor edx, edx             NULL,
         "41ba08000000"  # mov r10d, 8      8)
         "0f05"  # syscall
         "b822000000"  # mov eax, 34      pause()
         "0f05"  # syscall
         "ebf7"  # jmp back to it
-        "90909090"  # (so that what follows is at 40)
+        "9090909090909090909090"  # (so that what follows is at 64)
         "0100000000000000"  # action: SIG_IGN, and no flags, restorer or mask
         "000000000000000000000000000000000000000000000000"
     ),

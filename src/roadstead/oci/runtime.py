@@ -102,10 +102,12 @@ class BuiltIn:
     def removes_itself(self) -> bool:
         return not os.path.lexists(self.state)
 
-    def joining(self, process: str) -> list[str]:
+    def joining(self, process: str, *, pid_file: str = "") -> list[str]:
         """The argv that starts one more process in the container that is there: the one that the
-        file ``process`` describes, as config.json's ``process`` does.  It ends as that does."""
+        file ``process`` describes, as config.json's ``process`` does.  It ends as that does; with a
+        ``pid_file`` once that has been started, when its number is there."""
         more = [f"--preserve-fds={self.descriptors}"] if self.descriptors else []
+        more += ["--detach", f"--pid-file={pid_file}"] if pid_file else []
         return [*self._base(), "exec", *more, f"--process={process}", self.container_id]
 
     def _base(self) -> list[str]:

@@ -18,7 +18,6 @@ import resource
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import LaunchError, RoadsteadError, RuntimeFailure
@@ -401,8 +400,8 @@ class Container:
         cpus = self.task.cpus if makes else ()
         try:
             with process.on_cpus(cpus, self.plan.spec.cpus), born as group:
-                start = partial(
-                    process.spawn,
+                child = start_runtime(
+                    self.commands,
                     argv,
                     env=env,
                     stdio=stdio,
@@ -411,28 +410,10 @@ class Container:
                     group=group,
                     limits=soft,
                 )
-                child = self._start_of_copy(argv[0], start, len(stdio)) or start()
         except OSError as error:
             raise RuntimeFailure(f"cannot execute {argv[0]}: {error.strerror}") from None
         self._setup = child if operation in _BEFORE_THE_START else None
         return child
-
-    def _start_of_copy(
-        self, path: str, start: Callable[..., process.Child], least: int
-    ) -> process.Child | None:
-        """Start the runtime of a copy, where that is better."""
-        commands = self.commands
-        if not isinstance(commands, runtime.BuiltIn) or not commands.copy_name:
-            return None
-        copied = sealed.copy(path, commands.copy_name, least=least)
-        if copied < 0:
-            return None
-        try:
-            return start(executed=copied)
-        except PermissionError:  # somebody has a list of what may be executed here (fapolicyd)
-            return None
-        finally:
-            os.close(copied)
 
     def _end_calls(self) -> Life[None]:
         """End the runtime that a shell which was killed has left at work, and which is our child
@@ -523,6 +504,23 @@ class Container:
         self.directory.remove()
         if self.commands.state and os.path.lexists(self.commands.state):
             removal.remove_tree(self.commands.state)
+
+
+def start_runtime(
+    commands: runtime.Commands, argv: list[str], *, stdio: Stdio, **how: Any
+) -> process.Child:
+    """Start one of the runtime's commands, of a copy of the runtime where that is better.  What
+    else there is to it is process.spawn's, and so is what it raises."""
+    name = commands.copy_name if isinstance(commands, runtime.BuiltIn) else ""
+    copied = sealed.copy(argv[0], name, least=len(stdio)) if name else -1
+    if copied >= 0:
+        try:
+            return process.spawn(argv, stdio=stdio, executed=copied, **how)
+        except PermissionError:  # somebody has a list of what may be executed here (fapolicyd)
+            pass
+        finally:
+            os.close(copied)
+    return process.spawn(argv, stdio=stdio, **how)
 
 
 def _is_runtime(pid: int) -> bool:

@@ -9,12 +9,15 @@ class Moment:
     """One, which comes when somebody says so."""
 
     def __init__(self) -> None:
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Its end is read once nobody can write any more.
+        self._event, self._before = os.pipe2(os.O_CLOEXEC)
         self._awaited: list[Awaited] = []
 
     def come(self) -> None:
         """Let all go on that wait for it, and those that will."""
-        os.eventfd_write(self._event, 1)
+        if self._before >= 0:
+            os.close(self._before)
+            self._before = -1
 
     def awaited(self) -> Awaited:
         """What one life waits for."""
@@ -24,6 +27,7 @@ class Moment:
 
     def close(self) -> None:
         """Nobody waits any more."""
+        self.come()
         os.close(self._event)
         for each in self._awaited:
             each.reap()

@@ -107,7 +107,8 @@ class TaskDirectory:
                 self._notice(note)
         if plan.adapt is not None:
             plan.adapt(written)
-        self._check_command(written, env)
+        if not waits:  # else each task's own program is looked for
+            self._check_command(written, env)
         if around is not None:
             written = around.plugged.edited(self.task, written, self.items)
             if waits:

@@ -27,7 +27,6 @@ REFUSED: Final[dict[str, str]] = {
     "bcast": "the program is in the container, and is not sent",
     "container-name": "Slurm tells nobody on the nodes when a job ends, and the container of the "
     "job would stay",
-    "container-per=node": "each task has an agent of its own there",
     "dry-run": "what would run is decided on the nodes, by agents",
 }
 _OUR_VARIABLES = (
