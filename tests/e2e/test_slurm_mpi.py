@@ -42,9 +42,9 @@ class Site:
         engine.account.write(made / "config.json", json.dumps(config))
         self.bundle = os.fspath(made)
 
-    def run(self, srun: str | Path, script: str, **env: str) -> Completed:
+    def run(self, srun: str | Path, script: str, *more: str, **env: str) -> Completed:
         """A script in containers, one on each node."""
-        argv = [srun, "--mpi=pmi2", "-N3", "-n3", f"--container={self.bundle}"]
+        argv = [srun, "--mpi=pmi2", "-N3", "-n3", *more, f"--container={self.bundle}"]
         return self.engine.run([*argv, sys.executable, "-c", script], env=env, timeout=90)
 
 
@@ -62,6 +62,12 @@ def site(product: Product, user: Account) -> Iterator[Site]:
 def test_mpich_by_pmi2(site: Site) -> None:
     ran = site.run("srun", RING, **OFI).check()
     assert sorted(ran.stdout.splitlines()) == EXPECTED
+
+
+def test_mpich_whose_tasks_share_their_nodes_container(site: Site) -> None:
+    """They talk by memory that they share."""
+    ran = site.run("srun", RING, "-N1", "-n2", "--container-per=node", **OFI).check()
+    assert sorted(ran.stdout.splitlines()) == ["0 2 from 1 1", "1 2 from 0 1"]
 
 
 def test_mpich_with_slurms_own_container(site: Site) -> None:
