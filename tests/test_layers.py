@@ -15,6 +15,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -193,6 +194,27 @@ def test_every_room_has_a_rule() -> None:
 def test_the_rules_have_no_circle() -> None:
     for upper, lower in BELOW.items():
         assert not any(upper in BELOW[each] for each in lower), upper
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Inside a room neither, and however late: what is for annotations alone does not count."""
+
+    def named(path: Path) -> str:
+        name = "roadstead." + place(path).removesuffix(".py").replace("/", ".")
+        return name.removesuffix(".__init__")
+
+    known = {named(path) for path in modules()}
+    graph: dict[str, set[str]] = {}
+    for path in modules():
+        names = [each.name for each in imports(path) if not each.for_types]
+        # Of `from roadstead.step import plan` the module is meant, of `from …plan import Plan` too.
+        found = {name if name in known else name.rpartition(".")[0] for name in names} & known
+        mine = named(path)
+        graph[mine] = {each for each in found if not f"{mine}.".startswith(f"{each}.")}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
 
 
 # What pip installs with an extra, for the one part that needs it (docs/dependencies.md).

@@ -21,7 +21,7 @@ from roadstead.host import fork, process, removal, signals, watching
 from roadstead.step import record
 
 _ENDING: Final = [*signals.FORWARDED, signals.SIGINT]
-PROGRAMS: Final = {"pod": "roadstead.pods.runner", "daemon": "roadstead.daemons.keeper"}
+PROGRAMS: Final = {"pod": "roadstead.pods.__main__", "daemon": "roadstead.daemons.keeper"}
 
 
 def main(argv: list[str]) -> int:

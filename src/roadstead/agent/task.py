@@ -281,7 +281,9 @@ class _Agent:
         error = yield from failed(plugged.call("exit", None, {}))
         if error is not None:
             self._plugin_failed(error)
-        return status
+        if self._screen is None and self._saving is None and self._system is None:
+            return status
+        return (yield from self._rest(status))
 
     def _plugin_failed(self, error: RoadsteadError) -> None:
         """A required plugin, once the program ran: so has the task, if it has not anyway."""
@@ -295,38 +297,46 @@ class _Agent:
     def _notice(self, sentence: str) -> None:
         _say(self._verb, sentence)
 
-    def _ended(self, status: int) -> None:
-        def told() -> None:
-            self._status = status
-            if status == 0:
-                self._error = self._late_failure
-            self._loop.stop()
+    def _rest(self, status: int) -> Life[int]:
+        """What is left to do when the program has ended; what its wait status is then."""
+        from roadstead.step import moment  # for these alone
 
-        def saved(error: str) -> None:
-            if error and status == 0:
-                self._late_failure = self._late_failure or LaunchError(error)
-            elif error:
-                self._notice(f"error: {error}")
-            told()
-
-        def drained() -> None:
-            if self._saving is None or self._signals.ended_by:
-                told()
-                return
-            assert self._plan is not None
-            self._saving.start(self._plan, saved)
-
-        def heard() -> None:
-            nonlocal status
-            if forgets and self._heard:
+        if status == 0 and self._system is not None and self._system.forgets:
+            if not self._heard:
+                yield from moment.passing(_SIGNAL_SECONDS)
+            if self._heard:
                 status, self._signals.ended_by = -process.KILL, self._heard  # see _outcome
-            if self._screen is None:
-                drained()
-            else:
-                self._screen.finish(drained)
+        if self._screen is not None:
+            yield from moment.called_back(self._screen.finish)
+        if self._saving is not None and not self._signals.ended_by:
+            yield from self._save(self._saving, status)
+        return status
 
-        forgets = status == 0 and self._system is not None and self._system.forgets
-        self._when_heard(heard, unsure=forgets)
+    def _save(self, saving: Saving, status: int) -> Life[None]:
+        from roadstead.step import moment
+
+        plan, said = self._plan, [""]
+        assert plan is not None
+
+        def begin(done: Callable[[], None]) -> None:
+            def saved(error: str) -> None:
+                said[0] = error
+                done()
+
+            saving.start(plan, saved)
+
+        yield from moment.called_back(begin)
+        error = said[0]
+        if error and status == 0:
+            self._late_failure = self._late_failure or LaunchError(error)
+        elif error:
+            self._notice(f"error: {error}")
+
+    def _ended(self, status: int) -> None:
+        self._status = status
+        if status == 0:
+            self._error = self._late_failure
+        self._loop.stop()
 
     def _failed(self, error: RoadsteadError) -> None:
         meets = self._around is not None and self._around.meeting is not None
@@ -338,16 +348,13 @@ class _Agent:
                 self._signals.ended_by = self._signals.ended_by or self._heard
             self._loop.stop()
 
-        self._when_heard(told, unsure=unsure)
-
-    def _when_heard(self, then: Callable[[], None], *, unsure: bool) -> None:
-        """A container system's own processes are sent what is for the whole step too (signals.py),
-        and so are those whom we wait for (meeting.py).  That they ended of it is not their failure;
-        and we may hear of it a moment after them."""
+        # A container system's own processes are sent what is for the whole step too (signals.py),
+        # and so are those whom we wait for (meeting.py).  That they ended of it is not their
+        # failure; and we may hear of it a moment after them.
         if unsure and not self._heard:
-            self._loop.call_later(_SIGNAL_SECONDS, then)
+            self._loop.call_later(_SIGNAL_SECONDS, told)
         else:
-            then()
+            told()
 
     def _outcome(self) -> int:
         if self._alone:

@@ -197,7 +197,7 @@ def _program(module: str) -> list[str]:
 def around_srun(argv: list[str], asked: dict[str, str], run: Callable[[], int]) -> int:
     """srun with daemons around it; its exit code."""
     if not (os.environ.get("SLURM_JOB_ID") or "jobid" in asked):
-        return allocate(argv)
+        allocate(argv)
     environ = dict(os.environ)
     environ["SLURM_JOB_ID"] = asked.get("jobid") or environ["SLURM_JOB_ID"]
     daemons = Daemons(of(asked, environ))
@@ -214,10 +214,8 @@ def around_srun(argv: list[str], asked: dict[str, str], run: Callable[[], int]) 
 # -- srun without an allocation ------------------------------------------------------------------
 
 
-def allocate(argv: list[str]) -> int:
-    """srun outside of a job: an allocation with the daemons, and srun in it; its exit code."""
-    from roadstead.cli import salloc
-
+def allocate(argv: list[str]) -> NoReturn:
+    """srun outside of a job: become salloc, for an allocation with the daemons and srun in it."""
     pairs, operands = options.parse("srun", argv)
     if not operands:
         raise UsageError("No command given to execute", hint="srun [options] command …")
@@ -233,7 +231,8 @@ def allocate(argv: list[str]) -> int:
             inner.append(word)
     if not any(name == "job-name" for name, _ in pairs):
         outer.append(f"--job-name={os.path.basename(operands[0])}")
-    return salloc.main([*outer, *_program("cli.srun"), *inner, *operands])
+    inside = [*_program("cli.srun"), *inner, *operands]
+    fork.replace_process([*_program("cli.salloc"), *outer, *inside])
 
 
 # -- batch scripts -------------------------------------------------------------------------------
@@ -323,7 +322,7 @@ def on_cluster(command: str, argv: list[str], environ: Mapping[str, str]) -> int
     """srun or salloc with daemons; the exit code, where it does not become Slurm's own."""
     pairs, operands = options.parse(command, argv)
     if command == "srun" and not environ.get("SLURM_JOB_ID"):
-        return allocate(argv)
+        allocate(argv)
     wanted = of({name: value for name, value in pairs if is_named(name)}, environ)
     rest = rewrite.words(pairs, is_named)
     if command == "salloc":

@@ -13,6 +13,10 @@ import os
 import sys
 from collections.abc import Callable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 
 def run_in_child(body: Callable[[], object], *, session: bool = False) -> int:
     """Fork; the child runs ``body`` and exits, 1 if it raises (after a traceback); the child's pid.
@@ -40,7 +44,7 @@ def freeze() -> None:
     gc.freeze()
 
 
-def replace_process(argv: list[str]) -> None:
+def replace_process(argv: list[str]) -> NoReturn:
     """Become ``argv``, with the same environment, pid, standard streams and working directory."""
     sys.stdout.flush()
     sys.stderr.flush()

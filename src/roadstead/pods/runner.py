@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import pwd
-import sys
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -513,28 +512,3 @@ class Runner:
 
 def _memory() -> float:
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-
-
-def main(argv: list[str]) -> int:
-    """Run the plan in the script ``argv[0]``, or, without one, in the environment."""
-    if argv:
-        with open(argv[0], encoding="utf-8") as file:
-            plan = plans.of_script(file.read())
-    else:
-        plan = plans.of_environment(os.environ)
-    for name in [name for name in os.environ if name.startswith(f"{plans.VARIABLE}_")]:
-        del os.environ[name]
-    linux.set_process_name("roadstead-pod")
-    step = os.environ.get(record.MARK, "")
-    if not step:
-        say("pod: error: this is not a step of a job")
-        return 1
-    if len(plan.jobs) == 1 and not plan.jobs[0].retried:
-        return Runner(plan.jobs[0].pod, plan, step).run()
-    from roadstead.pods.batch import Batch
-
-    return Batch(plan, step).run()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+
+from roadstead.step.life import Life, Until
 
 
 class Moment:
@@ -50,3 +53,22 @@ class Awaited:
             os.close(self._fd)
             self._fd = -1
         return 0
+
+
+def called_back(begin: Callable[[Callable[[], None]], None]) -> Life[None]:
+    """Begin what calls back once it has ended, and wait for that."""
+    ended = Moment()
+    try:
+        begin(ended.come)
+        yield Until(ended.awaited())
+    finally:
+        ended.close()
+
+
+def passing(seconds: float) -> Life[None]:
+    """Wait so long."""
+    never = Moment()
+    try:
+        yield Until(never.awaited(), seconds)
+    finally:
+        never.close()
