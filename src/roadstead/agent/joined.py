@@ -2,8 +2,9 @@
 node share, and a process of its own keeps (keeper.py).
 
 The tasks of a node come in any order, and any of them may be the first: that one starts the keeper,
-at a door (host/door.py) whose name is a token that travels with the request.
+at a door (host/door.py) whose name and secret travel with the request.
 
+    keeper → agent    {"secret": …}                   it is the keeper, and nobody else
     agent → keeper    {"task": …, "descriptors": N}   a task of this node
     keeper → agent    {"runtime": …, "process": …}    the container stands: how to join it
                       {"error": …}                    it will not; with both, what there is to say
@@ -57,7 +58,6 @@ class Joined:
     def __init__(
         self,
         given: Given,
-        spec: StepSpec,
         task: TaskSpec,
         environ: dict[str, str],
         around: Around,
@@ -68,7 +68,8 @@ class Joined:
         self.items: dict[str, Any] = {}
         self.child: process.Child | None = None
         self._setup: process.Child | None = None
-        self._link = _Link(_come(given, environ, spec))
+        name, self._secret = where(given, task.node)
+        self._link = _Link(_come(name, given, environ))
 
     def life(self, stdio: Stdio, terminal: str) -> Life[int]:
         """Join the container and run the task to its end; its wait status."""
@@ -89,6 +90,9 @@ class Joined:
 
     def _admitted(self, descriptors: int) -> Life[dict[str, Any]]:
         """How to join it, once it stands.  Raises what it has failed with."""
+        yield Until(self._link)
+        if not door.trusted(self._link.heard, self._secret):
+            raise RuntimeFailure(_GONE)  # or it is somebody else's, who is told nothing
         task = self._task
         about = {"procid": task.procid, "localid": task.localid, "argv": task.argv, "env": task.env}
         self._link.say({"task": about, "descriptors": descriptors - _STREAMS})
@@ -187,7 +191,10 @@ class _Link:
     def reap(self) -> int:
         """Hear it."""
         assert self._connection is not None
-        found = self._connection.receive()
+        try:
+            found = self._connection.receive()
+        except ValueError:  # nothing of ours speaks so
+            found = None
         self.heard = found[0] if found is not None else None
         return 0
 
@@ -207,11 +214,17 @@ class _Link:
             self._connection = None
 
 
-def _come(given: Given, environ: dict[str, str], spec: StepSpec) -> wire.Connection:
+def where(given: Given, node: str) -> tuple[str, str]:
+    """The name of the step's door on a node, and the secret that is shown there.  Raises
+    RuntimeFailure for a request that has none."""
     token = given.told.get("token", "")
     if not token:
         raise RuntimeFailure("--container-per=node: the request has no token")
-    name = f"roadstead-{token}-{spec.node}"
+    half = len(token) // 2
+    return f"roadstead-{token[:half]}-{node}", token[half:]
+
+
+def _come(name: str, given: Given, environ: dict[str, str]) -> wire.Connection:
     taken = door.Door.taken(name)
     if taken is not None:
         _have_it_kept(taken, given, environ)

@@ -17,7 +17,7 @@ import traceback
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from roadstead.agent import given
+from roadstead.agent import given, joined
 from roadstead.agent.guard import Guard
 from roadstead.agent.place import Place, node_name
 from roadstead.core.model import TaskSpec
@@ -73,7 +73,7 @@ class _Keeper:
         self._shared: Shared | None = None
         self._failure: RoadsteadError | None = None
         self._task: TaskSpec | None = None
-        self._directory = ""
+        self._directory = self._secret = ""
         self._said: list[str] = []  # for the next task that hears from us
 
     def watch(self, stepd: int) -> None:
@@ -86,9 +86,10 @@ class _Keeper:
 
     def make(self, argv: list[str], environ: dict[str, str]) -> None:
         """Make the container, or know why not."""
-        asked = given.read("task", argv, environ)
+        asked, node = given.read("task", argv, environ), node_name(environ)
+        _, self._secret = joined.where(asked, node)
         try:
-            self._place = Place(environ, node_name(environ))
+            self._place = Place(environ, node)
             spec, task, _ = given.specify(asked, "task", environ, self._place, of_node=True)
             self._directory, self._task = spec.directory, task
             self._guard = Guard(spec.directory, watching.MESSAGES, environ)
@@ -133,7 +134,7 @@ class _Keeper:
     # -- tasks ----------------------------------------------------------------------------------
 
     def _let_in(self) -> None:
-        connection = self._door.accept()
+        connection = self._door.accept(self._secret)
         if connection is not None:
             self._visitors.add(_Visitor(self, self._loop, connection))
 

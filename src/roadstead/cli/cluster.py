@@ -235,7 +235,7 @@ def _share(components: Sequence[Component], parts: list[dict[str, Any]]) -> None
     """Where the tasks of a node share a container, have them know each other by a token."""
     for each, part in zip(components, parts, strict=True):
         if each.asked.get("container-per") == "node":
-            part["token"] = os.urandom(16).hex()
+            part["token"] = os.urandom(32).hex()
 
 
 def _ready(
