@@ -70,7 +70,7 @@ def test_docker_on_two_nodes(site: Place) -> None:
 def test_a_daemon_ends_with_a_cancelled_job(site: Place) -> None:
     """On two nodes: once it is up and has a container, and at random moments."""
     require("docker", "rootlesskit", "newuidmap")
-    trials = int(os.environ.get("ROADSTEAD_TEST_DAEMON_TRIALS", "2"))
+    trials = int(os.environ.get("ROADSTEAD_TEST_DAEMON_TRIALS", "5"))
     seed = int(os.environ.get("ROADSTEAD_TEST_SEED", "0")) or random.randrange(1 << 32)
     chance = random.Random(seed)
     devices, mounts = network_devices(), mounted(site)
