@@ -109,7 +109,9 @@ def controller(engine: Engine) -> int:
 @pytest.mark.parametrize("how", ["cancelled", "supervisors", "controller"])
 def test_nothing_is_left_whatever_the_end(docker: Engine, how: str) -> None:
     """Cancelled at a random moment; its supervisors killed, and all of the engine."""
-    trials = int(os.environ.get("ROADSTEAD_TEST_DAEMON_TRIALS", "20" if how == "cancelled" else "1"))
+    trials = int(
+        os.environ.get("ROADSTEAD_TEST_DAEMON_TRIALS", "20" if how == "cancelled" else "1")
+    )
     seed = int(os.environ.get("ROADSTEAD_TEST_SEED", "0")) or random.randrange(1 << 32)
     chance = random.Random(seed)
     docker.account.write(

@@ -62,14 +62,18 @@ class Joined:
         environ: dict[str, str],
         around: Around,
         notice: Callable[[str], None],
+        stepd: int,
     ) -> None:
-        """Come there, and have it kept if nobody does yet.  Raises RuntimeFailure."""
+        """Come there, and have it kept if nobody does yet, for as long as slurmstepd is there.
+
+        Raises RuntimeFailure.
+        """
         self._task, self._around, self._notice = task, around, notice
         self.items: dict[str, Any] = {}
         self.child: process.Child | None = None
         self._setup: process.Child | None = None
         name, self._secret = where(given, task.node)
-        self._link = _Link(_come(name, given, environ))
+        self._link = _Link(_come(name, given, environ, stepd))
 
     def life(self, stdio: Stdio, terminal: str) -> Life[int]:
         """Join the container and run the task to its end; its wait status."""
@@ -224,10 +228,10 @@ def where(given: Given, node: str) -> tuple[str, str]:
     return f"roadstead-{token[:half]}-{node}", token[half:]
 
 
-def _come(name: str, given: Given, environ: dict[str, str]) -> wire.Connection:
+def _come(name: str, given: Given, environ: dict[str, str], stepd: int) -> wire.Connection:
     taken = door.Door.taken(name)
     if taken is not None:
-        _have_it_kept(taken, given, environ)
+        _have_it_kept(taken, given, environ, stepd)
         taken.close()
     try:
         return door.come(name)
@@ -235,12 +239,12 @@ def _come(name: str, given: Given, environ: dict[str, str]) -> wire.Connection:
         raise RuntimeFailure(_GONE) from None
 
 
-def _have_it_kept(taken: door.Door, given: Given, environ: dict[str, str]) -> None:
+def _have_it_kept(taken: door.Door, given: Given, environ: dict[str, str], stepd: int) -> None:
     """Start the keeper, which is nobody's child here: it outlives us, and at our end we end what is
     below us."""
     from roadstead.agent import guard
 
-    words = [str(given.at), str(taken.fileno()), str(os.getppid()), *given.argv]
+    words = [str(given.at), str(taken.fileno()), str(stepd), *given.argv]
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     linux.set_child_subreaper(False)
     try:

@@ -81,8 +81,10 @@ class _Keeper:
         for signo in watching.MESSAGES:  # they are for the tasks, as all that slurmstepd sends
             self._loop.on_signal(signo, _nothing)
         self._loop.watch(self._door, self._let_in)
-        with contextlib.suppress(ProcessLookupError):
+        try:
             self._loop.watch(process.adopt(stepd), self._loop.stop)
+        except ProcessLookupError:
+            self._loop.call_later(0, self._loop.stop)
 
     def make(self, argv: list[str], environ: dict[str, str]) -> None:
         """Make the container, or know why not."""

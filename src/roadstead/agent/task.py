@@ -233,7 +233,9 @@ class _Agent:
         assert self._around is not None
         joined.check(self._spec)
         (self._task,) = self._around.prepared([self._task])
-        made = joined.Joined(self._given, self._task, self._environ, self._around, self._notice)
+        made = joined.Joined(
+            self._given, self._task, self._environ, self._around, self._notice, self._parent
+        )
         self._container = self._signals.container = made
         return made
 
