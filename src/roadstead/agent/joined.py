@@ -104,8 +104,7 @@ class Joined:
         told = self._link.heard
         if told is None:
             raise RuntimeFailure(_GONE)
-        for sentence in told["said"]:
-            self._notice(sentence)
+        self._pass_on(told)
         if "error" in told:
             raise from_kind(told["kind"], told["error"], told["hint"])
         self.items = told["items"]
@@ -141,7 +140,12 @@ class Joined:
     def _leave(self) -> Life[None]:
         self._link.say({"left": 1})
         yield Until(self._link)
+        self._pass_on(self._link.heard or {})
         self._link.close()
+
+    def _pass_on(self, told: dict[str, Any]) -> None:
+        for sentence in told.get("said", ()):
+            self._notice(sentence)
 
     def _end(self) -> None:
         for child in (self._setup, self.child):
