@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import subprocess
 import sys
@@ -78,6 +79,8 @@ def test_an_image_is_used_and_a_stale_one_is_not(package: Path) -> None:
 def test_shims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(shims.COMMANDS) == {*COMMANDS, "roadstead"}
     monkeypatch.setattr(shims, "COMMANDS", ("srun", "roadstead"))  # the others cost compiling
+    monkeypatch.setattr(image, "node_side", bytes)
+    monkeypatch.setattr(image, "before", lambda snapshot: marshal.dumps(("", [], "")))
     paths = shims.write(os.fspath(tmp_path / "bin"))
     assert [os.path.basename(path) for path in paths] == ["srun", "roadstead"]
     text = Path(paths[0]).read_text()
@@ -88,3 +91,28 @@ def test_shims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert done.stdout.startswith("roadstead ")
         for each in (tmp_path / "bin" / ".roadstead").iterdir():  # the second time without images
             each.unlink()
+
+
+@pytest.mark.long
+def test_roadstead_oci_is_the_packed_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as that is of the sources that are there; else it is slower, and says the same."""
+    monkeypatch.setattr(shims, "COMMANDS", ("roadstead",))
+    (roadstead,) = shims.write(os.fspath(tmp_path / "bin"))
+    (snapshot,) = (tmp_path / "bin" / ".roadstead").glob("node.*.pyc")
+    told = [*("oci", "state", f"--root={tmp_path}"), "x.1.0.0"]
+
+    def files() -> set[str]:
+        """What it opens, and what it says."""
+        script = (
+            f"import sys; log = open({os.fspath(tmp_path / 'log')!r}, 'w', 1); "
+            "sys.addaudithook(lambda event, what: event == 'open' and print(what[0], file=log)); "
+            f"sys.argv = [{roadstead!r}, *{told!r}]; exec(open({roadstead!r}).read())"
+        )
+        done = subprocess.run([sys.executable, "-IS", "-c", script], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "roadstead oci: error: container x.1.0.0 does not exist\n"
+        return set((tmp_path / "log").read_text().split())
+
+    assert os.fspath(snapshot) in files()
+    os.utime(snapshot)
+    assert os.fspath(snapshot) not in files()

@@ -19,6 +19,7 @@ def main(argv: list[str]) -> int:
         from roadstead.agent import task
 
         return task.main(verb, rest)
+    gc.enable()
     if verb == "guard":
         from roadstead.agent import guard
 
@@ -27,6 +28,10 @@ def main(argv: list[str]) -> int:
         from roadstead.agent import keeper
 
         return keeper.main(rest)
+    if verb == "oci":
+        from roadstead.agent import oci
+
+        return oci.main(rest)
     if verb in ("pod", "daemon"):
         from roadstead.agent import inner
 

@@ -84,7 +84,7 @@ def start(snapshot: str = "", where: str = "") -> int:
         together, table, rest = [int(each) for each in where.split("-")]
         packed = Packed(snapshot, table, rest)
         sys.meta_path.insert(0, packed)
-        if sys.argv[1:2] in (["task"], ["batch"]):
+        if sys.argv[1:2] in (["task"], ["batch"]) or sys.argv[1:3] == ["oci", "run"]:
             packed.load(together, table)
     from roadstead.agent.__main__ import main
 

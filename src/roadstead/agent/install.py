@@ -28,6 +28,7 @@ from roadstead.host import paths
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import CodeType
+    from typing import IO
 
     _Modules = Mapping[str, tuple[bool, CodeType]]
 
@@ -38,6 +39,7 @@ if [ -x {python} ]; then exec {python} -IS {snapshot} "$@"; fi
 [ "$1" = check ] || echo "roadstead: error: there is no" {python} "any more; try again" >&2
 exit 127
 """
+HEADER_BYTES: Final = 16  # of a .pyc, before its code
 _PYC_HEADER: Final = MAGIC_NUMBER + b"\0" * 12  # flags, time and size: looked at by nobody
 
 
@@ -91,7 +93,7 @@ def add_snapshot(place: str, digest: str) -> str:
     return snapshot
 
 
-def snapshot_of(archive: str) -> bytes:
+def snapshot_of(archive: str | IO[bytes]) -> bytes:
     """A .pyc of this Python with the archive's modules in it."""
     modules: dict[str, tuple[bool, CodeType]] = {}
     with zipfile.ZipFile(archive) as opened:

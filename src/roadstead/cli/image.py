@@ -69,6 +69,27 @@ if is_fresh():
 """
 
 
+# Runs in the wrapper of ``roadstead oci`` with ``seen``, ``boot`` and ``snapshot`` defined: becomes
+# the packed agent (agent/boot.py), and does not return; nothing if a source has changed.
+_NODE_LOADER = """
+import sys
+from posix import stat
+
+def is_fresh():
+    try:
+        for path, *numbers in seen:
+            found = stat(path)
+            if [found.st_ino, found.st_size, found.st_mtime_ns] != numbers:
+                return False
+    except OSError:
+        return False
+    return True
+
+if is_fresh():
+    sys.argv[0] = snapshot
+    exec(boot, {"__name__": "__main__", "__file__": snapshot})
+"""
+
 # What is imported inside of functions, at nearly every start, by these commands.
 _LAUNCH = (
     "roadstead.cli.cluster",
@@ -94,6 +115,32 @@ def build(root: str, module: str) -> bytes:
         entries.append((name, file, package, found.st_mtime_ns, found.st_size, packed))
     loader = compile(_LOADER, "<roadstead image>", "exec", dont_inherit=True)
     return marshal.dumps((loader, tuple(entries)))
+
+
+def node_side() -> bytes:
+    """The packed agent as one file."""
+    import io
+
+    from roadstead.agent import install
+    from roadstead.engines.slurm import zipapp
+
+    return install.snapshot_of(io.BytesIO(zipapp.build()))
+
+
+def before(snapshot: str) -> bytes:
+    """What the wrapper of ``roadstead oci`` reads before the packed agent at ``snapshot``, as
+    marshal writes it: (loader, what is to be as it is now, how that file begins)."""
+    from roadstead.agent import install
+    from roadstead.engines.slurm import zipapp
+
+    seen = []
+    for path in (snapshot, *zipapp.witnesses()):
+        found = os.stat(path)
+        seen.append((path, found.st_ino, found.st_size, found.st_mtime_ns))
+    loader = compile(_NODE_LOADER, "<roadstead oci>", "exec", dont_inherit=True)
+    with open(snapshot, "rb") as file:
+        boot = marshal.loads(file.read()[install.HEADER_BYTES :])
+    return marshal.dumps((loader, seen, boot))
 
 
 def _compiled(source: bytes, file: str) -> CodeType:
