@@ -19,6 +19,7 @@ def main(argv: list[str]) -> int:
         from roadstead.agent import task
 
         return task.main(verb, rest)
+    gc.freeze()  # what has been read stays
     gc.enable()
     if verb == "guard":
         from roadstead.agent import guard

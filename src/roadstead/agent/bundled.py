@@ -40,7 +40,7 @@ def specs(call: Call) -> tuple[StepSpec, TaskSpec, int]:
     bundle = f"{directory}/bundle"
     os.mkdir(bundle, 0o700)
     with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
-        json.dump(config, file)
+        file.write(json.dumps(config))
     argv = tuple((config.get("process") or {}).get("args") or ())
     if not argv:
         raise BundleError(f"{made}/config.json names no command", hint="process.args is empty")
