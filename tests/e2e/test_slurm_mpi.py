@@ -65,9 +65,11 @@ def test_mpich_by_pmi2(site: Site) -> None:
 
 
 def test_mpich_whose_tasks_share_their_nodes_container(site: Site) -> None:
-    """They talk by memory that they share."""
-    ran = site.run("srun", RING, "-N1", "-n2", "--container-per=node", **OFI).check()
-    assert sorted(ran.stdout.splitlines()) == ["0 2 from 1 1", "1 2 from 0 1"]
+    """They talk by memory that they share; over nodes by TCP.  (These nodes are one host: libfabric
+    by itself takes memory between them, too, which they have not in common.)"""
+    shared = ("-n6", "-O", "--container-per=node")
+    ran = site.run("srun", RING, *shared, FI_PROVIDER="tcp", **OFI).check()
+    assert sorted(ran.stdout.splitlines()) == [f"{n} 6 from {(n - 1) % 6} 15" for n in range(6)]
 
 
 def test_mpich_with_slurms_own_container(site: Site) -> None:
