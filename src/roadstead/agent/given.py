@@ -160,6 +160,12 @@ def tasks_here(environ: dict[str, str]) -> int:
     return 1
 
 
+def is_wanted(sentence: str, spec: StepSpec) -> bool:
+    """Whether the user is to see what a plugin has to say."""
+    verbose = spec.container is not None and spec.container.verbose
+    return verbose or sentence.startswith(("error:", "warning:"))
+
+
 def _user(environ: dict[str, str]) -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name

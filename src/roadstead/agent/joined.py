@@ -27,7 +27,8 @@ from roadstead.agent import request as requests
 from roadstead.errors import LaunchError, RuntimeFailure, from_kind
 from roadstead.host import door, linux, namespaces, process, wire
 from roadstead.oci import runtime
-from roadstead.step.container import start_runtime
+from roadstead.step import shared
+from roadstead.step.container import STREAMS, patience, start_runtime
 from roadstead.step.life import Life, Until, until_ours
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from roadstead.step.around import Around
     from roadstead.step.container import Stdio
 
-_PATIENCE: Final = 60.0  # as of any runtime command's (step/container.py)
-_STREAMS: Final = 3
 _GONE: Final = "--container-per=node: the process that keeps the container has ended"
 
 
@@ -47,9 +46,9 @@ def check(spec: StepSpec) -> None:
     """Raise LaunchError for what cannot share a container."""
     assert spec.container is not None
     if spec.script:
-        raise LaunchError("--container-per=node is for the tasks of a step, not for a batch script")
+        raise LaunchError(shared.NOT_FOR_SCRIPTS)
     if spec.terminal is not None:
-        raise LaunchError("--pty needs a container of the task's own, not --container-per=node")
+        raise LaunchError(shared.NOT_WITH_A_TERMINAL)
 
 
 class Joined:
@@ -99,7 +98,7 @@ class Joined:
             raise RuntimeFailure(_GONE)  # or it is somebody else's, who is told nothing
         task = self._task
         about = {"procid": task.procid, "localid": task.localid, "argv": task.argv, "env": task.env}
-        self._link.say({"task": about, "descriptors": descriptors - _STREAMS})
+        self._link.say({"task": about, "descriptors": descriptors - STREAMS})
         yield Until(self._link)
         told = self._link.heard
         if told is None:
@@ -126,7 +125,7 @@ class Joined:
         commands = runtime.BuiltIn(**told["runtime"])
         argv = commands.joining(told["process"], pid_file=commands.pid_file)
         self._setup = start_runtime(commands, argv, stdio=stdio, env=told["env"])
-        status = yield Until(self._setup, _PATIENCE)
+        status = yield Until(self._setup, patience())
         if status != 0:
             self._end()
             said = runtime.complaint(commands.log)

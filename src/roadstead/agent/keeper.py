@@ -15,6 +15,7 @@ import contextlib
 import os
 import traceback
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.agent import given, joined
@@ -32,6 +33,7 @@ from roadstead.step.life import Life, Lives
 from roadstead.step.shared import Member, Shared
 
 if TYPE_CHECKING:
+    from roadstead.core.model import StepSpec
     from roadstead.step.plan import Plan
 
 NAME: Final = "roadstead-keep"
@@ -96,7 +98,8 @@ class _Keeper:
             self._directory, self._task = spec.directory, task
             self._guard = Guard(spec.directory, watching.MESSAGES, environ)
             notice = self._said.append
-            self._around = Around.of(spec, self._loop, self._lives, self._hear_of_plugins)
+            hear = partial(self._hear_of_plugins, spec)
+            self._around = Around.of(spec, self._loop, self._lives, hear)
             self._around.plugged.begin()
             (self._plan,) = plans.prepare(spec, notice, enclosed=self._place.path)
             assert self._plan is not None
@@ -111,8 +114,8 @@ class _Keeper:
             where = f" {error.filename}" if error.filename else ""
             self._failure = LaunchError(f"cannot set up the container:{where} {error.strerror}")
 
-    def _hear_of_plugins(self, sentence: str) -> None:
-        if sentence.startswith(("error:", "warning:")):
+    def _hear_of_plugins(self, spec: StepSpec, sentence: str) -> None:
+        if given.is_wanted(sentence, spec):
             self._said.append(sentence)
 
     def run(self) -> None:

@@ -177,9 +177,12 @@ class _Agent:
         spec = self._spec
         assert spec.container is not None
         # A network of a shared container is the keeper's to make.
-        apart = replace(spec.container, network="") if self._shares else spec.container
+        if self._shares:
+            around_spec = replace(spec, container=replace(spec.container, network=""))
+        else:
+            around_spec = spec
         self._around = Around.of(
-            replace(spec, container=apart),
+            around_spec,
             self._loop,
             self._lives,
             self._hear_of_plugins,
@@ -290,8 +293,7 @@ class _Agent:
         self._late_failure = self._late_failure or error
 
     def _hear_of_plugins(self, sentence: str) -> None:
-        wanted = self._spec.container is not None and self._spec.container.verbose
-        if wanted or sentence.startswith(("error:", "warning:")):
+        if given.is_wanted(sentence, self._spec):
             self._notice(sentence)
 
     def _notice(self, sentence: str) -> None:

@@ -44,7 +44,7 @@ Stdio = tuple[int, ...]
 _COMMAND_SECONDS: Final = 60.0
 _DELETIONS: Final = 3  # tries: the runtime may be killed at this as at all else
 _BEFORE_THE_START: Final = ("run", "create", "query", "start")
-_STREAMS: Final = 3  # standard input, output and error
+STREAMS: Final = 3  # standard input, output and error
 
 
 # What Podman and Docker raise where they are told nothing, as far as a user can.
@@ -80,7 +80,7 @@ class Container:
         self.child: process.Child | None = None
         self.session = True  # whether the runtime leads a session of its own
         self._setup: process.Child | None = None
-        self._patience = float(os.environ.get("ROADSTEAD_RUNTIME_TIMEOUT") or _COMMAND_SECONDS)
+        self._patience = patience()
         self._around = around
         self._refusal: RoadsteadError | None = None
         self._is_held = False  # at its gate, by those around: no failure of the runtime's
@@ -392,9 +392,9 @@ class Container:
         if (its := self._system_commands) is not None:
             env = its.environment if operation == "run" else its.base
             soft = scripts.limits(self.plan.spec.limits) if operation == "run" else {}
-        if operation in ("run", "create") and len(stdio) > _STREAMS and self.plan.conf is not None:
+        if operation in ("run", "create") and len(stdio) > STREAMS and self.plan.conf is not None:
             # What crun and runc take for --preserve-fds where they are not told (sd_listen_fds(3)).
-            env = {**env, "LISTEN_FDS": str(len(stdio) - _STREAMS)}
+            env = {**env, "LISTEN_FDS": str(len(stdio) - STREAMS)}
         makes = operation in ("run", "create")
         born = self._inside if makes else nullcontext()
         cpus = self.task.cpus if makes else ()
@@ -504,6 +504,11 @@ class Container:
         self.directory.remove()
         if self.commands.state and os.path.lexists(self.commands.state):
             removal.remove_tree(self.commands.state)
+
+
+def patience() -> float:
+    """How many seconds a call of a runtime may take."""
+    return float(os.environ.get("ROADSTEAD_RUNTIME_TIMEOUT") or _COMMAND_SECONDS)
 
 
 def start_runtime(

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from roadstead.errors import LaunchError, RoadsteadError, RuntimeFailure
 from roadstead.host import process
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from roadstead.core.model import TaskSpec
     from roadstead.step.around import Around
     from roadstead.step.plan import Plan
+
+NOT_FOR_SCRIPTS: Final = "--container-per=node is for the tasks of a step, not for a batch script"
+NOT_WITH_A_TERMINAL: Final = "--pty needs a container of the task's own, not --container-per=node"
 
 
 class Shared(Container):
@@ -124,7 +127,7 @@ class Member(Container):
     def life(self, stdio: Stdio, terminal: str) -> Life[int]:
         """Join the container and run the task to its end; its wait status."""
         if terminal:
-            raise LaunchError("--pty needs a container of the task's own, not --container-per=node")
+            raise LaunchError(NOT_WITH_A_TERMINAL)
         mine = tuple(os.dup(fd) for fd in stdio)  # the step's are closed once all are started
         try:
             yield from self.shared.join()
@@ -179,7 +182,7 @@ def _check(plan: Plan) -> None:
             hint="ROADSTEAD_OCI_CONF=none uses crun or runc by their own",
         )
     if plan.spec.script:
-        raise LaunchError("--container-per=node is for the tasks of a step, not for a batch script")
+        raise LaunchError(NOT_FOR_SCRIPTS)
 
 
 def of_tasks(
