@@ -123,6 +123,11 @@ cat /etc/os-release; echo "$SLURM_NTASKS $SLURM_JOB_NAME $1"; exit 3
         PLUGIN + "srun -n2 --greet=Ada --container $B sh -c 'echo $GREETING $EDITED'; cat told",
         "container_created|container_created|exit 0|exit 0|hello, Ada yes|hello, Ada yes",
     ),
+    "plugin of a container that tasks share": Case(
+        PLUGIN + "srun -N1 -n2 --container-per=node --greet=Ada --container $B sh -c "
+        "'echo $GREETING'; cat told",
+        "container_created|exit 0|exit 0|hello, Ada|hello, Ada",
+    ),
     "plugin of a batch script": Case(
         PLUGIN + "batch --wrap 'echo $GREETING' --greet Eve --container $B", "hello, Eve|exit 0:0"
     ),
@@ -447,6 +452,7 @@ LACKING: dict[str, dict[str, str]] = {
         "--container-save of a step that is cancelled": _OUTPUT,
         "a signal comes once": _SOURCE,
         "plugin": _PLUGINS,
+        "plugin of a container that tasks share": _PLUGINS,
         "plugin of a batch script": _PLUGINS,
         "required plugin that fails": _PLUGINS,
     },

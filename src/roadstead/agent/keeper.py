@@ -75,18 +75,16 @@ class _Keeper:
         self._shared: Shared | None = None
         self._failure: RoadsteadError | None = None
         self._task: TaskSpec | None = None
+        self._stepd: process.Child | None = None
         self._directory = self._secret = ""
         self._said: list[str] = []  # for the next task that hears from us
 
     def watch(self, stepd: int) -> None:
-        """Tasks come to the door; without slurmstepd there are none."""
-        for signo in watching.MESSAGES:  # they are for the tasks, as all that slurmstepd sends
+        """Without slurmstepd there are no tasks.  What it sends is for them, and not for us."""
+        for signo in watching.MESSAGES:
             self._loop.on_signal(signo, _nothing)
-        self._loop.watch(self._door, self._let_in)
-        try:
-            self._loop.watch(process.adopt(stepd), self._loop.stop)
-        except ProcessLookupError:
-            self._loop.call_later(0, self._loop.stop)
+        with contextlib.suppress(ProcessLookupError):
+            self._stepd = process.adopt(stepd)
 
     def make(self, argv: list[str], environ: dict[str, str]) -> None:
         """Make the container, or know why not."""
@@ -121,8 +119,13 @@ class _Keeper:
     def run(self) -> None:
         """Serve until the last task has left.
 
-        slurmstepd waits until nobody has what the tasks write to, so we let go of that.
+        slurmstepd waits until nobody has what the tasks write to, so we let go of that.  Who has
+        come meanwhile is at the door still: plugins, as they begin, are waited for in this loop.
         """
+        if self._stepd is None:
+            return
+        self._loop.watch(self._stepd, self._loop.stop)
+        self._loop.watch(self._door, self._let_in)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, 2)
         os.close(null)
