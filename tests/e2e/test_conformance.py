@@ -344,6 +344,11 @@ srun -n2 --container-sync --multi-prog --container $B programs""",
         " readlink /proc/self/ns/pid; sleep 0.2' | sort -u | sed s/pid:.*/one/",
         "/w0|/w1|/w2|one",
     ),
+    "--container-per=node: a port that is published": Case(
+        "srun -N1 -n2 --container-per=node --container-publish=0:80 --container $B sh -c "
+        "'test $ROADSTEAD_PORT_80 -gt 0 && echo told'",
+        "told|told",
+    ),
     "--container-per=node: an exit each": Case(
         f"{SHARED} sh -c 'exit $((SLURM_PROCID + 3))'",
         code=5,

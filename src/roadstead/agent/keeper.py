@@ -77,6 +77,7 @@ class _Keeper:
         self._task: TaskSpec | None = None
         self._stepd: process.Child | None = None
         self._directory = self._secret = ""
+        self._variables: dict[str, str] = {}  # what tells of the container's network
         self._said: list[str] = []  # for the next task that hears from us
 
     def watch(self, stepd: int) -> None:
@@ -101,7 +102,9 @@ class _Keeper:
             self._around.plugged.begin()
             (self._plan,) = plans.prepare(spec, notice, enclosed=self._place.path)
             assert self._plan is not None
-            (task,) = self._around.prepared([task])
+            if self._around.network is not None:
+                (told,) = self._around.network.prepared([task])
+                self._variables = dict(told.env.items() - task.env.items())
             made = Shared(self._plan, task, notice, _NOTHING, self._around)
             made.commands = replace(made.commands, own_groups=False)
             made.members = 1  # ourselves
@@ -165,7 +168,7 @@ class _Keeper:
             procid=about["procid"],
             localid=about["localid"],
             argv=tuple(about["argv"]),
-            env=about["env"],
+            env={**about["env"], **self._variables},
         )
         member = Member(shared, task, self._said.append, _NOTHING, self._around)
         yield from shared.join()
